@@ -1,0 +1,100 @@
+//! What every fallible function returns: a pinned code and a sentence for a person.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a call failed. The numbers are part of the ABI and never change.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// A required pointer is NULL.
+    Null = 1,
+    /// A value is outside its range.
+    Argument = 2,
+    /// A matrix or vector has the wrong shape.
+    Shape = 3,
+    /// An element type that this call does not take.
+    Dtype = 4,
+    /// A row stride shorter than a row.
+    Stride = 5,
+    /// An output overlaps an input or another output.
+    Overlap = 6,
+    /// A matrix lives on another device than the context.
+    Device = 7,
+    /// No layer, adapter, slot, field or tensor of that name.
+    NotFound = 8,
+    /// The name is taken.
+    Exists = 9,
+    /// The call is right, but not now: a used-up tape, a parameter changed between forward and backward, a merge under sampling.
+    State = 10,
+    /// The operating system refused a file operation.
+    Io = 11,
+    /// A file is damaged, lying or of another format.
+    Format = 12,
+    /// A configuration is invalid or contradicts itself.
+    Config = 13,
+    /// Projections are missing or do not fit.
+    Projection = 14,
+    /// Memory could not be had.
+    Memory = 15,
+    /// Valid, but not supported by this build or backend.
+    Unsupported = 16,
+    /// A result is not a finite number, though the inputs allow the call.
+    Overflow = 17,
+    /// The host's callback asked to stop.
+    Cancelled = 18,
+    /// A bug in the library, caught at the boundary.
+    Panic = 19,
+}
+
+/// An error with its sentence. The sentence names the argument, what was given and what was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    message: Cow<'static, str>,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The error for memory that could not be had; needs none itself.
+    pub const fn out_of_memory() -> Self {
+        Self { code: Code::Memory, message: Cow::Borrowed("out of memory") }
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The same error, told from further out: `context: message`.
+    pub fn within(self, context: impl fmt::Display) -> Self {
+        if self.code == Code::Memory {
+            return self;
+        }
+        Self { code: self.code, message: format!("{context}: {}", self.message).into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// `fail!(Shape, "x has {} columns; wanted {}", given, wanted)` returns early with an [`Error`].
+#[macro_export]
+macro_rules! fail {
+    ($code:ident, $($message:tt)+) => {
+        return Err($crate::error::Error::new($crate::error::Code::$code, format!($($message)+)))
+    };
+}

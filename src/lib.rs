@@ -1,0 +1,31 @@
+//! pvera runs, trains and serves PVeRA adapters: probabilistic vector-based random matrix adaptation
+//! (arXiv 2512.07703), a LoRA-family method whose latent is a distribution.
+//!
+//! One frozen random pair `A [2r, in_max]`, `B [out_max, r]` serves every layer. A layer learns two vectors:
+//!
+//! ```text
+//! p            = dropout(x) Aᵀ                     [n, 2r]
+//! (mu, logvar) = split(λ_d ∘ p)                    [n, r] each
+//! z            = mu  |  mu + eps ∘ exp(½ logvar)   mean | sample (fixed: eps = 1)
+//! y            = x Wᵀ + bias + λ_b ∘ (z Bᵀ)        [n, out]
+//! ```
+//!
+//! The rooms, in the order in which data flows through them:
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | [`ffi`] | the C ABI and nothing else |
+//! | [`model`] | the host's named layers and the published adapters |
+//! | [`adapter`] | one trained adapter: load, save, its vectors for every layer |
+//! | [`linear`] | the adapted layer: forward, backward, sample, moments, merge |
+//! | [`projection`] | the shared store: A and B, from the key or a file |
+//! | [`noise`] | standard normals by key, and PyTorch's generators for parity |
+//! | [`backend`] | matrices and vectors: `reference` (f64, the oracle) and `cpu` |
+//! | [`uncertainty`] | running moments, intervals, entropy, early stopping, calibration |
+//! | [`config`], [`tensor`], [`memory`], [`error`] | what all of them speak |
+
+pub mod config;
+pub mod error;
+pub mod memory;
+pub mod noise;
+pub mod uncertainty;
