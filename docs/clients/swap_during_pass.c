@@ -1,0 +1,25 @@
+/* An adapter is replaced while a pass over 32 layers runs.
+ * Why: a pass holds a snapshot; replace publishes a new one and never waits; the old vectors go with their last reader.
+ * A name keeps its slot across replace, so slots kept by the engine (in a scheduler, in a captured graph) stay right. */
+#include "pvera_sketch.h"
+
+pvera_error *run_layer(pvera_context *, const pvera_linear *, size_t layer);
+
+pvera_error *pass(const pvera_model *model, pvera_context *context) {
+    pvera_snapshot *snapshot = NULL;
+    pvera_error *error = pvera_model_snapshot(model, &snapshot);
+    for (size_t layer = 0; !error && layer < 32; ++layer) {
+        const pvera_linear *linear = NULL; /* belongs to the snapshot */
+        error = pvera_snapshot_linear(snapshot, layer, &linear);
+        if (!error) error = run_layer(context, linear, layer);
+    }
+    pvera_snapshot_free(snapshot);
+    return error;
+}
+pvera_error *swap(pvera_model *model, const char *folder) { /* another thread */
+    pvera_adapter *fresh = NULL;
+    pvera_error *error = pvera_adapter_load(model, folder, NULL, &fresh);
+    if (!error) error = pvera_model_replace(model, "support", fresh, NULL);
+    pvera_adapter_free(fresh); /* the model holds its own reference */
+    return error;
+}
