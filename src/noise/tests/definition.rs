@@ -165,6 +165,20 @@ fn dropout_keeps_by_the_documented_threshold() {
 }
 
 #[test]
+fn dropout_keeps_a_word_that_is_exactly_the_threshold() {
+    let names = [1, 2, 3, 2 + (u64::from(NOISE_VERSION) << 32)];
+    // A word of 24 significant bits is a probability that f32 holds exactly.
+    let word = |column: usize| chacha8_block(names, 4, column as u64 / 16)[column % 16];
+    let column = (0..100_000).find(|&column| word(column) >= 1 << 31 && word(column) % 256 == 0).unwrap();
+    let probability = (f64::from(word(column)) / 2f64.powi(32)) as f32;
+    let mut mask = [f32::NAN];
+    for (probability, kept) in [(probability, true), (probability.next_up(), false)] {
+        DropoutKey::new(1, 2, 3).fill(4, 0, column, probability, &mut mask).unwrap();
+        assert_eq!(mask[0] != 0.0, kept, "{probability}");
+    }
+}
+
+#[test]
 fn dropout_at_its_ends_and_beyond() {
     let key = DropoutKey::new(1, 2, 3);
     let mut mask = [f32::NAN; 5];
