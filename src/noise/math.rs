@@ -44,8 +44,8 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits((exponent.wrapping_add(127) as u32) << 23)
 }
 
-/// e^x: within 1 unit in the last place for every x (all 2³² were tried: 0.90). Overflows to infinity, underflows through
-/// the subnormal numbers to zero; NaN gives NaN.
+/// e^x: within 1 unit in the last place for every x (all 2³² were tried: 0.90). Overflows to infinity,
+/// underflows through the subnormal numbers to zero; NaN gives NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Outside these bounds the result is infinite or zero anyway. A NaN fails both comparisons and stays.
@@ -62,8 +62,8 @@ pub fn exp(x: f32) -> f32 {
     mantissa * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
 }
 
-/// ln x for positive normal x, within 1 unit in the last place (all were tried: 0.85); ln 1 is exactly 0. Any other x (zero,
-/// negative, subnormal, infinite, NaN) gives a meaningless number.
+/// ln x for positive normal x, within 1 unit in the last place (all were tried: 0.85); ln 1 is exactly 0. Any
+/// other x (zero, negative, subnormal, infinite, NaN) gives a meaningless number.
 #[inline(always)]
 pub fn log(x: f32) -> f32 {
     let exponent = (x.to_bits().wrapping_sub(SQRT_HALF_BITS) as i32) >> 23;
@@ -76,8 +76,8 @@ pub fn log(x: f32) -> f32 {
     count.mul_add(LN_2_HIGH, f + tail)
 }
 
-/// (sin a, cos a) for the angle a = 2π·word/2³², within 1.5 units in the last place (1.34 found). The reduction to an eighth of a
-/// turn is exact, since it happens in the integer.
+/// (sin a, cos a) for the angle a = 2π·word/2³², within 1.5 units in the last place (1.34 found). The
+/// reduction to an eighth of a turn is exact, since it happens in the integer.
 #[inline(always)]
 pub fn sincos_turns(word: u32) -> (f32, f32) {
     /// A quarter turn of the word is s = 1.
