@@ -1,0 +1,5 @@
+//! Tests of the noise: the definition, its statistics, and PyTorch's numbers.
+
+mod definition;
+mod parity;
+mod statistics;
