@@ -18,6 +18,9 @@ const BACKTRACKS: usize = 100_000;
 const COMPILED_BYTES: usize = 1 << 20;
 const COMPILED_INSTRUCTIONS: usize = 50_000;
 
+/// The most automaton pieces of all patterns in one list: some six hundred module paths.
+const LARGEST_LIST: u64 = 50_000;
+
 #[derive(Debug)]
 pub(super) struct Pattern {
     regex: Regex,
@@ -25,6 +28,7 @@ pub(super) struct Pattern {
     names: Vec<(String, usize)>,
     field: &'static str,
     source: String,
+    size: u64,
 }
 
 impl Pattern {
@@ -36,6 +40,25 @@ impl Pattern {
     /// `re.match(before + source + after, path)`, where only `source` is the file's.
     pub fn prefix(field: &'static str, before: &str, source: &str, after: &str) -> Result<Self> {
         Self::compile(field, source, &format!("{before}{source}{after}"), "")
+    }
+
+    /// [`Pattern::prefix`] for each entry of a list, which are bounded together, too.
+    pub fn prefixes(field: &'static str, before: &str, sources: &[String], after: &str) -> Result<Vec<Self>> {
+        let mut patterns = Vec::new();
+        let mut size = 0;
+        for source in sources {
+            let pattern = Self::prefix(field, before, source, after)?;
+            size += pattern.size;
+            if size > LARGEST_LIST {
+                let count = sources.len();
+                fail!(
+                    Config,
+                    "{field}: {count} regular expressions have more than {LARGEST_LIST} pieces; wanted fewer"
+                );
+            }
+            patterns.push(pattern);
+        }
+        Ok(patterns)
     }
 
     fn compile(field: &'static str, source: &str, whole: &str, end: &str) -> Result<Self> {
@@ -59,7 +82,7 @@ impl Pattern {
                 EngineError::CompileError(why) => refused(field, source, &format!("cannot be compiled: {why}")),
                 why => refused(field, source, &format!("is invalid: {why}")),
             })?;
-        Ok(Self { regex, names: translated.names, field, source: source.into() })
+        Ok(Self { regex, names: translated.names, field, source: source.into(), size: translated.size })
     }
 
     pub fn matches(&self, path: &str) -> Result<bool> {

@@ -34,6 +34,8 @@ pub(super) fn invalid<T>(why: impl Into<String>) -> Parsed<T> {
 pub(super) struct Translated {
     pub regex: String,
     pub names: Vec<(String, usize)>,
+    /// Automaton pieces when all repeats are written out.
+    pub size: u64,
 }
 
 /// The same expression in fancy-regex's syntax. All its groups are numbered, none named.
@@ -48,7 +50,7 @@ pub(super) fn translate(pattern: &str) -> Parsed<Translated> {
         at_start: true,
     };
     translator.run()?;
-    Ok(Translated { regex: translator.output, names: translator.names })
+    Ok(Translated { size: translator.branch.extent().size, regex: translator.output, names: translator.names })
 }
 
 /// How many characters an expression can match, and how large it is when repeats are written out.
@@ -79,7 +81,7 @@ impl Extent {
     fn repeated(self, least: u64, most: Option<u64>) -> Self {
         Self {
             least: self.least.saturating_mul(least),
-            most: most.map_or(u64::MAX, |most| self.most.saturating_mul(most)),
+            most: self.most.saturating_mul(most.unwrap_or(u64::MAX)),
             size: self.size.saturating_mul(most.unwrap_or(least.saturating_add(1)).max(1)),
         }
     }
@@ -162,8 +164,8 @@ impl Translator<'_> {
                     self.output.push('.');
                     self.item(start, 4);
                 }
-                '^' => self.assertion(r"\A"),
-                '$' => self.assertion(r"(?=\n?\z)"),
+                '^' => self.assertion(r"\A", 1),
+                '$' => self.assertion(r"(?=\n?\z)", 4),
                 '(' => self.open()?,
                 ')' => self.close()?,
                 '|' => {
@@ -195,18 +197,21 @@ impl Translator<'_> {
         self.item(start, 1);
     }
 
-    fn assertion(&mut self, text: &str) {
+    /// What matches nothing, and cannot be repeated either.
+    fn assertion(&mut self, text: &str, size: u64) {
         self.output.push_str(text);
         self.branch.push(Last::Nothing);
+        self.branch.before.size = self.branch.before.size.saturating_add(size);
     }
 
     fn escape(&mut self) -> Parsed<()> {
         let start = self.output.len();
         let Some(character) = self.input.next() else { return invalid("bad escape at its end") };
         match character {
-            'A' => self.assertion(r"\A"),
-            'Z' => self.assertion(r"\z"),
-            'b' | 'B' => self.assertion(if character == 'b' { r"\b" } else { r"\B" }),
+            'A' => self.assertion(r"\A", 1),
+            'Z' => self.assertion(r"\z", 1),
+            'b' => self.assertion(python_class::WORD_BOUNDARY, 4 * CLASS_SIZE),
+            'B' => self.assertion(python_class::NO_WORD_BOUNDARY, 4 * CLASS_SIZE),
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => {
                 self.output.push_str(python_class::shorthand(character));
                 self.item(start, CLASS_SIZE);
@@ -411,6 +416,17 @@ impl Translator<'_> {
             Last::Nothing => return invalid("nothing to repeat"),
             Last::Repeated(_) => return invalid("multiple repeat"),
         };
+        let is_lazy = self.input.next_if_eq(&'?').is_some();
+        let is_possessive = !is_lazy && self.input.next_if_eq(&'+').is_some();
+        self.branch.last = Last::Repeated(extent.repeated(least, most));
+        if extent.most == 0 {
+            // The engine refuses to repeat what is empty, and once is as good as many times.
+            if least == 0 {
+                self.output.insert_str(start, "(?:");
+                self.output.push_str("|)");
+            }
+            return Ok(());
+        }
         self.output.push_str(&match (least, most) {
             (0, None) => "*".into(),
             (1, None) => "+".into(),
@@ -418,13 +434,12 @@ impl Translator<'_> {
             (least, None) => format!("{{{least},}}"),
             (least, Some(most)) => format!("{{{least},{most}}}"),
         });
-        if self.input.next_if_eq(&'?').is_some() {
+        if is_lazy {
             self.output.push('?');
-        } else if self.input.next_if_eq(&'+').is_some() {
+        } else if is_possessive {
             self.output.insert_str(start, "(?>");
             self.output.push(')');
         }
-        self.branch.last = Last::Repeated(extent.repeated(least, most));
         Ok(())
     }
 }

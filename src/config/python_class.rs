@@ -18,6 +18,12 @@ pub(super) fn shorthand(letter: char) -> &'static str {
     }
 }
 
+/// `\b` and `\B` for the same words: the engine's own words hold combining marks, and lack ² and ½. Python's `\B` does
+/// not match in an empty text.
+pub(super) const WORD_BOUNDARY: &str = r"(?:(?<=[\p{L}\p{N}_])(?![\p{L}\p{N}_])|(?<![\p{L}\p{N}_])(?=[\p{L}\p{N}_]))";
+pub(super) const NO_WORD_BOUNDARY: &str =
+    r"(?:(?<=[\p{L}\p{N}_])(?=[\p{L}\p{N}_])|(?<![\p{L}\p{N}_])(?![\p{L}\p{N}_])(?!\A\z))";
+
 /// One member of a class.
 enum Member {
     Character(char),

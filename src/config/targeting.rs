@@ -117,8 +117,8 @@ impl Rule {
 
 /// PEFT puts the entries into a regular expression unescaped, so they are one.
 fn saved_whole(config: &Config) -> Result<Vec<Pattern>> {
-    let entries = config.modules_to_save.iter().flatten();
-    entries.map(|entry| Pattern::prefix("modules_to_save", r"(^|.*\.)", entry, r"($|\..*)")).collect()
+    let entries = config.modules_to_save.as_deref().unwrap_or(&[]);
+    Pattern::prefixes("modules_to_save", r"(^|.*\.)", entries, r"($|\..*)")
 }
 
 /// Whether the path ends in `.entry`: one look-up per dot, however many entries there are.
@@ -136,10 +136,7 @@ impl Blocks {
         }
         let patterns = match config.block_containers() {
             [] => vec![Pattern::prefix(FIELD, r".*?\.[^.]*", "", INDEX)?],
-            fragments => fragments
-                .iter()
-                .map(|fragment| Pattern::prefix(FIELD, r"(?:^|.*?\.)", fragment, INDEX))
-                .collect::<Result<_>>()?,
+            fragments => Pattern::prefixes(FIELD, r"(?:^|.*?\.)", fragments, INDEX)?,
         };
         Ok(Some(Self { indices: indices.to_vec(), patterns }))
     }

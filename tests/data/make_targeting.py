@@ -86,7 +86,7 @@ def case(config, model="large", model_type=None):
     except NoMatchingPeftModuleError:
         return row | {"targeted": []}
     except Exception as error:
-        if "No layers types compatible" in str(error):  # raised before it looks for a match
+        if "No layers types compatible" in str(error):  # PEFT sizes its projections before it looks for a match
             return row | {"targeted": []}
         return row | {"error": f"{type(error).__name__}: {error}".split("\n")[0][:120]}
 
@@ -106,7 +106,7 @@ STRINGS = [
     r".*\Bq_proj", r".*\.größe\..*", r".*\.gr..e\.1\.q_proj", r"\p{L}+", r"[[:alpha:]]+_proj", r"\h+", r".*(?=q_proj$)q_proj", r"(?s).*q_proj",
     r"(a|b", r"a)", r"*a", r"a**", r"[a", r"[z-a]", r"a{3,2}", r"(?P<x>a)(?P<x>b)", r"\2(a)", r"(?<=a+)b", r"(?P=none)", r"a\y", r"q(?i)_proj",
     r"(?Z)a", r"{,}", r"\1", r"(?P<1>a)", r"a\Q", "", "all-linea", "a{2}{3}", "(\\1)", "q_proj\\", "model{}", r"(?<=(?:ab|c))d", r"^*a", r"[\d-z]",
-    ".*", r"model\.norm", r".*_proj(?<!up_proj)(?<!down_proj)", r".*\.\147_proj|.*\.\x71_proj", r".*\.(?:q|k)_proj(?:\.default)?", r"(?-i:q)_proj",
+    ".*", r".*norm|q_proj", r".*_proj(?<!up_proj)(?<!down_proj)", r".*\.\147_proj|.*\.\x71_proj", r".*\.(?:q|k)_proj(?:\.default)?", r"(?-i:q)_proj",
 ]
 PATTERNS = [
     None, "", [], "layers", ["layers"], ["layers", "h"], ["text.blocks", "layers"], "h|layers", "(layers|h)", "(?:layers|blocks)", "blocks",

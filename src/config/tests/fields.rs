@@ -5,18 +5,18 @@ use crate::error::Code;
 
 /// For each field, JSON of the right kind that changes it, and what else it takes of [`ANYTHING`].
 const FIELDS: [(&str, &str, &[&str]); 23] = [
-    ("alpha", "16.5", &["7", "0.5", "-1"]),
+    ("alpha", "16.5", &["99999999999999999999", "7", "0.5", "-1"]),
     ("auto_mapping", "{\"a\":1}", &["null", "{}"]),
     ("base_model_name_or_path", "\"x/y\"", &["null", "\"text\""]),
     ("bias", "\"all\"", &[]),
-    ("d_initial", "0.25", &["7", "0.5", "-1"]),
+    ("d_initial", "0.25", &["99999999999999999999", "7", "0.5", "-1"]),
     ("fan_in_fan_out", "true", &["true"]),
     ("generator_seed", "3", &["null", "7", "-1"]),
     ("inference_mode", "true", &["true"]),
     ("init_weights", "false", &["true"]),
     ("layers_pattern", "\"h\"", &["null", "\"text\"", "[]", "[\"text\"]"]),
     ("layers_to_transform", "[3]", &["null", "7", "-1", "[]", "[7]"]),
-    ("logvar_bound", "20.5", &["null", "7", "0.5", "-1"]),
+    ("logvar_bound", "20.5", &["99999999999999999999", "null", "7", "0.5", "-1"]),
     ("modules_to_save", "[\"head\"]", &["null", "[]", "[\"text\"]"]),
     ("peft_type", "\"PVERA\"", &[]),
     ("peft_version", "\"0.17.0\"", &["null", "\"text\""]),

@@ -1,5 +1,6 @@
 //! Patterns that must neither hang, nor exhaust memory, nor mean something else than in Python.
 
+use crate::config::Config;
 use crate::config::pattern::Pattern;
 use crate::config::python::{Fault, translate};
 use crate::error::{Code, Result};
@@ -16,7 +17,7 @@ fn runaway_patterns_are_errors() {
     {
         let error = full(source, &"a".repeat(300)).unwrap_err();
         assert_eq!(error.code(), Code::Config, "{source}");
-        assert!(error.message().contains("steps back") && error.message().contains(source), "{error}");
+        assert!(error.message().contains("steps back") && error.message().contains(&format!("{source:?}")), "{error}");
     }
     assert!(!full(r"(?:a+)+b", &"a".repeat(300)).unwrap());
 }
@@ -28,14 +29,26 @@ fn large_patterns_are_errors() {
     let repeated = r"\w{20001}";
     let nested = r"(?:(?:(?:a{100}){100}){100}){100}";
     let classes = r"\w{600}";
+    let words = r"\b".repeat(900);
     let around = r"(?=\w{9}){999}".repeat(100);
     let empty = r"(?:(?:(?:){9999}){9999}){9999}";
-    for source in [long.as_str(), &deep, repeated, nested, classes, &around, empty, "(?i)(?:k{1000}){19}(?:k{1000}){2}"]
+    for source in
+        [long.as_str(), &deep, repeated, nested, classes, &words, &around, empty, "(?i)(?:k{1000}){19}(?:k{1000}){2}"]
     {
         let error = full(source, "a").unwrap_err();
         assert_eq!(error.code(), Code::Config, "{source}");
         assert!(error.message().starts_with("target_modules"), "{error}");
         assert!(error.message().len() < 400, "{error}");
+    }
+}
+
+#[test]
+fn many_patterns_are_bounded_together() {
+    let save = |entries: Vec<String>| Config { modules_to_save: Some(entries), ..Config::default() }.validate();
+    save((0..500).map(|block| format!("base_model.model.model.layers.{block}.self_attn.q_proj")).collect()).unwrap();
+    for entries in [vec![r"\w{99}".into(); 100_000], vec!["head".into(); 100_000]] {
+        let error = save(entries).unwrap_err();
+        assert!(error.code() == Code::Config && error.message().starts_with("modules_to_save: 100000"), "{error}");
     }
 }
 
@@ -97,7 +110,11 @@ fn what_the_engine_reads_otherwise_keeps_pythons_meaning() {
         (r"\.\*\+\-\ ", ".*+- ", true),
         (r"\é", "é", true),
         (r"(?=a)*b", "b", true),
+        (r"(?:)+(?=b){2}+(?!c)*?b", "b", true),
+        (r"(?=a)+b", "b", false),
         (r"(?!)", "", false),
+        (r"²\b", "²", true),
+        (r"\B", "", false),
         (r"a\Ab", "ab", false),
     ] {
         assert_eq!(full(source, path).unwrap_or_else(|error| panic!("{error}")), wanted, "{source:?} on {path:?}");
@@ -188,4 +205,21 @@ fn no_text_makes_the_translator_or_the_engine_panic() {
         }
     }
     assert!(valid > 300, "{valid}");
+}
+
+#[test]
+fn a_table_made_by_python_is_matched() {
+    let table: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/data/patterns_python.json")).unwrap();
+    let texts: Vec<_> = table["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!((texts.len(), rows.len()), (21, 2000));
+    for row in rows {
+        let source = row[0].as_str().unwrap();
+        let ours = Pattern::full("target_modules", source).ok().map(|pattern| {
+            let digits = texts.iter().map(|text| if pattern.matches(text).unwrap() { '1' } else { '0' });
+            digits.collect::<String>()
+        });
+        assert_eq!(ours.as_deref(), row[1].as_str(), "{source}");
+    }
 }
