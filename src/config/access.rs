@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::Config;
-use super::fields::{FIELDS, Field, Kind, describe, real};
+use super::fields::{FIELDS, Field, Kind, describe};
+use super::values::real;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 

@@ -9,10 +9,10 @@ mod json;
 mod model_types;
 mod pattern;
 mod python;
-mod python_class;
 mod targeting;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 

@@ -163,7 +163,8 @@ fn an_unknown_name_lists_the_known_ones() {
 
 #[test]
 fn validation_covers_what_was_written_directly() {
-    let wrong: [(&str, fn(&mut Config)); 9] = [
+    type Change = fn(&mut Config);
+    let wrong: [(&str, Change); 9] = [
         ("r", |config| config.rank = 0),
         ("r", |config| config.rank = usize::MAX),
         ("pvera_dropout", |config| config.pvera_dropout = -0.1),

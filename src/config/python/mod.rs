@@ -6,10 +6,12 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::python_class;
+mod class;
+mod extent;
+mod group;
 
-/// Groups may nest this deep; the engine recurses once for each.
-const DEEPEST: usize = 40;
+use extent::{Branch, Extent, Last};
+use group::Frame;
 
 /// The most automaton pieces after all repeats are written out, and what a class of Unicode characters counts.
 const LARGEST: u64 = 20_000;
@@ -53,92 +55,6 @@ pub(super) fn translate(pattern: &str) -> Parsed<Translated> {
     Ok(Translated { size: translator.branch.extent().size, regex: translator.output, names: translator.names })
 }
 
-/// How many characters an expression can match, and how large it is when repeats are written out.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Extent {
-    least: u64,
-    most: u64,
-    size: u64,
-}
-
-impl Extent {
-    fn then(self, next: Self) -> Self {
-        Self {
-            least: self.least.saturating_add(next.least),
-            most: self.most.saturating_add(next.most),
-            size: self.size.saturating_add(next.size),
-        }
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            least: self.least.min(other.least),
-            most: self.most.max(other.most),
-            size: self.size.saturating_add(other.size),
-        }
-    }
-
-    fn repeated(self, least: u64, most: Option<u64>) -> Self {
-        Self {
-            least: self.least.saturating_mul(least),
-            most: self.most.saturating_mul(most.unwrap_or(u64::MAX)),
-            size: self.size.saturating_mul(most.unwrap_or(least.saturating_add(1)).max(1)),
-        }
-    }
-}
-
-/// The branch of an alternation that is being read.
-#[derive(Debug, Default)]
-struct Branch {
-    before: Extent,
-    last: Last,
-    finished: Option<Extent>,
-}
-
-/// What a quantifier would apply to.
-#[derive(Debug, Default)]
-enum Last {
-    #[default]
-    Nothing,
-    /// An expression, and where it starts in the output.
-    Item(usize, Extent),
-    Repeated(Extent),
-}
-
-impl Branch {
-    fn push(&mut self, next: Last) {
-        self.before = self.before.then(self.last_extent());
-        self.last = next;
-    }
-
-    fn last_extent(&self) -> Extent {
-        match self.last {
-            Last::Nothing => Extent::default(),
-            Last::Item(_, extent) | Last::Repeated(extent) => extent,
-        }
-    }
-
-    fn extent(&self) -> Extent {
-        let branch = self.before.then(self.last_extent());
-        self.finished.map_or(branch, |finished| finished.or(branch))
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Group {
-    Plain,
-    Capture(usize),
-    LookAhead,
-    LookBehind,
-}
-
-/// A group that is open, and the branch around it.
-struct Frame {
-    group: Group,
-    start: usize,
-    outside: Branch,
-}
-
 struct Translator<'pattern> {
     input: Peekable<Chars<'pattern>>,
     output: String,
@@ -157,7 +73,7 @@ impl Translator<'_> {
             match character {
                 '\\' => self.escape()?,
                 '[' => {
-                    python_class::translate(&mut self.input, &mut self.output)?;
+                    class::translate(&mut self.input, &mut self.output)?;
                     self.item(start, CLASS_SIZE);
                 }
                 '.' => {
@@ -210,15 +126,15 @@ impl Translator<'_> {
         match character {
             'A' => self.assertion(r"\A", 1),
             'Z' => self.assertion(r"\z", 1),
-            'b' => self.assertion(python_class::WORD_BOUNDARY, 4 * CLASS_SIZE),
-            'B' => self.assertion(python_class::NO_WORD_BOUNDARY, 4 * CLASS_SIZE),
+            'b' => self.assertion(class::WORD_BOUNDARY, 4 * CLASS_SIZE),
+            'B' => self.assertion(class::NO_WORD_BOUNDARY, 4 * CLASS_SIZE),
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => {
-                self.output.push_str(python_class::shorthand(character));
+                self.output.push_str(class::shorthand(character));
                 self.item(start, CLASS_SIZE);
             }
             '1'..='9' => self.reference_or_octal(character)?,
             _ => {
-                let literal = python_class::escaped(character, &mut self.input)?;
+                let literal = class::escaped(character, &mut self.input)?;
                 self.literal(literal);
             }
         }
@@ -236,7 +152,7 @@ impl Translator<'_> {
                 && let Some(third) = self.input.next_if(octal)
             {
                 digits.push(third);
-                let literal = python_class::octal(&digits)?;
+                let literal = class::octal(&digits)?;
                 self.literal(literal);
                 return Ok(());
             }
@@ -253,141 +169,6 @@ impl Translator<'_> {
         let start = self.output.len();
         self.output.push_str(&format!(r"(?:\{number})"));
         self.branch.push(Last::Item(start, extent));
-        Ok(())
-    }
-
-    fn open(&mut self) -> Parsed<()> {
-        if self.input.next_if_eq(&'?').is_none() {
-            return self.open_capture(None);
-        }
-        match self.input.next() {
-            Some(':') => self.enter(Group::Plain, "(?:"),
-            Some('>') => self.enter(Group::Plain, "(?>"),
-            Some('=') => self.enter(Group::LookAhead, "(?="),
-            Some('!') => self.enter(Group::LookAhead, "(?!"),
-            Some('<') => match self.input.next() {
-                Some('=') => self.enter(Group::LookBehind, "(?<="),
-                Some('!') => self.enter(Group::LookBehind, "(?<!"),
-                _ => invalid("unknown extension ?<"),
-            },
-            Some('P') => self.named(),
-            Some('#') => match self.input.find(|character| *character == ')') {
-                Some(_) => Ok(()),
-                None => invalid("missing ), unterminated comment"),
-            },
-            Some('(') => Err(Fault::Unsupported("a conditional (?(…)…)".into())),
-            Some(flag) => self.flags(flag),
-            None => invalid("unexpected end of pattern"),
-        }
-    }
-
-    fn named(&mut self) -> Parsed<()> {
-        match self.input.next() {
-            Some('<') => {
-                let name = self.name('>')?;
-                self.open_capture(Some(name))
-            }
-            Some('=') => {
-                let name = self.name(')')?;
-                match self.names.iter().find(|(known, _)| *known == name) {
-                    Some((_, number)) => self.reference(*number),
-                    None => invalid(format!("unknown group name {name:?}")),
-                }
-            }
-            _ => invalid("unknown extension ?P"),
-        }
-    }
-
-    fn name(&mut self, end: char) -> Parsed<String> {
-        let mut name = String::new();
-        loop {
-            match self.input.next() {
-                Some(character) if character == end => break,
-                Some(character) => name.push(character),
-                None => return invalid(format!("missing {end}, unterminated name")),
-            }
-        }
-        let is_identifier = name.chars().enumerate().all(|(place, character)| {
-            character == '_' || if place == 0 { character.is_alphabetic() } else { character.is_alphanumeric() }
-        });
-        if name.is_empty() || !is_identifier {
-            return invalid(format!("bad character in group name {name:?}"));
-        }
-        Ok(name)
-    }
-
-    fn open_capture(&mut self, name: Option<String>) -> Parsed<()> {
-        self.widths.push(None);
-        let number = self.widths.len();
-        if let Some(name) = name {
-            if self.names.iter().any(|(known, _)| *known == name) {
-                return invalid(format!("redefinition of group name {name:?}"));
-            }
-            self.names.push((name, number));
-        }
-        self.enter(Group::Capture(number), "(")
-    }
-
-    /// `(?i)` at the start, or `(?i:…)` and `(?-i:…)`: i and s mean the same to the engine, and u is the default.
-    fn flags(&mut self, first: char) -> Parsed<()> {
-        let mut text = String::from("(?");
-        let mut next = Some(first);
-        loop {
-            match next {
-                Some(flag @ ('i' | 's')) => text.push(flag),
-                Some('u') if !text.contains('-') => {}
-                Some('-') if !text.contains('-') => text.push('-'),
-                Some(flag @ ('a' | 'm' | 'x')) => return Err(Fault::Unsupported(format!("the flag {flag:?}"))),
-                Some(':') if !text.ends_with('-') => {
-                    text.push(':');
-                    return self.enter(Group::Plain, &text);
-                }
-                Some(')') if !text.contains('-') => {
-                    if !self.at_start {
-                        return invalid("global flags not at the start of the expression");
-                    }
-                    if text.len() > 2 {
-                        self.output.push_str(&text);
-                        self.output.push(')');
-                    }
-                    return Ok(());
-                }
-                Some(flag) => return invalid(format!("unknown extension or flag {flag:?}")),
-                None => return invalid("missing -, : or )"),
-            }
-            next = self.input.next();
-        }
-    }
-
-    fn enter(&mut self, group: Group, text: &str) -> Parsed<()> {
-        if self.frames.len() == DEEPEST {
-            return invalid(format!("its groups nest more than {DEEPEST} deep"));
-        }
-        let start = self.output.len();
-        self.output.push_str(text);
-        self.frames.push(Frame { group, start, outside: std::mem::take(&mut self.branch) });
-        Ok(())
-    }
-
-    fn close(&mut self) -> Parsed<()> {
-        let Some(frame) = self.frames.pop() else { return invalid("unbalanced parenthesis") };
-        self.output.push(')');
-        let inside = std::mem::replace(&mut self.branch, frame.outside).extent();
-        let extent = match frame.group {
-            Group::Plain => inside,
-            Group::Capture(number) => {
-                if let Some(width) = self.widths.get_mut(number - 1) {
-                    *width = Some(inside);
-                }
-                inside
-            }
-            Group::LookBehind if inside.least != inside.most => {
-                return invalid("look-behind requires fixed-width pattern");
-            }
-            Group::LookAhead | Group::LookBehind => Extent { least: 0, most: 0, ..inside },
-        };
-        // An empty group counts, too: nothing repeated is still a compiled piece.
-        self.branch.push(Last::Item(frame.start, Extent { size: extent.size + 1, ..extent }));
         Ok(())
     }
 

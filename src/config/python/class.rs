@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::python::{Fault, Parsed, invalid, push_literal};
+use super::{Fault, Parsed, invalid, push_literal};
 
 /// What a shorthand class is outside brackets. Python's words are `str.isalnum` and `_`; its spaces are Unicode's and
 /// four separators of ASCII.
