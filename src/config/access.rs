@@ -1,0 +1,102 @@
+//! Getters and setters by PEFT's own field names, for callers that have no Rust types. A failed set changes nothing.
+
+use serde_json::Value;
+
+use super::Config;
+use super::fields::{FIELDS, Field, Kind, describe};
+use super::values::real;
+use crate::error::{Code, Error, Result};
+use crate::fail;
+
+impl Config {
+    /// The names of all known fields, sorted.
+    pub fn field_names() -> impl Iterator<Item = &'static str> {
+        FIELDS.iter().map(|field| field.name)
+    }
+
+    /// A field's value as JSON; unknown fields that were read from a file can be read here, too.
+    pub fn get_json(&self, field: &str) -> Result<String> {
+        Ok(self.value(field)?.to_string())
+    }
+
+    /// Sets a known field from JSON.
+    pub fn set_json(&mut self, field: &str, text: &str) -> Result<()> {
+        let value = serde_json::from_str(text)
+            .map_err(|error| Error::new(Code::Config, format!("{field}: the value is not JSON: {error}")))?;
+        self.set(field, value)
+    }
+
+    /// An integer field. A seed beyond 2⁶³ - 1 does not fit and is an error; `get_json` reads it.
+    pub fn get_int(&self, field: &str) -> Result<i64> {
+        self.get(field, Kind::Integer, "an integer of 64 bits", Value::as_i64)
+    }
+
+    /// Sets an integer field. A negative seed wraps, as PyTorch's do.
+    pub fn set_int(&mut self, field: &str, value: i64) -> Result<()> {
+        self.set(field, value.into())
+    }
+
+    pub fn get_real(&self, field: &str) -> Result<f64> {
+        self.get(field, Kind::Real, "a number", Value::as_f64)
+    }
+
+    pub fn set_real(&mut self, field: &str, value: f64) -> Result<()> {
+        if !value.is_finite() {
+            known(field)?;
+            fail!(Config, "{field} is {value}; wanted a finite number");
+        }
+        self.set(field, real(value))
+    }
+
+    pub fn get_bool(&self, field: &str) -> Result<bool> {
+        self.get(field, Kind::Bool, "true or false", Value::as_bool)
+    }
+
+    pub fn set_bool(&mut self, field: &str, value: bool) -> Result<()> {
+        self.set(field, value.into())
+    }
+
+    /// A text field; for `target_modules` and `layers_pattern` only where they hold a string.
+    pub fn get_text(&self, field: &str) -> Result<String> {
+        self.get(field, Kind::Text, "a string", |value| value.as_str().map(String::from))
+    }
+
+    pub fn set_text(&mut self, field: &str, value: &str) -> Result<()> {
+        self.set(field, value.into())
+    }
+
+    fn value(&self, field: &str) -> Result<Value> {
+        match (Field::find(field), self.extras.get(field)) {
+            (Some(known), _) => Ok(known.write(self)),
+            (None, Some(extra)) => Ok(extra.clone()),
+            (None, None) => Err(unknown(field)),
+        }
+    }
+
+    fn get<T>(&self, field: &str, kind: Kind, wanted: &str, convert: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        let value = self.value(field)?;
+        let has_kind = Field::find(field).is_none_or(|known| known.kind == kind || known.kind == Kind::Mixed);
+        match convert(&value).filter(|_| has_kind) {
+            Some(converted) => Ok(converted),
+            None => fail!(Config, "{field} is {}; wanted {wanted}", describe(&value)),
+        }
+    }
+
+    fn set(&mut self, field: &str, value: Value) -> Result<()> {
+        let mut changed = self.clone();
+        known(field)?.read(&mut changed, &value)?;
+        changed.check_values()?;
+        *self = changed;
+        Ok(())
+    }
+}
+
+fn known(field: &str) -> Result<&'static Field> {
+    Field::find(field).ok_or_else(|| unknown(field))
+}
+
+fn unknown(field: &str) -> Error {
+    let names = Config::field_names().collect::<Vec<_>>().join(", ");
+    let shown: String = field.chars().take(80).collect();
+    Error::new(Code::NotFound, format!("no field is named {shown:?}; known are {names}"))
+}

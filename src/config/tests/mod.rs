@@ -1,0 +1,6 @@
+//! Tests of the configuration room.
+
+mod fields;
+mod json;
+mod patterns;
+mod targeting;
