@@ -98,3 +98,15 @@ macro_rules! fail {
         return Err($crate::error::Error::new($crate::error::Code::$code, format!($($message)+)))
     };
 }
+
+impl Error {
+    /// A caught panic: always a bug of the library, told with what it said.
+    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let said = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        Self::new(Code::Panic, format!("a bug in pvera was caught: {said}"))
+    }
+}

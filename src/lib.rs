@@ -24,8 +24,17 @@
 //! | [`uncertainty`] | running moments, intervals, entropy, early stopping, calibration |
 //! | [`config`], [`tensor`], [`memory`], [`error`] | what all of them speak |
 
+pub mod adapter;
+pub mod backend;
 pub mod config;
+pub mod context;
 pub mod error;
+pub mod ffi;
+pub mod linear;
 pub mod memory;
+pub mod model;
 pub mod noise;
+pub mod optimizer;
+pub mod projection;
+pub mod tensor;
 pub mod uncertainty;

@@ -1,0 +1,302 @@
+//! From the two files of a PEFT checkpoint to an adapter.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype as Stored, SafeTensors};
+
+use super::parameters::Span;
+use super::source::{A_KEY, B_KEY, Contents, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, Source, key_of, module_of};
+use super::tensors::{ElementType, Tensor};
+use super::{Adapter, Entry, Parameters, Ranges};
+use crate::config::{Config, Targeting};
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::model::{Layers, Model};
+use crate::projection::{Frozen, Size, Store};
+use crate::tensor::Dtype;
+
+/// What a caller may say about a checkpoint that its files do not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// The largest sizes over all adapted layers of the whole model; needed where this program holds only some of them
+    /// and the projections come from the key.
+    pub in_max: Option<usize>,
+    pub out_max: Option<usize>,
+    /// Element type of the base model: projections from the key are rounded to it, as PEFT does.
+    pub base_dtype: Option<Dtype>,
+    /// Vectors of layers that are not declared here are carried along instead of being an error.
+    pub ignore_undeclared: bool,
+    /// Map the tensor file instead of reading it.
+    pub map: bool,
+    /// Number under which the adapter draws its noise; by default a hash of the name it is published under.
+    pub identity: Option<u64>,
+}
+
+impl Adapter {
+    /// Loads `adapter_config.json` and `adapter_model.safetensors` from a folder, for the model's layers.
+    pub fn load(model: &Model, folder: &Path, options: &LoadOptions) -> Result<Self> {
+        Self::from_source(model, &Source::folder(folder, options.map)?, options)
+    }
+
+    /// The same from memory; both are copied.
+    pub fn from_memory(model: &Model, config: &[u8], tensors: &[u8], options: &LoadOptions) -> Result<Self> {
+        Self::from_source(model, &Source::memory(config, tensors)?, options)
+    }
+
+    fn from_source(model: &Model, source: &Source, options: &LoadOptions) -> Result<Self> {
+        let config = Config::from_json(&source.config).and_then(|config| config.validate().map(|()| config));
+        let config = config.map_err(|error| error.within(&source.config_name))?;
+        let file = SafeTensors::deserialize(&source.tensors)
+            .map_err(|error| Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name)))?;
+        let loading = Loading { model, layers: model.layers(), config, file, source, options };
+        loading.adapter().map_err(|error| error.within(&source.tensors_name))
+    }
+}
+
+struct Loading<'a> {
+    model: &'a Model,
+    layers: Arc<Layers>,
+    config: Config,
+    file: SafeTensors<'a>,
+    source: &'a Source,
+    options: &'a LoadOptions,
+}
+
+impl Loading<'_> {
+    fn adapter(self) -> Result<Adapter> {
+        let views: HashMap<String, TensorView<'_>> = self.file.tensors().into_iter().collect();
+        self.check_modules(&views)?;
+        let mut entries = Vec::new();
+        let mut total = 0;
+        for (number, layer) in self.layers.iter().enumerate() {
+            if !views.contains_key(&key_of(&layer.name, LAMBDA_B)) {
+                continue;
+            }
+            let mut span = |count: usize| {
+                total += count;
+                Span { start: total - count, count }
+            };
+            let ranges = Ranges {
+                lambda_b: span(layer.out_total),
+                lambda_d: span(2 * self.config.rank),
+                bias: views.contains_key(&key_of(&layer.name, LEARNED_BIAS)).then(|| span(layer.out_total)),
+            };
+            entries.push(Entry { layer: number, ranges, samples: self.config.sample_at_inference_for(&layer.name) });
+        }
+        self.check_targets(&entries)?;
+        let (saved_dtype, parameters) = self.parameters(&views, &entries, total)?;
+        let store = self.store(&views, &entries)?;
+        for entry in &entries {
+            let layer = self.layers.get(entry.layer)?;
+            store.covers(&layer.name, layer.in_total, layer.out_total)?;
+        }
+        let tensors = self.other_tensors(&views, &entries)?;
+        let mut of_layer = vec![None; self.layers.len()];
+        entries.iter().enumerate().for_each(|(index, entry)| of_layer[entry.layer] = Some(index));
+        Ok(Adapter {
+            layers: self.layers,
+            config: self.config,
+            store,
+            identity: self.options.identity,
+            parameters,
+            entries,
+            of_layer,
+            tensors,
+            saved_dtype,
+            trainable: false,
+        })
+    }
+
+    /// Every module of the file is declared, and has both vectors, of the right lengths and types.
+    fn check_modules(&self, views: &HashMap<String, TensorView<'_>>) -> Result<()> {
+        let mut keys: Vec<&String> = views.keys().collect();
+        keys.sort();
+        for key in keys {
+            let lambda_b = module_of(key, LAMBDA_B);
+            let Some(module) = lambda_b.or(module_of(key, LAMBDA_D)) else {
+                if super::source::is_reserved(key) && key != A_KEY && key != B_KEY {
+                    fail!(Format, "tensor '{key}' does not begin with 'base_model.model.', as PEFT writes it");
+                }
+                continue;
+            };
+            let other = key_of(module, if lambda_b.is_some() { LAMBDA_D } else { LAMBDA_B });
+            if !views.contains_key(&other) {
+                fail!(Format, "tensor '{key}' is there, but '{other}' is not");
+            }
+            let layer = match self.layers.find(module) {
+                Ok(index) => self.layers.get(index)?,
+                Err(_) if self.options.ignore_undeclared => continue,
+                Err(_) => fail!(NotFound, "the file adapts layer '{module}', which is not declared; declare it, or set ignore_undeclared"),
+            };
+            let (wanted, of) =
+                if lambda_b.is_some() { (layer.out_total, "out_total of the layer") } else { (2 * self.config.rank, "2r of the config") };
+            check_vector(key, &views[key], wanted, of)?;
+            let bias = key_of(module, LEARNED_BIAS);
+            if let Some(view) = views.get(&bias) {
+                check_vector(&bias, view, layer.out_total, "out_total of the layer")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A layer that the config targets has its vectors in the file.
+    fn check_targets(&self, entries: &[Entry]) -> Result<()> {
+        // Without a model type, PEFT's table for null target_modules says nothing.
+        let Ok(targeting) = Targeting::new(&self.config, None) else { return Ok(()) };
+        for (number, layer) in self.layers.iter().enumerate() {
+            let there = entries.iter().any(|entry| entry.layer == number);
+            if !there && targeting.matches(&layer.name, true, layer.output_head)? {
+                fail!(Format, "the config targets layer '{}', but the file has no vectors for it", layer.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn parameters(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry], total: usize) -> Result<(Dtype, Parameters)> {
+        let mut parameters = Parameters::zeroed(self.model.allocator(), total)?;
+        let mut saved_dtype = Dtype::F32;
+        for entry in entries {
+            let name = &self.layers.get(entry.layer)?.name;
+            let parts = [(LAMBDA_B, Some(entry.ranges.lambda_b)), (LAMBDA_D, Some(entry.ranges.lambda_d)), (LEARNED_BIAS, entry.ranges.bias)];
+            for (suffix, span) in parts {
+                let Some(span) = span else { continue };
+                let key = key_of(name, suffix);
+                let view = &views[&key];
+                let dtype = dtype_of(&key, view.dtype())?;
+                if suffix == LAMBDA_B {
+                    saved_dtype = dtype;
+                }
+                let target = parameters.get_mut(&span);
+                widen(view.data(), dtype, target);
+                if let Some(place) = target.iter().position(|value| !value.is_finite()) {
+                    fail!(Format, "tensor '{key}' holds {} at {place}; wanted finite numbers", target[place]);
+                }
+            }
+        }
+        Ok((saved_dtype, parameters))
+    }
+
+    fn store(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry]) -> Result<Arc<Store>> {
+        let store = match (views.get(A_KEY), views.get(B_KEY)) {
+            (Some(a), Some(b)) => {
+                if !self.config.save_projection {
+                    let listener = self.model.listener();
+                    listener.warning("save_projection is false, but the file holds projections; they are used, not the key's");
+                }
+                self.saved_store(a, b)?
+            }
+            (None, None) if self.config.save_projection => {
+                fail!(Projection, "save_projection is true, but neither {A_KEY} nor {B_KEY} is in the file")
+            }
+            (None, None) => self.drawn_store(entries)?,
+            (Some(_), None) => fail!(Projection, "{A_KEY} is in the file, but {B_KEY} is not"),
+            (None, Some(_)) => fail!(Projection, "{B_KEY} is in the file, but {A_KEY} is not"),
+        };
+        Ok(self.model.stores().share(Arc::new(store)))
+    }
+
+    fn saved_store(&self, a: &TensorView<'_>, b: &TensorView<'_>) -> Result<Store> {
+        let rank = self.config.rank;
+        let (a_shape, b_shape) = (a.shape(), b.shape());
+        if a_shape.len() != 2 || a_shape[0] != 2 * rank || a_shape[1] == 0 {
+            fail!(Projection, "{A_KEY} has shape {a_shape:?}; wanted [2r, in_max] with r = {rank} of the config");
+        }
+        if b_shape.len() != 2 || b_shape[1] != rank || b_shape[0] == 0 {
+            fail!(Projection, "{B_KEY} has shape {b_shape:?}; wanted [out_max, r] with r = {rank} of the config");
+        }
+        let frozen = |key: &str, view: &TensorView<'_>| {
+            let dtype = dtype_of(key, view.dtype())?;
+            let (rows, cols) = (view.shape()[0], view.shape()[1]);
+            match &self.source.tensors {
+                Contents::Read(_) => Frozen::from_bytes(self.model.allocator(), view.data(), dtype, rows, cols),
+                Contents::Mapped(map) => {
+                    let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+                    Frozen::from_map(self.model.allocator(), map, start, dtype, rows, cols)
+                }
+            }
+        };
+        Store::new(frozen(A_KEY, a)?, frozen(B_KEY, b)?, dtype_of(A_KEY, a.dtype())?)
+    }
+
+    fn drawn_store(&self, entries: &[Entry]) -> Result<Store> {
+        let layers = entries.iter().map(|entry| self.layers.get(entry.layer));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let knows_all = !self.options.ignore_undeclared;
+        let largest = |name: &str, given: Option<usize>, own: Option<usize>| match (given, own) {
+            (Some(given), _) => Ok(given),
+            (None, Some(own)) if knows_all => Ok(own),
+            (None, None) if knows_all => fail!(Projection, "{name} is not known: the file adapts no declared layer, and options.{name} is 0"),
+            _ => fail!(
+                Projection,
+                "{name} is not known: with ignore_undeclared, projections from the key need options.{name}, the largest over all adapted layers of the whole model"
+            ),
+        };
+        let in_max = largest("in_max", self.options.in_max, layers.iter().map(|layer| layer.in_total).max())?;
+        let out_max = largest("out_max", self.options.out_max, layers.iter().map(|layer| layer.out_total).max())?;
+        draw(self.model, &self.config, &layers, Size { rank: self.config.rank, in_max, out_max }, self.options.base_dtype)
+    }
+
+    fn other_tensors(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry]) -> Result<Vec<Tensor>> {
+        let mut own = vec![A_KEY.to_owned(), B_KEY.to_owned()];
+        for entry in entries {
+            let name = &self.layers.get(entry.layer)?.name;
+            own.extend([LAMBDA_B, LAMBDA_D, LEARNED_BIAS].map(|suffix| key_of(name, suffix)));
+        }
+        let mut tensors = Vec::new();
+        for (key, view) in views.iter().filter(|(key, _)| !own.contains(key)) {
+            tensors.push(Tensor::copied(key, ElementType(view.dtype()), view.shape(), view.data())?);
+        }
+        tensors.sort_by(|first, second| first.name.cmp(&second.name));
+        Ok(tensors)
+    }
+}
+
+/// Draws a store from the config's key, and says so where the base's element type is a guess.
+pub(super) fn draw(
+    model: &Model,
+    config: &Config,
+    layers: &[&crate::model::Layer],
+    size: Size,
+    base_dtype: Option<Dtype>,
+) -> Result<Store> {
+    let narrow = layers.iter().filter_map(|layer| layer.weight.as_ref()).map(|(weight, _)| weight.dtype()).find(|dtype| *dtype != Dtype::F32);
+    if let (None, Some(dtype)) = (base_dtype, narrow) {
+        model.listener().warning(&format!(
+            "projections are drawn from the key unrounded, but a base weight is {}; if PEFT trained on such a base, set options.base_dtype",
+            dtype.name()
+        ));
+    }
+    if !model.listener().progress("draw projections", 0, 1) {
+        return Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections"));
+    }
+    Store::from_key(model.allocator(), config.projection_prng_key, size, base_dtype.unwrap_or(Dtype::F32))
+}
+
+fn check_vector(key: &str, view: &TensorView<'_>, wanted: usize, of: &str) -> Result<()> {
+    dtype_of(key, view.dtype())?;
+    if view.shape() != [wanted] {
+        fail!(Shape, "tensor '{key}' has shape {:?}; wanted [{wanted}], {of}", view.shape());
+    }
+    Ok(())
+}
+
+pub(super) fn dtype_of(key: &str, stored: Stored) -> Result<Dtype> {
+    match stored {
+        Stored::F32 => Ok(Dtype::F32),
+        Stored::F16 => Ok(Dtype::F16),
+        Stored::BF16 => Ok(Dtype::Bf16),
+        other => fail!(Dtype, "tensor '{key}' holds {other:?}; wanted F32, F16 or BF16"),
+    }
+}
+
+/// Widens stored little-endian elements of any alignment.
+fn widen(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => out.iter_mut().zip(bytes.chunks_exact(4)).for_each(|(out, bytes)| *out = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        Dtype::F16 => out.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(out, bytes)| *out = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()),
+        Dtype::Bf16 => out.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(out, bytes)| *out = half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32()),
+    }
+}

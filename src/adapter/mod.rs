@@ -1,0 +1,215 @@
+//! One adapter: its configuration, its store, and its two vectors for every layer.
+
+mod create;
+mod folder;
+mod load;
+mod parameters;
+mod save;
+mod source;
+mod tensors;
+#[cfg(test)]
+mod tests;
+
+pub use create::Apart;
+pub use load::LoadOptions;
+pub use parameters::{Parameters, Ranges, Span};
+pub use source::Source;
+pub use tensors::{ElementType, Tensor};
+
+use std::sync::Arc;
+
+use crate::config::{Bias, Config};
+use crate::error::Result;
+use crate::fail;
+use crate::memory::Allocator;
+use crate::model::Layers;
+use crate::projection::Store;
+use crate::tensor::Dtype;
+
+/// An adapter, bound to the layers that one model declares.
+///
+/// Immutable unless it is trainable. A trainable one is used by one thread at a time; publishing copies it.
+#[derive(Debug)]
+pub struct Adapter {
+    layers: Arc<Layers>,
+    config: Config,
+    store: Arc<Store>,
+    identity: Option<u64>,
+    parameters: Parameters,
+    /// One for each adapted layer, in the order of declaration.
+    entries: Vec<Entry>,
+    /// By layer number: which entry.
+    of_layer: Vec<Option<usize>>,
+    /// Everything else that the checkpoint holds.
+    tensors: Vec<Tensor>,
+    /// The element type that a saved checkpoint holds the vectors in.
+    saved_dtype: Dtype,
+    trainable: bool,
+}
+
+/// Where one layer's vectors lie among the parameters.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    layer: usize,
+    ranges: Ranges,
+    samples: bool,
+}
+
+/// One layer's vectors, whole (not cut to a shard).
+#[derive(Clone, Copy, Debug)]
+pub struct Vectors<'a> {
+    /// `[out_total]`.
+    pub lambda_b: &'a [f32],
+    /// `[2r]`.
+    pub lambda_d: &'a [f32],
+    /// A learned bias `[out_total]`.
+    pub bias: Option<&'a [f32]>,
+    /// Whether inference samples this layer (PEFT's `sample_at_inference`).
+    pub samples: bool,
+}
+
+impl Adapter {
+    pub fn layers(&self) -> &Arc<Layers> {
+        &self.layers
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The number under which it draws noise, when it has one of its own.
+    pub fn identity(&self) -> Option<u64> {
+        self.identity
+    }
+
+    pub fn is_trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// The vectors of a layer; None when the adapter does not adapt it.
+    pub fn vectors(&self, layer: usize) -> Option<Vectors<'_>> {
+        let entry = &self.entries[(*self.of_layer.get(layer)?)?];
+        let Ranges { lambda_b, lambda_d, bias } = &entry.ranges;
+        Some(Vectors {
+            lambda_b: self.parameters.get(lambda_b),
+            lambda_d: self.parameters.get(lambda_d),
+            bias: bias.as_ref().map(|range| self.parameters.get(range)),
+            samples: entry.samples,
+        })
+    }
+
+    /// Where a layer's vectors lie in the flat parameters.
+    pub fn ranges(&self, layer: usize) -> Result<Ranges> {
+        let name = &self.layers.get(layer)?.name;
+        match self.of_layer.get(layer) {
+            Some(Some(entry)) => Ok(self.entries[*entry].ranges),
+            _ => fail!(NotFound, "the adapter does not adapt layer '{name}'"),
+        }
+    }
+
+    /// Numbers of the adapted layers, ascending.
+    pub fn adapted_layers(&self) -> impl Iterator<Item = usize> {
+        self.entries.iter().map(|entry| entry.layer)
+    }
+
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The live parameters, to be written.
+    pub fn parameters_mut(&mut self) -> Result<&mut Parameters> {
+        if !self.trainable {
+            fail!(State, "the adapter is immutable; make a trainable copy of it");
+        }
+        Ok(&mut self.parameters)
+    }
+
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// Puts or replaces a tensor that is carried along (a head of `modules_to_save`), under its key in the file.
+    pub fn set_tensor(&mut self, tensor: Tensor) -> Result<()> {
+        if !self.trainable {
+            fail!(State, "the adapter is immutable; make a trainable copy of it");
+        }
+        if source::is_reserved(&tensor.name) {
+            fail!(Argument, "tensor name '{}' is one of the adapter's own; its vectors are parameters", tensor.name);
+        }
+        match self.tensors.iter_mut().find(|known| known.name == tensor.name) {
+            Some(known) => *known = tensor,
+            None => {
+                self.tensors.try_reserve(1).map_err(|_| crate::error::Error::out_of_memory())?;
+                self.tensors.push(tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that this adapter holds for itself, without the store.
+    pub fn bytes(&self) -> usize {
+        self.parameters.len() * size_of::<f32>() + self.tensors.iter().map(|tensor| tensor.data.len()).sum::<usize>()
+    }
+
+    /// A learned bias takes the place of the layer's own: without knowing that one, a delta cannot.
+    pub fn check_biases(&self) -> Result<()> {
+        for entry in self.entries.iter().filter(|entry| entry.ranges.bias.is_some()) {
+            let layer = self.layers.get(entry.layer)?;
+            if layer.bias.is_none() {
+                fail!(
+                    State,
+                    "the adapter learned a bias for layer '{}', which is declared without one; declare the base bias, so that the difference can be added",
+                    layer.name
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// An immutable copy as the parameters are now.
+    pub fn frozen(&self, allocator: &Allocator) -> Result<Self> {
+        self.copied(Parameters::copied(allocator, self.parameters.all())?, false)
+    }
+
+    /// A trainable copy, in memory of its own.
+    pub fn trainable(&self, allocator: &Allocator) -> Result<Self> {
+        self.copied(Parameters::copied(allocator, self.parameters.all())?, true)
+    }
+
+    /// A trainable copy whose parameters live in the caller's memory; today's values are copied there.
+    ///
+    /// # Safety
+    /// `memory` points to `count` f32 that outlive the copy and everything made from it, and that nobody writes during
+    /// a call that uses them.
+    pub unsafe fn trainable_in(&self, memory: *mut f32, count: usize) -> Result<Self> {
+        if count != self.parameters.len() {
+            fail!(Shape, "count is {count}; wanted {}, the adapter's number of parameters", self.parameters.len());
+        }
+        // SAFETY: the caller's promise.
+        let parameters = unsafe { Parameters::borrowed(memory, self.parameters.all())? };
+        self.copied(parameters, true)
+    }
+
+    fn copied(&self, parameters: Parameters, trainable: bool) -> Result<Self> {
+        Ok(Self {
+            layers: self.layers.clone(),
+            config: self.config.clone(),
+            store: self.store.clone(),
+            identity: self.identity,
+            parameters,
+            entries: self.entries.clone(),
+            of_layer: self.of_layer.clone(),
+            tensors: self.tensors.clone(),
+            saved_dtype: self.saved_dtype,
+            trainable,
+        })
+    }
+
+    fn learns_biases(config: &Config) -> bool {
+        config.bias != Bias::None
+    }
+}

@@ -1,0 +1,168 @@
+//! The flat parameters of one adapter: every layer's λ_b, λ_d and learned bias in one array of f32, so that gradients,
+//! optimiser state and an all-reduce over many machines share one layout.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::fail;
+use crate::memory::{Allocator, Buffer};
+
+/// Owned, or the caller's; of one piece, or (a standalone layer of the caller's tensors) of a piece for each vector.
+#[derive(Debug)]
+pub struct Parameters {
+    pieces: Pieces,
+    /// Keeps the memory when it is ours; None when the caller lends it.
+    owned: Option<Buffer<f32>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Pieces {
+    One(Piece),
+    /// λ_b, λ_d and the learned bias (of length 0 when there is none), one after the other.
+    Apart([Piece; 3]),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    memory: *mut f32,
+    length: usize,
+}
+
+// SAFETY: f32 behind pointers that are ours, or that the caller lends under the rules of `Adapter::trainable_in`.
+unsafe impl Send for Parameters {}
+// SAFETY: as above; written only through `&mut`, or by the caller between calls.
+unsafe impl Sync for Parameters {}
+
+/// Where one layer's vectors lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    pub lambda_b: Span,
+    pub lambda_d: Span,
+    pub bias: Option<Span>,
+}
+
+/// A range that can be copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub start: usize,
+    pub count: usize,
+}
+
+impl Span {
+    pub fn range(self) -> Range<usize> {
+        self.start..self.start + self.count
+    }
+}
+
+impl Piece {
+    fn of(name: &str, memory: *mut f32, length: usize) -> Result<Self> {
+        if length == 0 {
+            return Ok(Self { memory: std::ptr::NonNull::dangling().as_ptr(), length });
+        }
+        if memory.is_null() {
+            fail!(Null, "{name} is NULL; wanted {length} f32");
+        }
+        if !memory.is_aligned() {
+            fail!(Argument, "{name} is {memory:p}; wanted an address aligned to 4 bytes");
+        }
+        Ok(Self { memory, length })
+    }
+
+    fn get(&self) -> &[f32] {
+        // SAFETY: `length` floats live there, by the constructors.
+        unsafe { std::slice::from_raw_parts(self.memory, self.length) }
+    }
+}
+
+impl Parameters {
+    pub fn zeroed(allocator: &Allocator, length: usize) -> Result<Self> {
+        Ok(Self::from(Buffer::zeroed(allocator, length)?))
+    }
+
+    pub fn copied(allocator: &Allocator, values: &[f32]) -> Result<Self> {
+        Ok(Self::from(Buffer::copied(allocator, values)?))
+    }
+
+    /// Copies `values` into the caller's memory and lives there from now on.
+    ///
+    /// # Safety
+    /// As for `Adapter::trainable_in`, for `values.len()` floats.
+    pub unsafe fn borrowed(memory: *mut f32, values: &[f32]) -> Result<Self> {
+        let piece = Piece::of("memory", memory, values.len())?;
+        // SAFETY: the caller's promise. `copy` allows that the caller passes the very memory the values lie in.
+        unsafe { std::ptr::copy(values.as_ptr(), piece.memory, values.len()) };
+        Ok(Self { pieces: Pieces::One(piece), owned: None })
+    }
+
+    /// The vectors of one layer, where the caller keeps them.
+    ///
+    /// # Safety
+    /// As for `Adapter::trainable_in`, for each vector and its length.
+    pub unsafe fn apart(lambda_b: (*const f32, usize), lambda_d: (*const f32, usize), bias: (*const f32, usize)) -> Result<Self> {
+        let pieces = [
+            Piece::of("vectors.lambda_b", lambda_b.0.cast_mut(), lambda_b.1)?,
+            Piece::of("vectors.lambda_d", lambda_d.0.cast_mut(), lambda_d.1)?,
+            Piece::of("vectors.bias", bias.0.cast_mut(), bias.1)?,
+        ];
+        Ok(Self { pieces: Pieces::Apart(pieces), owned: None })
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.pieces {
+            Pieces::One(piece) => piece.length,
+            Pieces::Apart(pieces) => pieces.iter().map(|piece| piece.length).sum(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The flat array. Vectors that lie apart have none.
+    pub fn all(&self) -> &[f32] {
+        match &self.pieces {
+            Pieces::One(piece) => piece.get(),
+            Pieces::Apart(_) => &[],
+        }
+    }
+
+    pub fn all_mut(&mut self) -> &mut [f32] {
+        match &mut self.pieces {
+            // SAFETY: as in `Piece::get`, and `self` is exclusive.
+            Pieces::One(piece) => unsafe { std::slice::from_raw_parts_mut(piece.memory, piece.length) },
+            Pieces::Apart(_) => &mut [],
+        }
+    }
+
+    pub fn get(&self, span: &Span) -> &[f32] {
+        match &self.pieces {
+            Pieces::One(piece) => &piece.get()[span.range()],
+            Pieces::Apart(pieces) => {
+                let mut start = 0;
+                for piece in pieces {
+                    if span.start == start && span.count == piece.length {
+                        return piece.get();
+                    }
+                    start += piece.length;
+                }
+                unreachable!("the spans of a standalone layer are its pieces")
+            }
+        }
+    }
+
+    pub fn get_mut(&mut self, span: &Span) -> &mut [f32] {
+        &mut self.all_mut()[span.range()]
+    }
+
+    /// Whether the memory is the caller's.
+    pub fn is_borrowed(&self) -> bool {
+        self.owned.is_none()
+    }
+}
+
+impl From<Buffer<f32>> for Parameters {
+    fn from(mut buffer: Buffer<f32>) -> Self {
+        let piece = Piece { memory: buffer.as_mut_ptr(), length: buffer.len() };
+        Self { pieces: Pieces::One(piece), owned: Some(buffer) }
+    }
+}

@@ -1,0 +1,154 @@
+//! The two files of a PEFT checkpoint, wherever they are, and the names in them.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::error::{Code, Error, Result};
+use crate::fail;
+
+pub const CONFIG_FILE: &str = "adapter_config.json";
+pub const TENSOR_FILE: &str = "adapter_model.safetensors";
+pub const A_KEY: &str = "base_model.pvera_A";
+pub const B_KEY: &str = "base_model.pvera_B";
+pub const LAMBDA_B: &str = ".pvera_lambda_b";
+pub const LAMBDA_D: &str = ".pvera_lambda_d";
+pub const LEARNED_BIAS: &str = ".base_layer.bias";
+pub const MODULE_PREFIX: &str = "base_model.model.";
+
+/// A folder is read again when a save exchanged it meanwhile; more often than this is somebody's mistake.
+const ATTEMPTS: usize = 8;
+
+/// A checkpoint's contents.
+#[derive(Debug)]
+pub struct Source {
+    pub config: Vec<u8>,
+    pub tensors: Contents,
+    /// For messages.
+    pub config_name: String,
+    pub tensors_name: String,
+}
+
+/// The bytes of the tensor file.
+#[derive(Debug)]
+pub enum Contents {
+    Read(Vec<u8>),
+    Mapped(Arc<Mmap>),
+}
+
+impl std::ops::Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Contents::Read(bytes) => bytes,
+            Contents::Mapped(map) => map,
+        }
+    }
+}
+
+impl Source {
+    /// Reads a folder. Both files come from the same folder even when a save exchanges it meanwhile.
+    ///
+    /// Mapping avoids a copy of the projections; the caller then promises that nobody shortens the file while the
+    /// adapter lives (a truncated map kills the process).
+    pub fn folder(folder: &Path, map: bool) -> Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let before = identity(folder)?;
+            let source = Self::read_folder(folder, map);
+            if identity(folder)? == before {
+                return source;
+            }
+        }
+        fail!(Io, "folder '{}' changed {ATTEMPTS} times while it was read; is it saved in a loop?", folder.display())
+    }
+
+    fn read_folder(folder: &Path, map: bool) -> Result<Self> {
+        let (config, tensors) = (folder.join(CONFIG_FILE), folder.join(TENSOR_FILE));
+        let bytes = read(&config, crate::config::LARGEST_FILE as u64)?;
+        let contents = if map { Contents::Mapped(Arc::new(mapped(&tensors)?)) } else { Contents::Read(read(&tensors, u64::MAX)?) };
+        Ok(Self {
+            config: bytes,
+            tensors: contents,
+            config_name: config.display().to_string(),
+            tensors_name: tensors.display().to_string(),
+        })
+    }
+
+    /// Copies both files from memory.
+    pub fn memory(config: &[u8], tensors: &[u8]) -> Result<Self> {
+        Ok(Self {
+            config: copied(config)?,
+            tensors: Contents::Read(copied(tensors)?),
+            config_name: "the config in memory".into(),
+            tensors_name: "the tensors in memory".into(),
+        })
+    }
+}
+
+fn identity(folder: &Path) -> Result<(u64, u64)> {
+    let data = std::fs::metadata(folder).map_err(|error| io(folder, "open", &error))?;
+    if !data.is_dir() {
+        fail!(Io, "'{}' is not a folder; wanted one with {CONFIG_FILE} and {TENSOR_FILE}", folder.display());
+    }
+    Ok((data.dev(), data.ino()))
+}
+
+fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut own = Vec::new();
+    own.try_reserve_exact(bytes.len()).map_err(|_| Error::out_of_memory())?;
+    own.extend_from_slice(bytes);
+    Ok(own)
+}
+
+/// Reads what the file holds now. A file that shrinks or grows meanwhile gives fewer or more bytes, never a crash.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut file = open(path)?;
+    let length = file.metadata().map_err(|error| io(path, "read", &error))?.len();
+    if length > limit {
+        fail!(Format, "'{}' has {length} bytes; wanted at most {limit}", path.display());
+    }
+    let mut bytes = Vec::new();
+    let expected = usize::try_from(length).map_err(|_| Error::out_of_memory())?;
+    bytes.try_reserve_exact(expected).map_err(|_| Error::out_of_memory())?;
+    file.by_ref().take(length).read_to_end(&mut bytes).map_err(|error| io(path, "read", &error))?;
+    Ok(bytes)
+}
+
+fn mapped(path: &Path) -> Result<Mmap> {
+    let file = open(path)?;
+    // SAFETY: the caller of `folder` asked for a map and promised that the file stays as it is.
+    unsafe { Mmap::map(&file) }.map_err(|error| io(path, "map", &error))
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(|error| io(path, "open", &error))?;
+    let data = file.metadata().map_err(|error| io(path, "open", &error))?;
+    if !data.is_file() {
+        fail!(Io, "'{}' is not a file", path.display());
+    }
+    Ok(file)
+}
+
+pub fn io(path: &Path, verb: &str, error: &std::io::Error) -> Error {
+    Error::new(Code::Io, format!("could not {verb} '{}': {error}", PathBuf::from(path).display()))
+}
+
+/// Whether a key is one of those that hold an adapter's own vectors or projections.
+pub fn is_reserved(key: &str) -> bool {
+    key == A_KEY || key == B_KEY || key.ends_with(LAMBDA_B) || key.ends_with(LAMBDA_D)
+}
+
+/// The module path in a key that ends so.
+pub fn module_of<'a>(key: &'a str, suffix: &str) -> Option<&'a str> {
+    key.strip_prefix(MODULE_PREFIX)?.strip_suffix(suffix)
+}
+
+/// The key of a module's tensor.
+pub fn key_of(module: &str, suffix: &str) -> String {
+    format!("{MODULE_PREFIX}{module}{suffix}")
+}

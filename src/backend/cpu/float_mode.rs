@@ -1,0 +1,93 @@
+//! Rounding mode and subnormal handling are set for a call and put back after it: a host that flushes subnormals
+//! gets the same bits as one that does not.
+
+/// Round to nearest, subnormals kept, all exceptions masked; the host's own mode comes back on drop.
+pub struct FloatMode {
+    saved: Register,
+}
+
+impl FloatMode {
+    pub fn enter() -> Self {
+        let saved = read();
+        write(DEFAULT);
+        Self { saved }
+    }
+}
+
+impl Drop for FloatMode {
+    fn drop(&mut self) {
+        write(self.saved);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod register {
+    use std::arch::asm;
+
+    pub type Register = u32;
+    /// MXCSR at process start: exceptions masked, nearest, no FTZ, no DAZ.
+    pub const DEFAULT: Register = 0x1f80;
+
+    pub fn read() -> Register {
+        let mut value = 0;
+        // SAFETY: SSE is part of x86-64; the instruction stores four bytes.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags)) };
+        value
+    }
+
+    pub fn write(value: Register) {
+        // SAFETY: the value came from `read` or is the default; no reserved bit is set.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly, preserves_flags)) };
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod register {
+    use std::arch::asm;
+
+    pub type Register = u64;
+    /// FPCR: nearest, no flush to zero, default NaN off.
+    pub const DEFAULT: Register = 0;
+
+    pub fn read() -> Register {
+        let value;
+        // SAFETY: reading FPCR has no effect.
+        unsafe { asm!("mrs {}, fpcr", out(reg) value, options(nomem, nostack, preserves_flags)) };
+        value
+    }
+
+    pub fn write(value: Register) {
+        // SAFETY: the value came from `read` or is the default.
+        unsafe { asm!("msr fpcr, {}", in(reg) value, options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod register {
+    pub type Register = ();
+    pub const DEFAULT: Register = ();
+
+    pub fn read() -> Register {}
+
+    pub fn write(_: Register) {}
+}
+
+use register::{DEFAULT, Register, read, write};
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_mode_is_set_aside_and_comes_back() {
+        let flushing = DEFAULT | 0x8040;
+        write(flushing);
+        {
+            let _mode = FloatMode::enter();
+            assert_eq!(read() & !0x3f, DEFAULT);
+        }
+        let after = read();
+        write(DEFAULT);
+        assert_eq!(after & !0x3f, flushing, "the six status flags aside");
+    }
+}

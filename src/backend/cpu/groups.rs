@@ -1,0 +1,147 @@
+//! Which rows go through which product together: rows of one A and B share it, whatever their vectors.
+
+use std::ops::Range;
+
+use crate::backend::{Call, Membership, Term};
+use crate::error::{Error, Result};
+
+/// Rows handled at a time: large enough to amortise packing x, small enough for its p, z and delta to stay in L2.
+pub const ROW_BLOCK: usize = 128;
+
+/// Rows that share a pair of projections. Their ranks and columns are equal.
+#[derive(Debug)]
+pub struct Group<'a> {
+    rows: Rows,
+    owner: Owner<'a>,
+}
+
+#[derive(Debug)]
+enum Rows {
+    All,
+    /// Ascending.
+    Listed(Vec<u32>),
+}
+
+#[derive(Debug)]
+enum Owner<'a> {
+    One(usize, &'a Term<'a>),
+    PerRow { terms: &'a [Term<'a>], of_row: &'a [i32], any: &'a Term<'a> },
+}
+
+/// A few rows of a group, numbered as in the call.
+#[derive(Clone, Debug)]
+pub enum RowBlock<'a> {
+    Run(Range<usize>),
+    Listed(&'a [u32]),
+}
+
+impl RowBlock<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            RowBlock::Run(range) => range.len(),
+            RowBlock::Listed(rows) => rows.len(),
+        }
+    }
+
+    /// The call's number of the block's row `place`.
+    pub fn row(&self, place: usize) -> usize {
+        match self {
+            RowBlock::Run(range) => range.start + place,
+            RowBlock::Listed(rows) => rows[place] as usize,
+        }
+    }
+}
+
+impl<'a> Group<'a> {
+    /// The groups of a call, in the order in which their terms are added.
+    pub fn of(call: &Call<'a>) -> Result<Vec<Group<'a>>> {
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        groups.try_reserve(call.terms.len()).map_err(|_| Error::out_of_memory())?;
+        match call.membership {
+            Membership::All => {
+                groups.extend(call.terms.iter().enumerate().map(|(index, term)| Group { rows: Rows::All, owner: Owner::One(index, term) }));
+            }
+            Membership::ByRow(of_row) => {
+                for (row, index) in of_row.iter().enumerate() {
+                    let Ok(index) = usize::try_from(*index) else { continue };
+                    add_row(&mut groups, call.terms, of_row, row, &call.terms[index])?;
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    /// A term that stands for the group in all that its rows share: A, B, rank, columns.
+    pub fn shared(&self) -> &'a Term<'a> {
+        match self.owner {
+            Owner::One(_, term) => term,
+            Owner::PerRow { any, .. } => any,
+        }
+    }
+
+    /// The term of one of the group's rows, with its number.
+    pub fn term(&self, row: usize) -> (usize, &'a Term<'a>) {
+        match self.owner {
+            Owner::One(index, term) => (index, term),
+            Owner::PerRow { terms, of_row, .. } => (of_row[row] as usize, &terms[of_row[row] as usize]),
+        }
+    }
+
+    /// The group's rows within a range of the call's.
+    pub fn within(&self, range: Range<usize>) -> RowBlock<'_> {
+        match &self.rows {
+            Rows::All => RowBlock::Run(range),
+            Rows::Listed(rows) => {
+                let place = |bound: usize| rows.partition_point(|row| (*row as usize) < bound);
+                RowBlock::Listed(&rows[place(range.start)..place(range.end)])
+            }
+        }
+    }
+
+    /// Whether some term of the group's rows is such.
+    pub fn any(&self, is: impl Fn(&Term<'_>) -> bool) -> bool {
+        match self.owner {
+            Owner::One(_, term) => is(term),
+            Owner::PerRow { terms, .. } => terms.iter().any(is),
+        }
+    }
+}
+
+fn add_row<'a>(groups: &mut Vec<Group<'a>>, terms: &'a [Term<'a>], of_row: &'a [i32], row: usize, term: &'a Term<'a>) -> Result<()> {
+    let same = |group: &&mut Group<'a>| {
+        let shared = group.shared();
+        shared.a.data() == term.a.data() && shared.b.data() == term.b.data() && shared.rank() == term.rank()
+    };
+    let group = match groups.iter_mut().find(same) {
+        Some(group) => group,
+        None => {
+            groups.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+            groups.push(Group { rows: Rows::Listed(Vec::new()), owner: Owner::PerRow { terms, of_row, any: term } });
+            groups.last_mut().expect("just pushed")
+        }
+    };
+    if let Rows::Listed(rows) = &mut group.rows {
+        rows.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+        rows.push(row as u32);
+    }
+    Ok(())
+}
+
+/// Consecutive pieces of a range, none longer than `ROW_BLOCK`.
+pub fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(ROW_BLOCK).map(move |start| start..(start + ROW_BLOCK).min(range.end))
+}
+
+/// A rectangle of one lane's work.
+#[derive(Clone, Debug)]
+pub struct Tile {
+    pub rows: Range<usize>,
+    pub cols: Range<usize>,
+}
+
+/// Splits `rows × cols` into `count` tiles, by rows where there are enough of them, otherwise by columns.
+/// The split changes no bits: an element's sum does not know its tile.
+pub fn tile(rows: usize, cols: usize, index: usize, count: usize) -> Tile {
+    let share = crate::backend::Part { index, count };
+    if rows >= count { Tile { rows: share.of(rows), cols: 0..cols } } else { Tile { rows: 0..rows, cols: share.of(cols) } }
+}

@@ -1,0 +1,148 @@
+//! Sums over rows, for the gradients of the vectors: in blocks of 64 rows one chain of fused multiply-adds from zero,
+//! block sums added ascending. Threads split columns, so their number changes no bits.
+
+use super::Cpu;
+use super::scratch::Sizes;
+use crate::backend::{Call, Membership, Overwrite, TermGradients, Variance};
+use crate::error::{Error, Result};
+use crate::memory::{Allocator, Buffer};
+use crate::tensor::Matrix;
+
+/// Rows of one chain.
+pub const ROWS: usize = 64;
+
+/// The sums of one term.
+pub struct Sums {
+    lambda_b: Buffer<f32>,
+    lambda_d: Buffer<f32>,
+    bias: Buffer<f32>,
+}
+
+/// A chunk of rows to be summed.
+pub struct Source<'a, 'g> {
+    pub call: &'g Call<'a>,
+    pub index: usize,
+    pub start: usize,
+    pub rows: usize,
+    pub p: &'g Matrix<'a>,
+    pub dy: &'g Matrix<'a>,
+    pub dm: &'g [f32],
+    pub dm_width: usize,
+}
+
+/// Columns summed at a time, with their chain on the stack.
+const COLUMNS: usize = 128;
+
+impl Sums {
+    /// Only what is wanted is summed.
+    pub fn new(allocator: &Allocator, rank: usize, outputs: usize, wanted: &TermGradients<'_>) -> Result<Self> {
+        Ok(Self {
+            lambda_b: Buffer::zeroed(allocator, if wanted.lambda_b.is_some() { outputs } else { 0 })?,
+            lambda_d: Buffer::zeroed(allocator, if wanted.lambda_d.is_some() { 2 * rank } else { 0 })?,
+            bias: Buffer::zeroed(allocator, if wanted.bias.is_some() { outputs } else { 0 })?,
+        })
+    }
+
+    /// Adds a chunk; `expanded(row, (first column, out))` reads `z Bᵀ` of a row.
+    pub fn add(&mut self, cpu: &Cpu<'_>, source: &Source<'_, '_>, expanded: impl Fn(usize, (usize, &mut [f32])) + Sync) -> Result<()> {
+        let term = &source.call.terms[source.index];
+        let dy = |row: usize, first: usize, out: &mut [f32]| source.dy.load(row, first, out);
+        sum(cpu, source, &mut self.lambda_b, |row, first, left, right| {
+            dy(row, first, left);
+            left.iter_mut().for_each(|value| *value *= term.scale);
+            expanded(row, (first, right));
+        })?;
+        sum(cpu, source, &mut self.lambda_d, |row, first, left, right| {
+            let from = (row - source.start) * source.dm_width + 2 * term.latent_column + first;
+            left.copy_from_slice(&source.dm[from..][..left.len()]);
+            source.p.load(row, term.p_column + first, right);
+        })?;
+        sum(cpu, source, &mut self.bias, |row, first, left, right| {
+            dy(row, first, left);
+            right.fill(1.0);
+        })
+    }
+
+    pub fn deliver(&self, targets: &mut TermGradients<'_>, overwrite: Overwrite) {
+        put(targets.lambda_b.as_deref_mut(), &self.lambda_b, overwrite.lambda_b);
+        put(targets.lambda_d.as_deref_mut(), &self.lambda_d, overwrite.lambda_d);
+        put(targets.bias.as_deref_mut(), &self.bias, overwrite.bias);
+    }
+}
+
+fn put(target: Option<&mut [f32]>, sums: &[f32], overwrite: bool) {
+    for (place, sum) in target.into_iter().flatten().zip(sums) {
+        *place = if overwrite { *sum } else { *place + *sum };
+    }
+}
+
+/// `totals += Σ over the source's rows of left ∘ right`, columns split over the lanes.
+fn sum(
+    cpu: &Cpu<'_>,
+    source: &Source<'_, '_>,
+    totals: &mut [f32],
+    read: impl Fn(usize, usize, &mut [f32], &mut [f32]) + Sync,
+) -> Result<()> {
+    if totals.is_empty() {
+        return Ok(());
+    }
+    let pieces = totals.len().div_ceil(COLUMNS);
+    let length = totals.len();
+    let shared = Columns(totals.as_mut_ptr());
+    cpu.workers.run(pieces, Sizes::default(), |piece, _| {
+        let first = piece * COLUMNS;
+        let count = COLUMNS.min(length - first);
+        // SAFETY: pieces are disjoint and inside `totals`.
+        let totals = unsafe { std::slice::from_raw_parts_mut(shared.get().add(first), count) };
+        let (mut left, mut right, mut chain) = ([0.0; COLUMNS], [0.0; COLUMNS], [0.0f32; COLUMNS]);
+        for block in (source.start..source.start + source.rows).step_by(ROWS) {
+            chain[..count].fill(0.0);
+            for row in block..(block + ROWS).min(source.start + source.rows) {
+                if source.call.membership.holds(row, source.index) {
+                    read(row, first, &mut left[..count], &mut right[..count]);
+                    add_products(&left[..count], &right[..count], &mut chain[..count]);
+                }
+            }
+            totals.iter_mut().zip(&chain).for_each(|(total, chain)| *total += chain);
+        }
+        Ok(())
+    })
+}
+
+fn add_products(left: &[f32], right: &[f32], chain: &mut [f32]) {
+    super::expand::add_scaled(1.0, left, right, chain);
+}
+
+struct Columns(*mut f32);
+
+impl Columns {
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
+
+// SAFETY: each task writes columns of its own.
+unsafe impl Sync for Columns {}
+
+/// Rows of one identity and sample share their noise: their slopes add before they are squared.
+pub fn add_variance(call: &Call<'_>, slopes: &[f32], width: usize, variance: &mut Variance<'_>) -> Result<()> {
+    let mut order = Vec::new();
+    order.try_reserve(call.rows).map_err(|_| Error::out_of_memory())?;
+    let value_of = |row: usize| variance.index.map_or(row, |index| index[row] as usize);
+    let term_of = |row: usize| match call.membership {
+        Membership::All => 0,
+        Membership::ByRow(terms) => terms[row],
+    };
+    order.extend((0..call.rows).filter(|row| term_of(*row) >= 0));
+    let noise_of = |row: usize| (value_of(row), term_of(row), call.keys.identity(row), call.keys.sample(row));
+    order.sort_unstable_by_key(|row| (noise_of(*row), *row));
+    for same in order.chunk_by(|first, second| noise_of(*first) == noise_of(*second)) {
+        let mut squares = 0.0;
+        for column in 0..width {
+            let slope: f64 = same.iter().map(|row| f64::from(slopes[row * width + column])).sum();
+            squares += slope * slope;
+        }
+        variance.values[value_of(same[0])] += squares;
+    }
+    Ok(())
+}

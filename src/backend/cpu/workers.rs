@@ -1,0 +1,323 @@
+//! Where CPU work runs: the caller's thread, workers of the context's own, or the host's parallel-for. No global pool.
+
+use std::ffi::c_void;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::float_mode::FloatMode;
+use super::scratch::{Scratch, Sizes};
+use crate::error::{Code, Error, Result};
+use crate::memory::{Allocator, Buffer};
+
+/// The host's own parallel-for: calls `run(task, index)` once for each index below `count`, on any threads, and returns when
+/// all have returned.
+#[derive(Clone, Copy, Debug)]
+pub struct ParallelFor {
+    pub call: unsafe extern "C" fn(user: *mut c_void, count: usize, run: extern "C" fn(*mut c_void, usize), task: *mut c_void),
+    pub user: *mut c_void,
+}
+
+// SAFETY: the host promises that its function may be called from any thread that uses the context.
+unsafe impl Send for ParallelFor {}
+// SAFETY: as above.
+unsafe impl Sync for ParallelFor {}
+
+/// Threads and scratch memory of one context.
+#[derive(Debug)]
+pub struct Workers {
+    allocator: Allocator,
+    lanes: usize,
+    team: Team,
+    scratch: Mutex<Vec<Scratch>>,
+    idle: Mutex<Vec<Buffer<f32>>>,
+}
+
+/// f32 lent by the workers for the time of a call; they go back when it is dropped. Not zeroed.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    buffer: Buffer<f32>,
+    length: usize,
+    home: &'a Mutex<Vec<Buffer<f32>>>,
+}
+
+impl Deref for Lent<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[..self.length]
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut home = lock(self.home);
+        if home.try_reserve(1).is_ok() {
+            home.push(std::mem::replace(&mut self.buffer, Buffer::empty()));
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Team {
+    Caller,
+    Own(Own),
+    Host(ParallelFor),
+}
+
+impl Workers {
+    /// `threads` beside the caller's own; with a parallel-for, how many tasks it gets at a time.
+    pub fn new(allocator: Allocator, threads: usize, host: Option<ParallelFor>) -> Result<Self> {
+        let team = match host {
+            Some(host) => Team::Host(host),
+            None if threads == 0 => Team::Caller,
+            None => Team::Own(Own::start(threads)?),
+        };
+        Ok(Self { allocator, lanes: threads + 1, team, scratch: Mutex::default(), idle: Mutex::default() })
+    }
+
+    /// How many tasks run at the same time.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    pub fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// Runs `task(index, scratch)` for each index below `count`; returns the error of the lowest index.
+    ///
+    /// Scratch of these sizes is there before the first task starts, so that a task never fails for memory.
+    pub fn run(&self, count: usize, sizes: Sizes, task: impl Fn(usize, &mut Scratch) -> Result<()> + Sync) -> Result<()> {
+        self.reserve(count.min(self.lanes), &sizes)?;
+        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let body = |index: usize| {
+            let _mode = FloatMode::enter();
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let mut scratch = self.borrow(&sizes)?;
+                let outcome = task(index, &mut scratch);
+                lock(&self.scratch).push(scratch);
+                outcome
+            }));
+            let outcome = outcome.unwrap_or_else(|panic| Err(Error::from_panic(panic.as_ref())));
+            if let Err(error) = outcome {
+                let mut first = lock(&failed);
+                if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
+                    *first = Some((index, error));
+                }
+            }
+        };
+        match &self.team {
+            _ if count <= 1 => (0..count).for_each(body),
+            Team::Caller => (0..count).for_each(body),
+            Team::Own(own) => own.run(count, &body),
+            Team::Host(host) => run_on_host(host, count, &body),
+        }
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    fn reserve(&self, lanes: usize, sizes: &Sizes) -> Result<()> {
+        let mut idle = lock(&self.scratch);
+        while idle.len() < lanes {
+            idle.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+            idle.push(Scratch::default());
+        }
+        idle.iter_mut().rev().take(lanes).try_for_each(|scratch| scratch.reserve(&self.allocator, sizes))
+    }
+
+    /// A scratch from the reserve; other calls on the same context may have taken what was reserved, so it may still grow.
+    fn borrow(&self, sizes: &Sizes) -> Result<Scratch> {
+        let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
+        scratch.reserve(&self.allocator, sizes)?;
+        Ok(scratch)
+    }
+
+    /// Lends `length` f32: the smallest idle buffer that suffices, else a new one.
+    pub fn lend(&self, length: usize) -> Result<Lent<'_>> {
+        let mut idle = lock(&self.idle);
+        let fits = (0..idle.len()).filter(|place| idle[*place].len() >= length).min_by_key(|place| idle[*place].len());
+        let found = fits.map(|place| idle.swap_remove(place));
+        drop(idle);
+        let buffer = found.map_or_else(|| Buffer::zeroed(&self.allocator, length), Ok)?;
+        Ok(Lent { buffer, length, home: &self.idle })
+    }
+
+    /// Lends zeros.
+    pub fn lend_zeroed(&self, length: usize) -> Result<Lent<'_>> {
+        let mut lent = self.lend(length)?;
+        lent.fill(0.0);
+        Ok(lent)
+    }
+
+    /// Bytes of scratch memory held between calls.
+    pub fn scratch_bytes(&self) -> usize {
+        let idle: usize = lock(&self.idle).iter().map(|buffer| buffer.len() * size_of::<f32>()).sum();
+        idle + lock(&self.scratch).iter().map(Scratch::bytes).sum::<usize>()
+    }
+}
+
+fn run_on_host<F: Fn(usize) + Sync>(host: &ParallelFor, count: usize, body: &F) {
+    extern "C" fn call<F: Fn(usize) + Sync>(task: *mut c_void, index: usize) {
+        // SAFETY: `task` is the `body` below, which outlives the host's call. The body catches panics.
+        unsafe { (*task.cast::<F>())(index) }
+    }
+    // SAFETY: the host's promise in `ParallelFor`.
+    unsafe { (host.call)(host.user, count, call::<F>, std::ptr::from_ref(body).cast_mut().cast()) }
+}
+
+/// Threads that sleep between calls.
+#[derive(Debug)]
+struct Own {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// One job at a time; a second caller waits its turn.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    done: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    job: Option<Job>,
+    next: usize,
+    running: usize,
+    stop: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    body: *const c_void,
+    call: unsafe fn(*const c_void, usize),
+    count: usize,
+}
+
+// SAFETY: the body is Sync and outlives the job (`run` returns only when no worker holds it).
+unsafe impl Send for Job {}
+
+impl Own {
+    fn start(count: usize) -> Result<Self> {
+        let state = State { job: None, next: 0, running: 0, stop: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), done: Condvar::new() });
+        let mut own = Self { shared, threads: Vec::new(), turn: Mutex::new(()) };
+        for _ in 0..count {
+            let shared = own.shared.clone();
+            let spawned = std::thread::Builder::new().name("pvera".into()).spawn(move || shared.work());
+            let thread = spawned.map_err(|error| Error::new(Code::Memory, format!("could not start a worker thread: {error}")))?;
+            own.threads.push(thread);
+        }
+        Ok(own)
+    }
+
+    fn run<F: Fn(usize) + Sync>(&self, count: usize, body: &F) {
+        unsafe fn call<F: Fn(usize)>(body: *const c_void, index: usize) {
+            // SAFETY: `body` is an F that lives until the job is done.
+            unsafe { (*body.cast::<F>())(index) }
+        }
+        let _turn = lock(&self.turn);
+        let job = Job { body: std::ptr::from_ref(body).cast(), call: call::<F>, count };
+        let mut state = lock(&self.shared.state);
+        (state.job, state.next) = (Some(job), 0);
+        self.shared.wake.notify_all();
+        state = self.shared.take_tasks(state, job);
+        state.job = None;
+        while state.running > 0 {
+            state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        while !state.stop {
+            match state.job {
+                Some(job) if state.next < job.count => state = self.take_tasks(state, job),
+                _ => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Runs tasks of the job until none is left to start.
+    fn take_tasks<'a>(&'a self, mut state: MutexGuard<'a, State>, job: Job) -> MutexGuard<'a, State> {
+        while state.next < job.count {
+            let index = state.next;
+            state.next += 1;
+            state.running += 1;
+            drop(state);
+            // SAFETY: `Own::run` keeps the body alive until `running` is zero again. The body catches panics.
+            unsafe { (job.call)(job.body, index) };
+            state = lock(&self.state);
+            state.running -= 1;
+            if state.running == 0 {
+                self.done.notify_all();
+            }
+        }
+        state
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::fail;
+
+    #[test]
+    fn every_task_runs_once_and_the_lowest_error_wins() {
+        for threads in [0, 1, 3] {
+            let workers = Workers::new(Allocator::default(), threads, None).unwrap();
+            for count in [0, 1, 2, 7, 100] {
+                let counts: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                let run = |index: usize, _: &mut Scratch| {
+                    counts[index].fetch_add(1, Ordering::Relaxed);
+                    if index % 5 == 3 {
+                        fail!(Argument, "task {index}");
+                    }
+                    Ok(())
+                };
+                let outcome = workers.run(count, Sizes::default(), run);
+                assert!(counts.iter().all(|seen| seen.load(Ordering::Relaxed) == 1), "{threads} threads, {count} tasks");
+                assert_eq!(outcome.is_err(), count > 3);
+                if let Err(error) = outcome {
+                    assert_eq!(error.message(), "task 3");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_worker_is_an_error() {
+        let workers = Workers::new(Allocator::default(), 2, None).unwrap();
+        let error = workers.run(4, Sizes::default(), |_, _| panic!("deliberate")).unwrap_err();
+        assert_eq!(error.code(), Code::Panic);
+        assert!(error.message().contains("deliberate"));
+        assert!(workers.run(4, Sizes::default(), |_, _| Ok(())).is_ok(), "the team survives");
+    }
+}

@@ -1,0 +1,217 @@
+//! The calls without a tape. Each resolves and checks everything, then hands over to the backend.
+
+use super::plan::Plan;
+use super::request::{ModeChoice, Request};
+use super::Linear;
+use crate::backend::{Call, Expand, Mode, Part, Scope};
+use crate::context::Context;
+use crate::error::Result;
+use crate::fail;
+use crate::tensor::{Matrix, MatrixMut, disjoint, disjoint_mut};
+
+/// `y = x Wᵀ + bias + delta` of each layer of a group with one input; without a weight, `y += delta`.
+pub fn forward(context: &Context, linears: &[&Linear], x: &Matrix<'_>, request: &Request<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+    check_inputs(linears, x)?;
+    check_outputs(linears, x, request, 1, y)?;
+    let plan = Plan::new(linears, x.rows(), request)?;
+    check_noise(&plan, linears, x.rows(), request)?;
+    let mut p = context.lend(x.rows() * plan.width)?;
+    run(context, &plan, x, 1, &mut p, y).map_err(|error| error.within(names(linears)))
+}
+
+/// `draws` forwards of every row, with consecutive sample numbers: base and projection once. Draw s of row i is row
+/// `s·n + i` of y.
+pub fn sample(
+    context: &Context,
+    linear: &Linear,
+    x: &Matrix<'_>,
+    request: &Request<'_>,
+    draws: usize,
+    y: &MatrixMut<'_>,
+) -> Result<()> {
+    if draws == 0 {
+        fail!(Argument, "samples is 0; wanted at least 1");
+    }
+    let mut request = *request;
+    match request.noise.mode {
+        ModeChoice::AsPeft => request.noise.mode = ModeChoice::All(Mode::Sample),
+        ModeChoice::All(Mode::Sample) => {}
+        ModeChoice::All(mode) => fail!(Argument, "noise.mode is {mode:?}; wanted sample, since every other draw is the same"),
+    }
+    let Some(rows) = draws.checked_mul(x.rows()) else {
+        fail!(Shape, "samples is {draws} and x has {} rows; that is more than the address space holds", x.rows());
+    };
+    let first_sample = (0..x.rows()).map(|row| request.rows.keys.sample(row)).max().unwrap_or(0);
+    if u32::try_from(draws - 1).ok().and_then(|more| first_sample.checked_add(more)).is_none() {
+        fail!(Argument, "samples is {draws} and the largest rows.sample is {first_sample}; sample numbers end at {}", u32::MAX);
+    }
+    let linears = [linear];
+    check_inputs(&linears, x)?;
+    y.shape("y", ("samples · rows of x", rows), ("out_features", linear.layer().out_features))?;
+    check_apart(&linears, x, &request, std::slice::from_ref(y))?;
+    let plan = Plan::new(&linears, x.rows(), &request)?;
+    check_noise(&plan, &linears, rows, &request)?;
+    let mut p = context.lend(x.rows() * plan.width)?;
+    run(context, &plan, x, draws, &mut p, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
+}
+
+/// Exact mean and variance of y given x. Without a weight, the mean of the delta is added to what `mean` holds.
+pub fn moments(
+    context: &Context,
+    linear: &Linear,
+    x: &Matrix<'_>,
+    request: &Request<'_>,
+    mean: &MatrixMut<'_>,
+    variance: &MatrixMut<'_>,
+) -> Result<()> {
+    let linears = [linear];
+    let mut request = *request;
+    request.noise.mode = ModeChoice::All(Mode::Mean);
+    check_inputs(&linears, x)?;
+    let (rows, cols) = (("rows of x", x.rows()), ("out_features", linear.layer().out_features));
+    for (name, output) in [("mean", mean), ("variance", variance)] {
+        output.shape(name, rows, cols)?;
+        disjoint(name, output, "x", x)?;
+    }
+    disjoint_mut("variance", variance, "mean", mean)?;
+    let plan = Plan::new(&linears, x.rows(), &request)?;
+    let (p, calls) = (&mut *context.lend(x.rows() * plan.width)?, plan.calls());
+    let p = MatrixMut::from_f32(p, x.rows(), plan.width);
+    let outcome = context.with_backend(|backend| {
+        backend.project(&plan.projections(), x, Scope::All, &p, Part::WHOLE)?;
+        backend.moments(&calls[0], x, &p.as_const(), mean, variance)
+    });
+    outcome.map_err(|error| error.within(names(&linears)))
+}
+
+/// `(mu, logvar)` of every row, `[n, latents]` each.
+pub fn latent(
+    context: &Context,
+    linear: &Linear,
+    x: &Matrix<'_>,
+    request: &Request<'_>,
+    mu: &MatrixMut<'_>,
+    logvar: &MatrixMut<'_>,
+) -> Result<()> {
+    let linears = [linear];
+    check_inputs(&linears, x)?;
+    let plan = Plan::new(&linears, x.rows(), request)?;
+    let (rows, cols) = (("rows of x", x.rows()), ("latents", plan.latent_width()));
+    for (name, output) in [("mu", mu), ("logvar", logvar)] {
+        output.shape(name, rows, cols)?;
+        disjoint(name, output, "x", x)?;
+    }
+    disjoint_mut("logvar", logvar, "mu", mu)?;
+    let (p, calls) = (&mut *context.lend(x.rows() * plan.width)?, plan.calls());
+    let p = MatrixMut::from_f32(p, x.rows(), plan.width);
+    context.with_backend(|backend| {
+        backend.project(&plan.projections(), x, Scope::All, &p, Part::WHOLE)?;
+        backend.latent(&calls[0], &p.as_const(), mu, logvar)
+    })
+}
+
+/// Columns of p and of eps for such a request.
+pub fn project_width(linear: &Linear, rows: usize, request: &Request<'_>) -> Result<(usize, usize)> {
+    let plan = Plan::new(&[linear], rows, request)?;
+    Ok((plan.width, plan.latent_width()))
+}
+
+/// `p = x Aᵀ`, or one part of it.
+pub fn project(context: &Context, linear: &Linear, x: &Matrix<'_>, request: &Request<'_>, p: &MatrixMut<'_>, part: Part) -> Result<()> {
+    let linears = [linear];
+    check_part(part)?;
+    check_inputs(&linears, x)?;
+    p.f32_only("p")?;
+    let plan = Plan::new(&linears, x.rows(), request)?;
+    p.shape("p", ("rows of x", x.rows()), ("project_width", plan.width))?;
+    disjoint("p", p, "x", x)?;
+    check_mask(linear, x.rows(), request)?;
+    context.with_backend(|backend| backend.project(&plan.projections(), x, Scope::AsModes, p, part))
+}
+
+/// `y += delta`, from p, or one part of it.
+pub fn expand(context: &Context, linear: &Linear, p: &Matrix<'_>, request: &Request<'_>, y: &MatrixMut<'_>, part: Part) -> Result<()> {
+    let linears = [linear];
+    check_part(part)?;
+    p.f32_only("p")?;
+    y.shape("y", ("rows of p", p.rows()), ("out_features", linear.layer().out_features))?;
+    disjoint("y", y, "p", p)?;
+    let plan = Plan::new(&linears, p.rows(), request)?;
+    p.shape("p", ("rows", p.rows()), ("project_width", plan.width))?;
+    check_noise(&plan, &linears, p.rows(), request)?;
+    let calls = plan.calls();
+    let expand = Expand { calls: &calls, x: None, p: *p, draws: 1, keep: None };
+    let y = MatrixMut::alias(y);
+    context.with_backend(|backend| backend.expand(&expand, &[y], part)).map_err(|error| error.within(names(&linears)))
+}
+
+fn run(context: &Context, plan: &Plan<'_>, x: &Matrix<'_>, draws: usize, p: &mut [f32], y: &[MatrixMut<'_>]) -> Result<()> {
+    let calls = plan.calls();
+    let p = MatrixMut::from_f32(p, x.rows(), plan.width);
+    context.with_backend(|backend| {
+        backend.project(&plan.projections(), x, Scope::AsModes, &p, Part::WHOLE)?;
+        backend.expand(&Expand { calls: &calls, x: Some(*x), p: p.as_const(), draws, keep: None }, y, Part::WHOLE)
+    })
+}
+
+pub(super) fn check_inputs(linears: &[&Linear], x: &Matrix<'_>) -> Result<()> {
+    let Some(first) = linears.first() else { fail!(Argument, "count is 0; wanted at least one layer") };
+    x.shape("x", ("rows", x.rows()), ("in_features", first.layer().in_features))
+}
+
+/// Shapes of the outputs of a group, and that they share no memory with anything that is read.
+pub(super) fn check_outputs(linears: &[&Linear], x: &Matrix<'_>, request: &Request<'_>, draws: usize, y: &[MatrixMut<'_>]) -> Result<()> {
+    for (linear, y) in linears.iter().zip(y) {
+        y.shape("y", ("rows of x", draws * x.rows()), ("out_features", linear.layer().out_features))
+            .map_err(|error| error.within(names(&[linear])))?;
+    }
+    check_apart(linears, x, request, y)
+}
+
+fn check_apart(linears: &[&Linear], x: &Matrix<'_>, request: &Request<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+    for (place, (linear, target)) in linears.iter().zip(y).enumerate() {
+        disjoint("y", target, "x", x)?;
+        let layer = linear.layer();
+        let read = [
+            ("noise.eps", request.noise.eps),
+            ("noise.dropout_mask", request.noise.dropout_mask),
+            ("the base weight", layer.weight.map(|(weight, _)| weight)),
+            ("the base bias", layer.bias),
+        ];
+        for (name, matrix) in read {
+            matrix.map_or(Ok(()), |matrix| disjoint("y", target, name, &matrix))?;
+        }
+        for other in &y[place + 1..] {
+            disjoint_mut("y of one layer", target, "y of another", other)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shapes of the caller's noise: one row a row of y, one column a latent of the call.
+pub(super) fn check_noise(plan: &Plan<'_>, linears: &[&Linear], rows: usize, request: &Request<'_>) -> Result<()> {
+    if let Some(eps) = &request.noise.eps {
+        eps.shape("noise.eps", ("rows of y", rows), ("latents", plan.latent_width()))?;
+    }
+    let calls: &[Call<'_>] = &plan.calls();
+    calls.first().map_or(Ok(()), |call| check_mask(linears[0], call.rows, request))
+}
+
+fn check_mask(linear: &Linear, rows: usize, request: &Request<'_>) -> Result<()> {
+    match &request.noise.dropout_mask {
+        Some(mask) => mask.shape("noise.dropout_mask", ("rows of x", rows), ("in_features", linear.layer().in_features)),
+        None => Ok(()),
+    }
+}
+
+fn check_part(part: Part) -> Result<()> {
+    if part.index >= part.count {
+        fail!(Argument, "index is {} and count is {}; wanted index < count", part.index, part.count);
+    }
+    Ok(())
+}
+
+pub(super) fn names(linears: &[&Linear]) -> String {
+    let list: Vec<&str> = linears.iter().map(|linear| linear.layer().name.as_str()).collect();
+    format!("layer '{}'", list.join("', '"))
+}

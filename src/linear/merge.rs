@@ -1,0 +1,135 @@
+//! Folding the mean of adapters into a base weight, and taking it out again bit for bit.
+
+use super::plan::Plan;
+use super::request::{Choice, ModeChoice, Noise, Request, Rows};
+use super::Linear;
+use crate::backend::{Mode, RowKeys, Weight};
+use crate::context::Context;
+use crate::error::Result;
+use crate::fail;
+use crate::memory::{Allocator, Buffer};
+use crate::model::WeightLayout;
+use crate::tensor::{Dtype, Matrix, MatrixMut, disjoint};
+
+/// What a merge replaced, bit for bit.
+#[derive(Debug)]
+pub struct MergeUndo {
+    original: Buffer<u8>,
+    merged: u64,
+    rows: usize,
+    cols: usize,
+    dtype: Dtype,
+}
+
+/// How a merge is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct MergeRequest<'a> {
+    /// Which adapters: the first, or a sum.
+    pub choice: Choice<'a>,
+    pub layout: WeightLayout,
+    /// Merge the mean of adapters that sample at inference, whose sampling is thereby lost.
+    pub drop_sampling: bool,
+}
+
+/// `merged = weight + Σ scale · diag(λ_b) B diag(λ_d[:r]) A[:r]`. Every element is checked before the first is written.
+///
+/// `merged` may be the very memory of `weight`; otherwise they share none.
+pub fn merge(
+    context: &Context,
+    linear: &Linear,
+    request: &MergeRequest<'_>,
+    weight: &Matrix<'_>,
+    merged: &MatrixMut<'_>,
+) -> Result<MergeUndo> {
+    let layer = linear.layer();
+    let (out, inputs) = (("out_features", layer.out_features), ("in_features", layer.in_features));
+    let transposed = request.layout == WeightLayout::InOut;
+    let (rows, cols) = if transposed { (inputs, out) } else { (out, inputs) };
+    weight.shape("weight", rows, cols)?;
+    merged.shape("merged", rows, cols)?;
+    if merged.dtype() != weight.dtype() {
+        fail!(Dtype, "merged holds {}; wanted {}, as weight", merged.dtype().name(), weight.dtype().name());
+    }
+    let in_place = merged.as_const().data() == weight.data() && merged.as_const().row_stride() == weight.row_stride();
+    if !in_place {
+        disjoint("merged", merged, "weight", weight)?;
+    }
+    if matches!(request.choice, Choice::PerRow(_)) {
+        fail!(Argument, "rows.slot is given; a weight has no rows of a batch: wanted rows.active, or neither");
+    }
+    let noise = Noise { mode: ModeChoice::All(Mode::Mean), ..Noise::default() };
+    let plan_request = Request { rows: Rows { choice: request.choice, keys: RowKeys::default() }, noise, training: false };
+    let plan = Plan::new(&[linear], 0, &plan_request)?;
+    refuse_sampling(linear, &plan, request)?;
+    let undo = MergeUndo::before(context.allocator(), weight)?;
+    let as_used = Weight::output_major(weight);
+    let as_used = if transposed { as_used.transposed() } else { as_used };
+    let calls = plan.calls();
+    context.with_backend(|backend| backend.merge(calls[0].terms, as_used, merged, transposed))?;
+    Ok(MergeUndo { merged: digest(&merged.as_const()), ..undo })
+}
+
+fn refuse_sampling(linear: &Linear, plan: &Plan<'_>, request: &MergeRequest<'_>) -> Result<()> {
+    for slot in plan.slots(0) {
+        let vectors = linear.slots().get(*slot)?.adapter.vectors(linear.index());
+        if vectors.is_some_and(|vectors| vectors.samples) && !request.drop_sampling {
+            fail!(
+                State,
+                "the adapter of slot {slot} samples at inference in layer '{}', and a merged weight cannot; ask for its mean with PVERA_MERGE_MEAN",
+                linear.layer().name
+            );
+        }
+    }
+    Ok(())
+}
+
+impl MergeUndo {
+    fn before(allocator: &Allocator, weight: &Matrix<'_>) -> Result<Self> {
+        let (rows, cols, dtype) = (weight.rows(), weight.cols(), weight.dtype());
+        let mut original = Buffer::zeroed(allocator, rows * cols * dtype.size())?;
+        for row in 0..rows {
+            original[row * cols * dtype.size()..][..cols * dtype.size()].copy_from_slice(row_bytes(weight, row));
+        }
+        Ok(Self { original, merged: 0, rows, cols, dtype })
+    }
+
+    /// Puts the original bits back. Refuses when the weight is not what the merge wrote.
+    pub fn unmerge(&self, weight: &MatrixMut<'_>) -> Result<()> {
+        weight.shape("weight", ("rows of the merge", self.rows), ("columns of the merge", self.cols))?;
+        if weight.dtype() != self.dtype {
+            fail!(Dtype, "weight holds {}; the merge was of {}", weight.dtype().name(), self.dtype.name());
+        }
+        if digest(&weight.as_const()) != self.merged {
+            fail!(State, "weight is not what the merge wrote; it changed since, and nothing was undone");
+        }
+        let length = self.cols * self.dtype.size();
+        for row in 0..self.rows {
+            let original = &self.original[row * length..][..length];
+            // SAFETY: the row has `length` bytes; the caller lent the matrix for writing.
+            unsafe { std::ptr::copy_nonoverlapping(original.as_ptr(), row_bytes(&weight.as_const(), row).as_ptr().cast_mut(), length) };
+        }
+        Ok(())
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.original.len()
+    }
+}
+
+fn row_bytes<'a>(matrix: &Matrix<'a>, row: usize) -> &'a [u8] {
+    assert!(row < matrix.rows());
+    let size = matrix.dtype().size();
+    // SAFETY: one row of the matrix.
+    unsafe { std::slice::from_raw_parts(matrix.data().add(row * matrix.row_stride() * size), matrix.cols() * size) }
+}
+
+fn digest(matrix: &Matrix<'_>) -> u64 {
+    let mut state = 0xcbf2_9ce4_8422_2325u64;
+    for row in 0..matrix.rows() {
+        for byte in row_bytes(matrix, row) {
+            state = (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    state
+}

@@ -1,0 +1,53 @@
+//! The adapted layer: from a request (which adapter for which row, which noise) to a backend's call.
+
+mod compute;
+mod merge;
+mod plan;
+mod request;
+mod tape;
+mod training;
+#[cfg(test)]
+mod tests;
+
+pub use compute::{expand, forward, latent, moments, project, project_width, sample};
+pub use merge::{MergeRequest, MergeUndo, merge};
+pub use request::{Choice, ModeChoice, Noise, Request, Rows};
+pub use tape::{Policy, Tape};
+pub use training::{SlotGradients, Wanted, backward, record};
+
+use std::sync::Arc;
+
+use crate::adapter::Adapter;
+use crate::model::{Layer, Layers, Slots};
+
+/// One layer and the adapters that may run on it. Cheap to clone; immutable.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    layers: Arc<Layers>,
+    index: usize,
+    slots: Arc<Slots>,
+}
+
+impl Linear {
+    pub fn new(layers: Arc<Layers>, index: usize, slots: Arc<Slots>) -> Self {
+        assert!(index < layers.len());
+        Self { layers, index, slots }
+    }
+
+    /// A layer with one adapter, in slot 0.
+    pub fn single(adapter: Arc<Adapter>, index: usize) -> Self {
+        Self::new(adapter.layers().clone(), index, Arc::new(Slots::single(adapter)))
+    }
+
+    pub fn layer(&self) -> &Layer {
+        self.layers.get(self.index).expect("checked when it was made")
+    }
+
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+}

@@ -1,0 +1,141 @@
+//! The shared store: the frozen random pair A and B that serves every layer.
+
+mod frozen;
+mod intern;
+#[cfg(test)]
+mod tests;
+
+pub use frozen::Frozen;
+pub use intern::Interned;
+
+use crate::backend::Weight;
+use crate::error::Result;
+use crate::fail;
+use crate::memory::{Allocator, Buffer};
+use crate::noise::{Mt19937, draw_projection};
+use crate::tensor::Dtype;
+
+/// `A [2r, in_max]` and `B [out_max, r]`. A layer uses `A[:, :in]` and `B[:out, :]`.
+#[derive(Debug)]
+pub struct Store {
+    a: Frozen,
+    b: Frozen,
+    /// The element type that a saved checkpoint holds them in.
+    saved_dtype: Dtype,
+    digest: u64,
+}
+
+/// How large a store drawn from a key is, and how its values are rounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub rank: usize,
+    pub in_max: usize,
+    pub out_max: usize,
+}
+
+impl Store {
+    /// What PEFT draws from `projection_prng_key`, bit for bit: one MT19937 stream, all of A, then all of B.
+    ///
+    /// `round_to` is the element type of the base model: PEFT casts A and B to it first.
+    pub fn from_key(allocator: &Allocator, key: u64, size: Size, round_to: Dtype) -> Result<Self> {
+        let Size { rank, in_max, out_max } = size;
+        for (name, value) in [("rank", rank), ("in_max", in_max), ("out_max", out_max)] {
+            if value == 0 {
+                fail!(Argument, "{name} is 0; wanted at least 1, to draw projections from the key");
+            }
+        }
+        let Some(rows_of_a) = rank.checked_mul(2) else { fail!(Argument, "rank is {rank}; that is too large") };
+        let mut stream = Mt19937::new(key);
+        let mut draw = |name: &str, rows: usize, cols: usize| {
+            let mut values = Buffer::<f32>::zeroed(allocator, frozen::elements(name, rows, cols)?)?;
+            draw_projection(&mut stream, cols, &mut values);
+            values.iter_mut().for_each(|value| *value = round_to.rounded(*value));
+            Frozen::from_f32(allocator, &values, rows, cols)
+        };
+        let a = draw("A", rows_of_a, in_max)?;
+        let b = draw("B", out_max, rank)?;
+        // PEFT's autocast_adapter_dtype stores rounded projections in f32.
+        Self::new(a, b, Dtype::F32)
+    }
+
+    /// A store of given matrices.
+    pub fn new(a: Frozen, b: Frozen, saved_dtype: Dtype) -> Result<Self> {
+        if a.rows() % 2 != 0 || a.rows() == 0 {
+            fail!(Projection, "A has {} rows; wanted 2r, an even number above 0", a.rows());
+        }
+        if b.cols() != a.rows() / 2 {
+            fail!(Projection, "B has {} columns and A has {} rows; wanted r and 2r", b.cols(), a.rows());
+        }
+        if a.cols() == 0 || b.rows() == 0 {
+            fail!(Projection, "A is {}×{} and B is {}×{}; wanted no empty one", a.rows(), a.cols(), b.rows(), b.cols());
+        }
+        for (name, matrix) in [("A", &a), ("B", &b)] {
+            if !matrix.all_finite() {
+                fail!(Projection, "{name} holds a value that is not finite");
+            }
+        }
+        let digest = b.digest(a.digest(0));
+        Ok(Self { a, b, saved_dtype, digest })
+    }
+
+    pub fn rank(&self) -> usize {
+        self.b.cols()
+    }
+
+    pub fn in_max(&self) -> usize {
+        self.a.cols()
+    }
+
+    pub fn out_max(&self) -> usize {
+        self.b.rows()
+    }
+
+    pub fn a(&self) -> &Frozen {
+        &self.a
+    }
+
+    pub fn b(&self) -> &Frozen {
+        &self.b
+    }
+
+    pub fn saved_dtype(&self) -> Dtype {
+        self.saved_dtype
+    }
+
+    /// Bytes held resident.
+    pub fn bytes(&self) -> usize {
+        self.a.bytes() + self.b.bytes()
+    }
+
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Equal values of equal shapes; storage and origin do not matter.
+    pub fn same_values(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.a.same_values(&other.a) && self.b.same_values(&other.b)
+    }
+
+    /// `A[:, offset .. offset + inputs]`, for a layer of this store.
+    pub fn a_slice(&self, offset: usize, inputs: usize) -> Weight<'_> {
+        self.a.weight().inputs_from(offset, inputs)
+    }
+
+    /// `B[offset .. offset + outputs, :]`.
+    pub fn b_slice(&self, offset: usize, outputs: usize) -> Weight<'_> {
+        self.b.weight().outputs_from(offset, outputs)
+    }
+
+    /// Whether a layer of this whole size fits.
+    pub fn covers(&self, layer: &str, in_total: usize, out_total: usize) -> Result<()> {
+        if in_total > self.in_max() || out_total > self.out_max() {
+            fail!(
+                Projection,
+                "layer '{layer}' is {in_total} → {out_total}; the store covers at most in_max {} → out_max {}",
+                self.in_max(),
+                self.out_max()
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Borrowed matrices of the host: dtype, device, stride, and every check on them.
+
+mod check;
+mod dtype;
+#[cfg(test)]
+mod tests;
+
+pub use check::{disjoint, disjoint_mut};
+pub use dtype::Dtype;
+
+use std::marker::PhantomData;
+
+use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
+
+use crate::error::Result;
+use crate::fail;
+
+/// What a matrix is made of, before any check: the fields of `pvera_matrix`.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    pub rows: usize,
+    pub cols: usize,
+    /// Distance between the starts of two rows, in elements.
+    pub row_stride: usize,
+    pub dtype: Dtype,
+}
+
+/// A matrix that is read. Elements of a row lie side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    data: *const u8,
+    parts: Parts,
+    lifetime: PhantomData<&'a u8>,
+}
+
+/// A matrix that is written.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: *mut u8,
+    parts: Parts,
+    lifetime: PhantomData<&'a mut u8>,
+}
+
+// SAFETY: a matrix is a borrowed slice with a stride.
+unsafe impl Send for Matrix<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix<'_> {}
+// SAFETY: as above; workers write disjoint rows or columns, through `tile`.
+unsafe impl Send for MatrixMut<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for MatrixMut<'_> {}
+
+impl<'a> Matrix<'a> {
+    /// Checks everything that can be checked without knowing what the matrix is for.
+    ///
+    /// # Safety
+    /// `data` points to the elements that `parts` describe, for as long as `'a`.
+    pub unsafe fn new(name: &str, data: *const u8, parts: Parts) -> Result<Self> {
+        check::parts(name, data, &parts)?;
+        Ok(Self { data, parts, lifetime: PhantomData })
+    }
+
+    pub fn from_f32(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert!(values.len() >= rows * cols);
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        Self { data: values.as_ptr().cast(), parts, lifetime: PhantomData }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.parts.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.parts.cols
+    }
+
+    pub fn row_stride(&self) -> usize {
+        self.parts.row_stride
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        self.parts.dtype
+    }
+
+    pub fn data(&self) -> *const u8 {
+        self.data
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.parts.rows == 0 || self.parts.cols == 0
+    }
+
+    /// The same matrix for as long as the caller of the library promised to keep it.
+    ///
+    /// # Safety
+    /// The elements outlive every use of the result.
+    pub unsafe fn forever(self) -> Matrix<'static> {
+        Matrix { data: self.data, parts: self.parts, lifetime: PhantomData }
+    }
+
+    /// The matrix as it lies, when it holds f32.
+    pub fn as_f32(&self) -> Option<ArrayView2<'a, f32>> {
+        let shape = (self.rows(), self.cols()).strides((self.row_stride(), 1));
+        // SAFETY: `new` checked pointer, alignment and extent for these parts.
+        (self.dtype() == Dtype::F32).then(|| unsafe { ArrayView2::from_shape_ptr(shape, self.data.cast()) })
+    }
+
+    /// Widens part of row `row`, from `first_col` on, to f32.
+    pub fn load(&self, row: usize, first_col: usize, out: &mut [f32]) {
+        assert!(row < self.rows() && first_col + out.len() <= self.cols());
+        let start = row * self.row_stride() + first_col;
+        // SAFETY: in bounds by the assertion and `new`.
+        unsafe { self.dtype().widen(self.data, start, out) }
+    }
+
+    pub fn shape(&self, name: &str, rows: (&str, usize), cols: (&str, usize)) -> Result<()> {
+        check::shape(name, &self.parts, rows, cols)
+    }
+
+    pub fn f32_only(&self, name: &str) -> Result<()> {
+        check::f32_only(name, &self.parts)
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// # Safety
+    /// As for [`Matrix::new`], and nothing else reads or writes the elements during `'a`.
+    pub unsafe fn new(name: &str, data: *mut u8, parts: Parts) -> Result<Self> {
+        check::parts(name, data, &parts)?;
+        Ok(Self { data, parts, lifetime: PhantomData })
+    }
+
+    pub fn from_f32(values: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        assert!(values.len() >= rows * cols);
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        Self { data: values.as_mut_ptr().cast(), parts, lifetime: PhantomData }
+    }
+
+    /// The same matrix, to be read.
+    pub fn as_const(&self) -> Matrix<'_> {
+        Matrix { data: self.data, parts: self.parts, lifetime: PhantomData }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.parts.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.parts.cols
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        self.parts.dtype
+    }
+
+    /// Rows and columns from `row` and `col` on, to be written in place; `None` unless the matrix holds f32.
+    ///
+    /// # Safety
+    /// Tiles that are alive at the same time do not overlap.
+    pub unsafe fn tile_f32(&self, row: usize, rows: usize, col: usize, cols: usize) -> Option<ArrayViewMut2<'a, f32>> {
+        assert!(row + rows <= self.rows() && col + cols <= self.cols());
+        let shape = (rows, cols).strides((self.parts.row_stride, 1));
+        let start = if rows == 0 || cols == 0 { 0 } else { row * self.parts.row_stride + col };
+        // SAFETY: in bounds by the assertion and `new`; exclusive by the caller's promise.
+        (self.dtype() == Dtype::F32)
+            .then(|| unsafe { ArrayViewMut2::from_shape_ptr(shape, self.data.cast::<f32>().add(start)) })
+    }
+
+    /// Rounds values into part of row `row`, from `first_col` on.
+    ///
+    /// # Safety
+    /// No other thread touches these elements now.
+    pub unsafe fn store(&self, row: usize, first_col: usize, values: &[f32]) {
+        assert!(row < self.rows() && first_col + values.len() <= self.cols());
+        let start = row * self.parts.row_stride + first_col;
+        // SAFETY: in bounds by the assertion and `new`; exclusive by the caller's promise.
+        unsafe { self.dtype().narrow(values, self.data, start) }
+    }
+
+    pub fn shape(&self, name: &str, rows: (&str, usize), cols: (&str, usize)) -> Result<()> {
+        check::shape(name, &self.parts, rows, cols)
+    }
+
+    pub fn f32_only(&self, name: &str) -> Result<()> {
+        check::f32_only(name, &self.parts)
+    }
+
+    /// Another handle on the same matrix, for a call that hands it on in a list.
+    pub fn alias(other: &'a MatrixMut<'_>) -> Self {
+        Self { data: other.data, parts: other.parts, lifetime: PhantomData }
+    }
+}
+
+/// Checks a matrix that may be absent.
+pub fn required<T>(name: &str, given: Option<T>) -> Result<T> {
+    match given {
+        Some(value) => Ok(value),
+        None => fail!(Null, "{name} is NULL; wanted a matrix"),
+    }
+}
