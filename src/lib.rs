@@ -28,4 +28,5 @@ pub mod config;
 pub mod error;
 pub mod memory;
 pub mod noise;
+pub mod optimizer;
 pub mod uncertainty;
