@@ -39,7 +39,13 @@ impl Adapter {
                 let largest = |own: fn(&&&Layer) -> usize| targeted.iter().map(|layer| own(&layer)).max().unwrap_or(0);
                 let in_max = options.in_max.unwrap_or(largest(|layer| layer.in_total));
                 let out_max = options.out_max.unwrap_or(largest(|layer| layer.out_total));
-                Arc::new(draw(model, config, &targeted, Size { rank: config.rank, in_max, out_max }, options.base_dtype)?)
+                Arc::new(draw(
+                    model,
+                    config,
+                    &targeted,
+                    Size { rank: config.rank, in_max, out_max },
+                    options.base_dtype,
+                )?)
             }
         };
         for layer in &targeted {
@@ -101,7 +107,11 @@ impl Adapter {
         store.covers(&layer.name, layer.in_total, layer.out_total)?;
         let (out_total, has_bias) = (layer.out_total, layer.bias.is_some());
         if !vectors.bias.is_null() && !has_bias {
-            fail!(State, "vectors.bias is given, but layer '{}' is declared without a bias for it to replace", layer.name);
+            fail!(
+                State,
+                "vectors.bias is given, but layer '{}' is declared without a bias for it to replace",
+                layer.name
+            );
         }
         let number = layers.declare(layer)?;
         let bias_count = if vectors.bias.is_null() { 0 } else { out_total };

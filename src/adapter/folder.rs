@@ -124,10 +124,13 @@ fn sync_folder(folder: &Path) -> Result<()> {
 fn exchange(first: &Path, second: &Path) -> Result<()> {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
-    let c_path = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|error| io(path, "name", &error.into()));
+    let c_path =
+        |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|error| io(path, "name", &error.into()));
     let (first_c, second_c) = (c_path(first)?, c_path(second)?);
     // SAFETY: two NUL-terminated paths.
-    let status = unsafe { libc::renameat2(libc::AT_FDCWD, first_c.as_ptr(), libc::AT_FDCWD, second_c.as_ptr(), libc::RENAME_EXCHANGE) };
+    let status = unsafe {
+        libc::renameat2(libc::AT_FDCWD, first_c.as_ptr(), libc::AT_FDCWD, second_c.as_ptr(), libc::RENAME_EXCHANGE)
+    };
     if status == 0 { Ok(()) } else { Err(io(second, "exchange", &std::io::Error::last_os_error())) }
 }
 

@@ -49,8 +49,9 @@ impl Adapter {
     fn from_source(model: &Model, source: &Source, options: &LoadOptions) -> Result<Self> {
         let config = Config::from_json(&source.config).and_then(|config| config.validate().map(|()| config));
         let config = config.map_err(|error| error.within(&source.config_name))?;
-        let file = SafeTensors::deserialize(&source.tensors)
-            .map_err(|error| Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name)))?;
+        let file = SafeTensors::deserialize(&source.tensors).map_err(|error| {
+            Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name))
+        })?;
         let loading = Loading { model, layers: model.layers(), config, file, source, options };
         loading.adapter().map_err(|error| error.within(&source.tensors_name))
     }
@@ -129,10 +130,16 @@ impl Loading<'_> {
             let layer = match self.layers.find(module) {
                 Ok(index) => self.layers.get(index)?,
                 Err(_) if self.options.ignore_undeclared => continue,
-                Err(_) => fail!(NotFound, "the file adapts layer '{module}', which is not declared; declare it, or set ignore_undeclared"),
+                Err(_) => fail!(
+                    NotFound,
+                    "the file adapts layer '{module}', which is not declared; declare it, or set ignore_undeclared"
+                ),
             };
-            let (wanted, of) =
-                if lambda_b.is_some() { (layer.out_total, "out_total of the layer") } else { (2 * self.config.rank, "2r of the config") };
+            let (wanted, of) = if lambda_b.is_some() {
+                (layer.out_total, "out_total of the layer")
+            } else {
+                (2 * self.config.rank, "2r of the config")
+            };
             check_vector(key, &views[key], wanted, of)?;
             let bias = key_of(module, LEARNED_BIAS);
             if let Some(view) = views.get(&bias) {
@@ -155,12 +162,21 @@ impl Loading<'_> {
         Ok(())
     }
 
-    fn parameters(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry], total: usize) -> Result<(Dtype, Parameters)> {
+    fn parameters(
+        &self,
+        views: &HashMap<String, TensorView<'_>>,
+        entries: &[Entry],
+        total: usize,
+    ) -> Result<(Dtype, Parameters)> {
         let mut parameters = Parameters::zeroed(self.model.allocator(), total)?;
         let mut saved_dtype = Dtype::F32;
         for entry in entries {
             let name = &self.layers.get(entry.layer)?.name;
-            let parts = [(LAMBDA_B, Some(entry.ranges.lambda_b)), (LAMBDA_D, Some(entry.ranges.lambda_d)), (LEARNED_BIAS, entry.ranges.bias)];
+            let parts = [
+                (LAMBDA_B, Some(entry.ranges.lambda_b)),
+                (LAMBDA_D, Some(entry.ranges.lambda_d)),
+                (LEARNED_BIAS, entry.ranges.bias),
+            ];
             for (suffix, span) in parts {
                 let Some(span) = span else { continue };
                 let key = key_of(name, suffix);
@@ -184,7 +200,9 @@ impl Loading<'_> {
             (Some(a), Some(b)) => {
                 if !self.config.save_projection {
                     let listener = self.model.listener();
-                    listener.warning("save_projection is false, but the file holds projections; they are used, not the key's");
+                    listener.warning(
+                        "save_projection is false, but the file holds projections; they are used, not the key's",
+                    );
                 }
                 self.saved_store(a, b)?
             }
@@ -228,7 +246,9 @@ impl Loading<'_> {
         let largest = |name: &str, given: Option<usize>, own: Option<usize>| match (given, own) {
             (Some(given), _) => Ok(given),
             (None, Some(own)) if knows_all => Ok(own),
-            (None, None) if knows_all => fail!(Projection, "{name} is not known: the file adapts no declared layer, and options.{name} is 0"),
+            (None, None) if knows_all => {
+                fail!(Projection, "{name} is not known: the file adapts no declared layer, and options.{name} is 0")
+            }
             _ => fail!(
                 Projection,
                 "{name} is not known: with ignore_undeclared, projections from the key need options.{name}, the largest over all adapted layers of the whole model"
@@ -236,7 +256,13 @@ impl Loading<'_> {
         };
         let in_max = largest("in_max", self.options.in_max, layers.iter().map(|layer| layer.in_total).max())?;
         let out_max = largest("out_max", self.options.out_max, layers.iter().map(|layer| layer.out_total).max())?;
-        draw(self.model, &self.config, &layers, Size { rank: self.config.rank, in_max, out_max }, self.options.base_dtype)
+        draw(
+            self.model,
+            &self.config,
+            &layers,
+            Size { rank: self.config.rank, in_max, out_max },
+            self.options.base_dtype,
+        )
     }
 
     fn other_tensors(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry]) -> Result<Vec<Tensor>> {
@@ -262,7 +288,11 @@ pub(super) fn draw(
     size: Size,
     base_dtype: Option<Dtype>,
 ) -> Result<Store> {
-    let narrow = layers.iter().filter_map(|layer| layer.weight.as_ref()).map(|(weight, _)| weight.dtype()).find(|dtype| *dtype != Dtype::F32);
+    let narrow = layers
+        .iter()
+        .filter_map(|layer| layer.weight.as_ref())
+        .map(|(weight, _)| weight.dtype())
+        .find(|dtype| *dtype != Dtype::F32);
     if let (None, Some(dtype)) = (base_dtype, narrow) {
         model.listener().warning(&format!(
             "projections are drawn from the key unrounded, but a base weight is {}; if PEFT trained on such a base, set options.base_dtype",
@@ -295,8 +325,17 @@ pub(super) fn dtype_of(key: &str, stored: Stored) -> Result<Dtype> {
 /// Widens stored little-endian elements of any alignment.
 fn widen(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     match dtype {
-        Dtype::F32 => out.iter_mut().zip(bytes.chunks_exact(4)).for_each(|(out, bytes)| *out = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
-        Dtype::F16 => out.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(out, bytes)| *out = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()),
-        Dtype::Bf16 => out.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(out, bytes)| *out = half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32()),
+        Dtype::F32 => out
+            .iter_mut()
+            .zip(bytes.chunks_exact(4))
+            .for_each(|(out, bytes)| *out = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        Dtype::F16 => out
+            .iter_mut()
+            .zip(bytes.chunks_exact(2))
+            .for_each(|(out, bytes)| *out = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()),
+        Dtype::Bf16 => out
+            .iter_mut()
+            .zip(bytes.chunks_exact(2))
+            .for_each(|(out, bytes)| *out = half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32()),
     }
 }

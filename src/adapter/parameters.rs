@@ -98,7 +98,11 @@ impl Parameters {
     ///
     /// # Safety
     /// As for `Adapter::trainable_in`, for each vector and its length.
-    pub unsafe fn apart(lambda_b: (*const f32, usize), lambda_d: (*const f32, usize), bias: (*const f32, usize)) -> Result<Self> {
+    pub unsafe fn apart(
+        lambda_b: (*const f32, usize),
+        lambda_d: (*const f32, usize),
+        bias: (*const f32, usize),
+    ) -> Result<Self> {
         let pieces = [
             Piece::of("vectors.lambda_b", lambda_b.0.cast_mut(), lambda_b.1)?,
             Piece::of("vectors.lambda_d", lambda_d.0.cast_mut(), lambda_d.1)?,

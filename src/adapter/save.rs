@@ -7,9 +7,9 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::{Dtype as Stored, View, serialize};
 
+use super::Adapter;
 use super::folder::replace_folder;
 use super::source::{A_KEY, B_KEY, CONFIG_FILE, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, TENSOR_FILE, key_of};
-use super::Adapter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -51,7 +51,8 @@ impl Adapter {
         let alpha = self.config.alpha as f32;
         for entry in &self.entries {
             let name = &self.layers.get(entry.layer)?.name;
-            let lambda_b: Vec<f32> = self.parameters.get(&entry.ranges.lambda_b).iter().map(|value| value * alpha).collect();
+            let lambda_b: Vec<f32> =
+                self.parameters.get(&entry.ranges.lambda_b).iter().map(|value| value * alpha).collect();
             pieces.push((key_of(name, LAMBDA_B), Piece::vector(&lambda_b, self.saved_dtype)));
             let lambda_d = self.parameters.get(&entry.ranges.lambda_d);
             pieces.push((key_of(name, LAMBDA_D), Piece::vector(lambda_d, self.saved_dtype)));

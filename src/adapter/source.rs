@@ -70,7 +70,8 @@ impl Source {
     fn read_folder(folder: &Path, map: bool) -> Result<Self> {
         let (config, tensors) = (folder.join(CONFIG_FILE), folder.join(TENSOR_FILE));
         let bytes = read(&config, crate::config::LARGEST_FILE as u64)?;
-        let contents = if map { Contents::Mapped(Arc::new(mapped(&tensors)?)) } else { Contents::Read(read(&tensors, u64::MAX)?) };
+        let contents =
+            if map { Contents::Mapped(Arc::new(mapped(&tensors)?)) } else { Contents::Read(read(&tensors, u64::MAX)?) };
         Ok(Self {
             config: bytes,
             tensors: contents,

@@ -45,7 +45,10 @@ impl ElementType {
     }
 
     pub fn from_dlpack(code: u8, bits: u8) -> Option<Self> {
-        KINDS.iter().find(|(_, known_code, known_bits)| (*known_code, *known_bits) == (code, bits)).map(|(stored, ..)| Self(*stored))
+        KINDS
+            .iter()
+            .find(|(_, known_code, known_bits)| (*known_code, *known_bits) == (code, bits))
+            .map(|(stored, ..)| Self(*stored))
     }
 }
 
@@ -55,7 +58,12 @@ impl Tensor {
         let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
         let wanted = elements.and_then(|count| count.checked_mul(element.0.bitsize())).map(|bits| bits / 8);
         if wanted != Some(bytes.len()) {
-            fail!(Shape, "tensor '{name}' of shape {shape:?} in {:?} has {} bytes; that does not fit", element.0, bytes.len());
+            fail!(
+                Shape,
+                "tensor '{name}' of shape {shape:?} in {:?} has {} bytes; that does not fit",
+                element.0,
+                bytes.len()
+            );
         }
         let mut data = Vec::new();
         data.try_reserve_exact(bytes.len()).map_err(|_| Error::out_of_memory())?;

@@ -225,13 +225,27 @@ pub struct Backward<'a> {
 pub trait Backend {
     /// `p = dropout(x) Aᵀ` for every term of the calls. The layers of a group share x and p; the caller passes each
     /// distinct projection once.
-    fn project(&self, projections: &[Call<'_>], x: &Matrix<'_>, scope: Scope, p: &MatrixMut<'_>, part: Part) -> Result<()>;
+    fn project(
+        &self,
+        projections: &[Call<'_>],
+        x: &Matrix<'_>,
+        scope: Scope,
+        p: &MatrixMut<'_>,
+        part: Part,
+    ) -> Result<()>;
 
     /// `y += λ_b ∘ (z Bᵀ)`, from p; with `x`, first `y = x Wᵀ + bias`. One matrix `[draws·n, out]` of y for each call.
     fn expand(&self, expand: &Expand<'_>, y: &[MatrixMut<'_>], part: Part) -> Result<()>;
 
     /// Exact mean and variance of y given x.
-    fn moments(&self, call: &Call<'_>, x: &Matrix<'_>, p: &Matrix<'_>, mean: &MatrixMut<'_>, variance: &MatrixMut<'_>) -> Result<()>;
+    fn moments(
+        &self,
+        call: &Call<'_>,
+        x: &Matrix<'_>,
+        p: &Matrix<'_>,
+        mean: &MatrixMut<'_>,
+        variance: &MatrixMut<'_>,
+    ) -> Result<()>;
 
     /// `(mu, logvar)`, from p.
     fn latent(&self, call: &Call<'_>, p: &Matrix<'_>, mu: &MatrixMut<'_>, logvar: &MatrixMut<'_>) -> Result<()>;

@@ -1,8 +1,8 @@
 //! The calls without a tape. Each resolves and checks everything, then hands over to the backend.
 
+use super::Linear;
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
-use super::Linear;
 use crate::backend::{Call, Expand, Mode, Part, Scope};
 use crate::context::Context;
 use crate::error::Result;
@@ -10,7 +10,13 @@ use crate::fail;
 use crate::tensor::{Matrix, MatrixMut, disjoint, disjoint_mut};
 
 /// `y = x Wᵀ + bias + delta` of each layer of a group with one input; without a weight, `y += delta`.
-pub fn forward(context: &Context, linears: &[&Linear], x: &Matrix<'_>, request: &Request<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+pub fn forward(
+    context: &Context,
+    linears: &[&Linear],
+    x: &Matrix<'_>,
+    request: &Request<'_>,
+    y: &[MatrixMut<'_>],
+) -> Result<()> {
     check_inputs(linears, x)?;
     check_outputs(linears, x, request, 1, y)?;
     let plan = Plan::new(linears, x.rows(), request)?;
@@ -36,14 +42,20 @@ pub fn sample(
     match request.noise.mode {
         ModeChoice::AsPeft => request.noise.mode = ModeChoice::All(Mode::Sample),
         ModeChoice::All(Mode::Sample) => {}
-        ModeChoice::All(mode) => fail!(Argument, "noise.mode is {mode:?}; wanted sample, since every other draw is the same"),
+        ModeChoice::All(mode) => {
+            fail!(Argument, "noise.mode is {mode:?}; wanted sample, since every other draw is the same")
+        }
     }
     let Some(rows) = draws.checked_mul(x.rows()) else {
         fail!(Shape, "samples is {draws} and x has {} rows; that is more than the address space holds", x.rows());
     };
     let first_sample = (0..x.rows()).map(|row| request.rows.keys.sample(row)).max().unwrap_or(0);
     if u32::try_from(draws - 1).ok().and_then(|more| first_sample.checked_add(more)).is_none() {
-        fail!(Argument, "samples is {draws} and the largest rows.sample is {first_sample}; sample numbers end at {}", u32::MAX);
+        fail!(
+            Argument,
+            "samples is {draws} and the largest rows.sample is {first_sample}; sample numbers end at {}",
+            u32::MAX
+        );
     }
     let linears = [linear];
     check_inputs(&linears, x)?;
@@ -117,7 +129,14 @@ pub fn project_width(linear: &Linear, rows: usize, request: &Request<'_>) -> Res
 }
 
 /// `p = x Aᵀ`, or one part of it.
-pub fn project(context: &Context, linear: &Linear, x: &Matrix<'_>, request: &Request<'_>, p: &MatrixMut<'_>, part: Part) -> Result<()> {
+pub fn project(
+    context: &Context,
+    linear: &Linear,
+    x: &Matrix<'_>,
+    request: &Request<'_>,
+    p: &MatrixMut<'_>,
+    part: Part,
+) -> Result<()> {
     let linears = [linear];
     check_part(part)?;
     check_inputs(&linears, x)?;
@@ -130,7 +149,14 @@ pub fn project(context: &Context, linear: &Linear, x: &Matrix<'_>, request: &Req
 }
 
 /// `y += delta`, from p, or one part of it.
-pub fn expand(context: &Context, linear: &Linear, p: &Matrix<'_>, request: &Request<'_>, y: &MatrixMut<'_>, part: Part) -> Result<()> {
+pub fn expand(
+    context: &Context,
+    linear: &Linear,
+    p: &Matrix<'_>,
+    request: &Request<'_>,
+    y: &MatrixMut<'_>,
+    part: Part,
+) -> Result<()> {
     let linears = [linear];
     check_part(part)?;
     p.f32_only("p")?;
@@ -145,7 +171,14 @@ pub fn expand(context: &Context, linear: &Linear, p: &Matrix<'_>, request: &Requ
     context.with_backend(|backend| backend.expand(&expand, &[y], part)).map_err(|error| error.within(names(&linears)))
 }
 
-fn run(context: &Context, plan: &Plan<'_>, x: &Matrix<'_>, draws: usize, p: &mut [f32], y: &[MatrixMut<'_>]) -> Result<()> {
+fn run(
+    context: &Context,
+    plan: &Plan<'_>,
+    x: &Matrix<'_>,
+    draws: usize,
+    p: &mut [f32],
+    y: &[MatrixMut<'_>],
+) -> Result<()> {
     let calls = plan.calls();
     let p = MatrixMut::from_f32(p, x.rows(), plan.width);
     context.with_backend(|backend| {
@@ -160,7 +193,13 @@ pub(super) fn check_inputs(linears: &[&Linear], x: &Matrix<'_>) -> Result<()> {
 }
 
 /// Shapes of the outputs of a group, and that they share no memory with anything that is read.
-pub(super) fn check_outputs(linears: &[&Linear], x: &Matrix<'_>, request: &Request<'_>, draws: usize, y: &[MatrixMut<'_>]) -> Result<()> {
+pub(super) fn check_outputs(
+    linears: &[&Linear],
+    x: &Matrix<'_>,
+    request: &Request<'_>,
+    draws: usize,
+    y: &[MatrixMut<'_>],
+) -> Result<()> {
     for (linear, y) in linears.iter().zip(y) {
         y.shape("y", ("rows of x", draws * x.rows()), ("out_features", linear.layer().out_features))
             .map_err(|error| error.within(names(&[linear])))?;
@@ -199,7 +238,9 @@ pub(super) fn check_noise(plan: &Plan<'_>, linears: &[&Linear], rows: usize, req
 
 fn check_mask(linear: &Linear, rows: usize, request: &Request<'_>) -> Result<()> {
     match &request.noise.dropout_mask {
-        Some(mask) => mask.shape("noise.dropout_mask", ("rows of x", rows), ("in_features", linear.layer().in_features)),
+        Some(mask) => {
+            mask.shape("noise.dropout_mask", ("rows of x", rows), ("in_features", linear.layer().in_features))
+        }
         None => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! Folding the mean of adapters into a base weight, and taking it out again bit for bit.
 
+use super::Linear;
 use super::plan::Plan;
 use super::request::{Choice, ModeChoice, Noise, Request, Rows};
-use super::Linear;
 use crate::backend::{Mode, RowKeys, Weight};
 use crate::context::Context;
 use crate::error::Result;
@@ -58,7 +58,8 @@ pub fn merge(
         fail!(Argument, "rows.slot is given; a weight has no rows of a batch: wanted rows.active, or neither");
     }
     let noise = Noise { mode: ModeChoice::All(Mode::Mean), ..Noise::default() };
-    let plan_request = Request { rows: Rows { choice: request.choice, keys: RowKeys::default() }, noise, training: false };
+    let plan_request =
+        Request { rows: Rows { choice: request.choice, keys: RowKeys::default() }, noise, training: false };
     let plan = Plan::new(&[linear], 0, &plan_request)?;
     refuse_sampling(linear, &plan, request)?;
     let undo = MergeUndo::before(context.allocator(), weight)?;
@@ -106,7 +107,13 @@ impl MergeUndo {
         for row in 0..self.rows {
             let original = &self.original[row * length..][..length];
             // SAFETY: the row has `length` bytes; the caller lent the matrix for writing.
-            unsafe { std::ptr::copy_nonoverlapping(original.as_ptr(), row_bytes(&weight.as_const(), row).as_ptr().cast_mut(), length) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    original.as_ptr(),
+                    row_bytes(&weight.as_const(), row).as_ptr().cast_mut(),
+                    length,
+                )
+            };
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ mod merge;
 mod plan;
 mod request;
 mod tape;
-mod training;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use compute::{expand, forward, latent, moments, project, project_width, sample};
 pub use merge::{MergeRequest, MergeUndo, merge};

@@ -1,7 +1,7 @@
 //! From a request to resolved terms: which vectors, which projections, which columns of p and eps.
 
-use super::request::{Choice, ModeChoice, Request};
 use super::Linear;
+use super::request::{Choice, ModeChoice, Request};
 use crate::backend::{Call, Membership, Mode, Noise, Term};
 use crate::error::{Error, Result};
 use crate::fail;
@@ -41,7 +41,12 @@ impl<'a> Plan<'a> {
         for linear in linears {
             let (own, other) = (first.layer(), linear.layer());
             if (own.in_offset, own.in_features) != (other.in_offset, other.in_features) {
-                fail!(Shape, "layers '{}' and '{}' of a group have inputs of different sizes or offsets", own.name, other.name);
+                fail!(
+                    Shape,
+                    "layers '{}' and '{}' of a group have inputs of different sizes or offsets",
+                    own.name,
+                    other.name
+                );
             }
         }
         let mut plan = Self { layers: Vec::new(), projections: Vec::new(), width: 0, request: *request, rows };
@@ -107,7 +112,10 @@ impl<'a> Plan<'a> {
                     continue;
                 }
                 if slots.contains(slot) {
-                    fail!(Argument, "rows.active holds slot {slot} twice; wanted each adapter once, with the sum of its scales");
+                    fail!(
+                        Argument,
+                        "rows.active holds slot {slot} twice; wanted each adapter once, with the sum of its scales"
+                    );
                 }
                 if !scale.is_finite() {
                     fail!(Argument, "rows.active: the scale of slot {slot} is {scale}; wanted a finite number");
@@ -127,9 +135,15 @@ impl<'a> Plan<'a> {
                 push(&mut slots, *slot)?;
             }
             check_one_bias(linear, &terms)?;
-            push(&mut self.layers, LayerPlan { linear, terms, slots, of_row: Vec::new(), latents: latent_column - first_column })?;
+            push(
+                &mut self.layers,
+                LayerPlan { linear, terms, slots, of_row: Vec::new(), latents: latent_column - first_column },
+            )?;
         }
-        push(&mut self.projections, LayerPlan { linear: linears[0], terms: distinct, slots: Vec::new(), of_row: Vec::new(), latents: 0 })
+        push(
+            &mut self.projections,
+            LayerPlan { linear: linears[0], terms: distinct, slots: Vec::new(), of_row: Vec::new(), latents: 0 },
+        )
     }
 
     /// One adapter a row. Rows share columns of p; with dropout, each layer has columns of its own.
@@ -168,7 +182,13 @@ impl<'a> Plan<'a> {
                 let layer = &mut self.layers[position];
                 layer.terms.iter_mut().for_each(|term| term.p_column = column);
                 self.width += widest(&layer.terms);
-                let copy = LayerPlan { linear: layer.linear, terms: layer.terms.clone(), slots: Vec::new(), of_row: layer.of_row.clone(), latents: 0 };
+                let copy = LayerPlan {
+                    linear: layer.linear,
+                    terms: layer.terms.clone(),
+                    slots: Vec::new(),
+                    of_row: layer.of_row.clone(),
+                    latents: 0,
+                };
                 push(&mut self.projections, copy)?;
             }
             return Ok(());
@@ -225,7 +245,10 @@ impl<'a> Plan<'a> {
 }
 
 fn shares_projection(first: &Term<'_>, second: &Term<'_>) -> bool {
-    first.a.data() == second.a.data() && first.rank() == second.rank() && first.dropout.is_none() && second.dropout.is_none()
+    first.a.data() == second.a.data()
+        && first.rank() == second.rank()
+        && first.dropout.is_none()
+        && second.dropout.is_none()
 }
 
 fn check_one_bias(linear: &Linear, terms: &[Term<'_>]) -> Result<()> {

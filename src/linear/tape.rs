@@ -1,7 +1,7 @@
 //! What a training forward leaves for backward. A tape is reused: its memory stays.
 
-use super::request::{Choice, Noise, Request, Rows};
 use super::Linear;
+use super::request::{Choice, Noise, Request, Rows};
 use crate::backend::RowKeys;
 use crate::error::{Error, Result};
 use crate::fail;
@@ -95,7 +95,13 @@ impl Recorded {
     ///
     /// # Safety
     /// The matrices of the request, and x under Recompute, outlive the backward that uses this record.
-    pub unsafe fn new(linears: &[&Linear], x: &Matrix<'_>, width: usize, request: &Request<'_>, fingerprint: u64) -> Result<Self> {
+    pub unsafe fn new(
+        linears: &[&Linear],
+        x: &Matrix<'_>,
+        width: usize,
+        request: &Request<'_>,
+        fingerprint: u64,
+    ) -> Result<Self> {
         let keys = &request.rows.keys;
         let choice = match request.rows.choice {
             Choice::First => OwnedChoice::First,
@@ -117,7 +123,11 @@ impl Recorded {
             identity_base: keys.identity_base,
             sample: keys.sample.map(copied).transpose()?,
             sample_base: keys.sample_base,
-            noise: Noise { eps: noise.eps.map(forever), dropout_mask: noise.dropout_mask.map(forever), ..without_matrices(noise) },
+            noise: Noise {
+                eps: noise.eps.map(forever),
+                dropout_mask: noise.dropout_mask.map(forever),
+                ..without_matrices(noise)
+            },
             x: forever(*x),
             fingerprint,
         })

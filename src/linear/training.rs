@@ -1,10 +1,10 @@
 //! The training forward, which fills a tape, and backward, which reads it.
 
+use super::Linear;
 use super::compute::{check_inputs, check_noise, check_outputs, names};
 use super::plan::Plan;
 use super::request::Request;
 use super::tape::{Policy, Recorded, Tape};
-use super::Linear;
 use crate::backend::{
     Backward, Call, Expand, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
 };
@@ -39,7 +39,12 @@ pub unsafe fn record(
     let recorded = unsafe { Recorded::new(linears, x, plan.width, &request, fingerprint(&calls))? };
     let keeps_delta = tape.policy == Policy::KeepDelta;
     let kept: Vec<MatrixMut<'_>> = match keeps_delta {
-        true => tape.kept.iter_mut().zip(&calls).map(|(buffer, call)| MatrixMut::from_f32(buffer, rows, call.kept_width())).collect(),
+        true => tape
+            .kept
+            .iter_mut()
+            .zip(&calls)
+            .map(|(buffer, call)| MatrixMut::from_f32(buffer, rows, call.kept_width()))
+            .collect(),
         false => Vec::new(),
     };
     let mut lent = context.lend(if tape.policy == Policy::Recompute { rows * plan.width } else { 0 })?;
@@ -101,7 +106,11 @@ pub unsafe fn backward(
     let calls = plan.calls();
     check_shapes(&linears, recorded, dy, dx)?;
     if fingerprint(&calls) != recorded.fingerprint {
-        fail!(State, "a parameter of {} changed between forward and backward; run backward before the optimiser's step", names(&linears));
+        fail!(
+            State,
+            "a parameter of {} changed between forward and backward; run backward before the optimiser's step",
+            names(&linears)
+        );
     }
     let mut targets = Vec::new();
     for (position, (linear, wanted)) in linears.iter().zip(wanted.iter()).enumerate() {
@@ -117,7 +126,10 @@ pub unsafe fn backward(
             kl: wanted.kl,
             prior: wanted.prior,
             kl_value: wanted.kl_value.as_deref_mut(),
-            variance: wanted.variance.as_mut().map(|variance| Variance { values: variance.values, index: variance.index }),
+            variance: wanted
+                .variance
+                .as_mut()
+                .map(|variance| Variance { values: variance.values, index: variance.index }),
             overwrite: wanted.overwrite,
         })
         .collect();
@@ -131,8 +143,12 @@ pub unsafe fn backward(
         } else {
             Matrix::from_f32(&tape.p, recorded.rows, recorded.width)
         };
-        let kept: Vec<Matrix<'_>> =
-            tape.kept.iter().zip(&calls).map(|(buffer, call)| Matrix::from_f32(buffer, call.rows, call.kept_width())).collect();
+        let kept: Vec<Matrix<'_>> = tape
+            .kept
+            .iter()
+            .zip(&calls)
+            .map(|(buffer, call)| Matrix::from_f32(buffer, call.rows, call.kept_width()))
+            .collect();
         let kept = (tape.policy == Policy::KeepDelta).then_some(&kept[..]);
         let group = Backward { calls: &calls, projections: &projections, p, kept, dy, overwrite_dx };
         backend.backward(&group, &mut gradients, dx)
@@ -143,7 +159,8 @@ pub unsafe fn backward(
 fn check_shapes(linears: &[&Linear], recorded: &Recorded, dy: &[Matrix<'_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
     let rows = ("rows of the forward", recorded.rows);
     for (linear, dy) in linears.iter().zip(dy) {
-        dy.shape("dy", rows, ("out_features", linear.layer().out_features)).map_err(|error| error.within(names(&[linear])))?;
+        dy.shape("dy", rows, ("out_features", linear.layer().out_features))
+            .map_err(|error| error.within(names(&[linear])))?;
     }
     let Some(dx) = dx else { return Ok(()) };
     dx.shape("dx", rows, ("in_features", linears[0].layer().in_features))?;
@@ -169,13 +186,22 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
     }
     for given in wanted.slots {
         if !plan.slots(position).contains(&given.slot) {
-            fail!(NotFound, "gradients.slots names slot {}, which took no part in the forward of {}", given.slot, names(&[linear]));
+            fail!(
+                NotFound,
+                "gradients.slots names slot {}, which took no part in the forward of {}",
+                given.slot,
+                names(&[linear])
+            );
         }
     }
     let Some(variance) = &wanted.variance else { return Ok(()) };
     match variance.index {
         None if variance.values.len() != rows => {
-            fail!(Shape, "gradients.variance_count is {}; wanted {rows}, one a row, when there is no variance_index", variance.values.len())
+            fail!(
+                Shape,
+                "gradients.variance_count is {}; wanted {rows}, one a row, when there is no variance_index",
+                variance.values.len()
+            )
         }
         Some(index) => match index.iter().position(|value| *value as usize >= variance.values.len()) {
             Some(row) => fail!(
@@ -194,7 +220,12 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
 ///
 /// # Safety
 /// As for [`backward`].
-unsafe fn slices<'a>(linear: &Linear, slots: &[i32], call: &Call<'_>, given: &[SlotGradients]) -> Result<Vec<TermGradients<'a>>> {
+unsafe fn slices<'a>(
+    linear: &Linear,
+    slots: &[i32],
+    call: &Call<'_>,
+    given: &[SlotGradients],
+) -> Result<Vec<TermGradients<'a>>> {
     let layer = linear.layer();
     let mut targets = Vec::new();
     for (slot, term) in slots.iter().zip(call.terms) {
@@ -203,7 +234,11 @@ unsafe fn slices<'a>(linear: &Linear, slots: &[i32], call: &Call<'_>, given: &[S
             continue;
         };
         if !wanted.bias.is_null() && term.bias.is_none() {
-            fail!(Argument, "gradients.slots: bias is given for slot {slot}, whose adapter learns no bias for {}", names(&[linear]));
+            fail!(
+                Argument,
+                "gradients.slots: bias is given for slot {slot}, whose adapter learns no bias for {}",
+                names(&[linear])
+            );
         }
         // SAFETY: the caller's promise.
         targets.push(unsafe {

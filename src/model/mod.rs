@@ -57,7 +57,11 @@ impl Model {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         match Arc::get_mut(&mut layers) {
             Some(layers) => layers.declare(layer),
-            None => fail!(State, "layer '{}' is declared after an adapter or snapshot was made; declare all layers first", layer.name),
+            None => fail!(
+                State,
+                "layer '{}' is declared after an adapter or snapshot was made; declare all layers first",
+                layer.name
+            ),
         }
     }
 
@@ -145,7 +149,9 @@ impl Snapshot {
     pub fn linear(&self, layer: usize) -> Result<&Linear> {
         match self.linears.get(layer) {
             Some(linear) => Ok(linear),
-            None => fail!(NotFound, "layer number {layer} is not declared; the model has {} layers", self.linears.len()),
+            None => {
+                fail!(NotFound, "layer number {layer} is not declared; the model has {} layers", self.linears.len())
+            }
         }
     }
 }

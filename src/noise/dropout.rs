@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::fail;
 
 /// The source of the dropout masks of one (seed, layer, adapter).
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct DropoutKey(Key);
 
 impl DropoutKey {

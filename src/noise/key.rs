@@ -17,9 +17,9 @@ pub(super) enum Domain {
     Dropout = 2,
 }
 
-/// A ChaCha8 generator at the start of its stream, holding a key.
-#[derive(Clone, Debug)]
-pub(super) struct Key(ChaCha8Rng);
+/// The 256 bits of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key([u8; 32]);
 
 impl Key {
     /// Four little-endian u64: seed ‖ layer hash ‖ adapter identity ‖ domain + version·2³².
@@ -30,13 +30,13 @@ impl Key {
         for (eight, field) in bytes.chunks_exact_mut(8).zip(fields) {
             eight.copy_from_slice(&field.to_le_bytes());
         }
-        Self(ChaCha8Rng::from_seed(bytes))
+        Self(bytes)
     }
 
     /// The words of (identity, sample) from block `first / 16` on.
     pub(super) fn words(&self, identity: u64, sample: u32, first: usize) -> Words {
         let counter = u64::from(sample) << 32 | u64::from((first / BLOCK) as u32);
-        let mut generator = self.0.clone();
+        let mut generator = ChaCha8Rng::from_seed(self.0);
         generator.set_stream(identity);
         generator.set_word_pos(u128::from(counter) * BLOCK as u128);
         Words(generator)

@@ -7,7 +7,7 @@ use super::math;
 const HALF: usize = BLOCK / 2;
 
 /// The source of the normals of one (seed, layer, adapter).
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct NormalKey(Key);
 
 impl NormalKey {

@@ -25,7 +25,11 @@ pub struct Frozen {
 enum Bytes {
     Owned(Buffer<u8>),
     /// A piece of a file that the caller asked to map instead of reading.
-    Mapped { file: Arc<Mmap>, start: usize, length: usize },
+    Mapped {
+        file: Arc<Mmap>,
+        start: usize,
+        length: usize,
+    },
 }
 
 impl Bytes {

@@ -13,14 +13,25 @@ pub(super) fn parts(name: &str, data: *const u8, parts: &Parts) -> Result<()> {
         fail!(Null, "{name}.data is NULL; wanted {rows}×{cols} elements of {}", dtype.name());
     }
     if row_stride < cols && rows > 1 {
-        fail!(Stride, "{name}.row_stride is {row_stride}; wanted at least {cols}, its number of columns (the unit is elements)");
+        fail!(
+            Stride,
+            "{name}.row_stride is {row_stride}; wanted at least {cols}, its number of columns (the unit is elements)"
+        );
     }
     if !(data as usize).is_multiple_of(dtype.size()) {
-        fail!(Argument, "{name}.data is {data:p}; wanted an address aligned to {} bytes, for {}", dtype.size(), dtype.name());
+        fail!(
+            Argument,
+            "{name}.data is {data:p}; wanted an address aligned to {} bytes, for {}",
+            dtype.size(),
+            dtype.name()
+        );
     }
     match extent(parts) {
         Some(bytes) if (data as usize).checked_add(bytes).is_some() => Ok(()),
-        _ => fail!(Shape, "{name} is {rows}×{cols} with row_stride {row_stride}; that is more than the address space holds"),
+        _ => fail!(
+            Shape,
+            "{name} is {rows}×{cols} with row_stride {row_stride}; that is more than the address space holds"
+        ),
     }
 }
 
@@ -35,16 +46,7 @@ fn extent(parts: &Parts) -> Option<usize> {
 
 pub(super) fn shape(name: &str, parts: &Parts, rows: (&str, usize), cols: (&str, usize)) -> Result<()> {
     if parts.rows != rows.1 || parts.cols != cols.1 {
-        fail!(
-            Shape,
-            "{name} is {}×{}; wanted {}×{} ({} × {})",
-            parts.rows,
-            parts.cols,
-            rows.1,
-            cols.1,
-            rows.0,
-            cols.0
-        );
+        fail!(Shape, "{name} is {}×{}; wanted {}×{} ({} × {})", parts.rows, parts.cols, rows.1, cols.1, rows.0, cols.0);
     }
     Ok(())
 }

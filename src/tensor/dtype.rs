@@ -36,7 +36,9 @@ impl Dtype {
         unsafe {
             match self {
                 Dtype::F32 => out.copy_from_slice(std::slice::from_raw_parts(data.cast::<f32>().add(start), out.len())),
-                Dtype::F16 => std::slice::from_raw_parts(data.cast::<f16>().add(start), out.len()).convert_to_f32_slice(out),
+                Dtype::F16 => {
+                    std::slice::from_raw_parts(data.cast::<f16>().add(start), out.len()).convert_to_f32_slice(out)
+                }
                 Dtype::Bf16 => {
                     std::slice::from_raw_parts(data.cast::<bf16>().add(start), out.len()).convert_to_f32_slice(out);
                 }
@@ -56,10 +58,12 @@ impl Dtype {
                     std::slice::from_raw_parts_mut(data.cast::<f32>().add(start), values.len()).copy_from_slice(values);
                 }
                 Dtype::F16 => {
-                    std::slice::from_raw_parts_mut(data.cast::<f16>().add(start), values.len()).convert_from_f32_slice(values);
+                    std::slice::from_raw_parts_mut(data.cast::<f16>().add(start), values.len())
+                        .convert_from_f32_slice(values);
                 }
                 Dtype::Bf16 => {
-                    std::slice::from_raw_parts_mut(data.cast::<bf16>().add(start), values.len()).convert_from_f32_slice(values);
+                    std::slice::from_raw_parts_mut(data.cast::<bf16>().add(start), values.len())
+                        .convert_from_f32_slice(values);
                 }
             }
         }

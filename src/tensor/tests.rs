@@ -34,8 +34,10 @@ fn interleaved_views_are_disjoint() {
     let data: *mut u8 = values.as_mut_ptr().cast();
     let view = |first: usize, cols: usize, stride: usize| {
         // SAFETY: inside `values`; only compared.
-        unsafe { MatrixMut::new("y", data.add(first * 4), Parts { rows: 4, cols, row_stride: stride, dtype: Dtype::F32 }) }
-            .unwrap()
+        unsafe {
+            MatrixMut::new("y", data.add(first * 4), Parts { rows: 4, cols, row_stride: stride, dtype: Dtype::F32 })
+        }
+        .unwrap()
     };
     let meets = |first: &MatrixMut<'_>, second: &MatrixMut<'_>| disjoint_mut("a", first, "b", second).is_err();
     assert!(!meets(&view(0, 5, 15), &view(5, 5, 15)));

@@ -20,7 +20,12 @@ use crate::tensor::{Matrix, MatrixMut};
 /// Rows whose `z Bᵀ` and dm are held until their sums are taken: a multiple of the sums' block.
 const CHUNK: usize = 8 * reduce::ROWS;
 
-pub fn backward(cpu: &Cpu<'_>, group: &Backward<'_>, gradients: &mut [Gradients<'_, '_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
+pub fn backward(
+    cpu: &Cpu<'_>,
+    group: &Backward<'_>,
+    gradients: &mut [Gradients<'_, '_>],
+    dx: Option<&MatrixMut<'_>>,
+) -> Result<()> {
     let (rows, width) = (group.p.rows(), group.p.cols());
     let mut dp_values = cpu.workers.lend_zeroed(rows * width)?;
     let dp = MatrixMut::from_f32(&mut dp_values, rows, width);
@@ -49,7 +54,7 @@ struct Layer<'a, 'g, 'w> {
     dy: &'g Matrix<'a>,
     kept: Option<&'g Matrix<'a>>,
     kl: Kl,
-    prior: PriorGradients<'a>,
+    prior: PriorGradients<'g>,
     /// KL's weight for one latent entry, and what its sum is divided by.
     kl_each: f32,
     kl_divisor: f64,
@@ -65,7 +70,13 @@ struct Layer<'a, 'g, 'w> {
 }
 
 impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
-    fn new(cpu: &Cpu<'w>, group: &'g Backward<'a>, position: usize, call: &'g Call<'a>, wanted: &Gradients<'a, '_>) -> Result<Self> {
+    fn new<'x: 'g>(
+        cpu: &Cpu<'w>,
+        group: &'g Backward<'a>,
+        position: usize,
+        call: &'g Call<'a>,
+        wanted: &Gradients<'x, '_>,
+    ) -> Result<Self> {
         let allocator = cpu.workers.allocator();
         let groups = Group::of(call)?;
         let entries: usize = groups.iter().map(|group| group.within(0..call.rows).len() * group.shared().rank()).sum();
@@ -154,7 +165,11 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
     fn rows(&mut self, cpu: &Cpu<'_>, dp: &MatrixMut<'_>, start: usize, rows: usize) -> Result<()> {
         let (call, sizes) = (self.call, self.sizes());
         let (kept_width, dm_width) = (call.kept_width(), 2 * self.latent_width);
-        let wants = Wants { expanded: !self.expanded.is_empty(), kl_rows: !self.kl_rows.is_empty(), slopes: !self.slopes.is_empty() };
+        let wants = Wants {
+            expanded: !self.expanded.is_empty(),
+            kl_rows: !self.kl_rows.is_empty(),
+            slopes: !self.slopes.is_empty(),
+        };
         let expanded = MatrixMut::from_f32(&mut self.expanded, if wants.expanded { rows } else { 0 }, kept_width);
         let dm = MatrixMut::from_f32(&mut self.dm, rows, dm_width);
         let slopes = MatrixMut::from_f32(&mut self.slopes, if wants.slopes { call.rows } else { 0 }, self.latent_width);
@@ -222,7 +237,7 @@ struct RowJob<'a, 'g> {
     dy: &'g Matrix<'a>,
     kl_each: f32,
     needs_kl: bool,
-    prior: PriorGradients<'a>,
+    prior: PriorGradients<'g>,
     start: usize,
     dp: &'g MatrixMut<'g>,
     dm: &'g MatrixMut<'g>,
@@ -238,7 +253,14 @@ impl RowJob<'_, '_> {
             draw_latents(self.call, group, block, 0, self.p, scratch)?;
             let Scratch { z, delta, weight, .. } = scratch;
             let latents = ArrayView2::from_shape((block.len(), rank), &z.0[..block.len() * rank]).expect("sized");
-            product(latents, shared.b, Elements::AsTheyAre, block_mut(&mut delta.0, block.len(), outputs), false, &mut weight.0);
+            product(
+                latents,
+                shared.b,
+                Elements::AsTheyAre,
+                block_mut(&mut delta.0, block.len(), outputs),
+                false,
+                &mut weight.0,
+            );
             for (place, delta) in delta.0.chunks_exact(outputs).take(block.len()).enumerate() {
                 let row = block.row(place);
                 // SAFETY: each row belongs to one task.
@@ -251,7 +273,8 @@ impl RowJob<'_, '_> {
             self.dy.load(block.row(place), 0, weighted);
             weighted.iter_mut().zip(term.lambda_b).for_each(|(value, lambda_b)| *value *= term.scale * lambda_b);
         }
-        let weighted = ArrayView2::from_shape((block.len(), outputs), &weighted.0[..block.len() * outputs]).expect("sized");
+        let weighted =
+            ArrayView2::from_shape((block.len(), outputs), &weighted.0[..block.len() * outputs]).expect("sized");
         let target = block_mut(&mut g.0, block.len(), rank);
         product(weighted, shared.b.transposed(), Elements::AsTheyAre, target, false, &mut weight.0);
         for place in 0..block.len() {

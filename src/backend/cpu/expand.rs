@@ -51,7 +51,14 @@ impl Job<'_, '_> {
                 let Scratch { x: copied, sum, weight, .. } = scratch;
                 let target = block_mut(&mut sum.0[ROW_BLOCK.min(self.call.rows) * cols..], rows.len(), cols);
                 let inputs = inputs_of(x, &RowBlock::Run(rows.clone()), &mut copied.0);
-                product(inputs, base.outputs_from(tile.cols.start, cols), Elements::AsTheyAre, target, false, &mut weight.0);
+                product(
+                    inputs,
+                    base.outputs_from(tile.cols.start, cols),
+                    Elements::AsTheyAre,
+                    target,
+                    false,
+                    &mut weight.0,
+                );
             }
             for draw in 0..self.draws {
                 self.draw(draw, rows.clone(), tile, scratch)?;
@@ -100,9 +107,17 @@ impl Job<'_, '_> {
         draw_latents(self.call, group, block, draw, self.p, scratch)?;
         let Scratch { z, delta, sum, weight, .. } = scratch;
         let shared = group.shared();
-        let latents = ArrayView2::from_shape((block.len(), shared.rank()), &z.0[..block.len() * shared.rank()]).expect("sized");
+        let latents =
+            ArrayView2::from_shape((block.len(), shared.rank()), &z.0[..block.len() * shared.rank()]).expect("sized");
         let target = block_mut(&mut delta.0, block.len(), cols);
-        product(latents, shared.b.outputs_from(tile.cols.start, cols), Elements::AsTheyAre, target, false, &mut weight.0);
+        product(
+            latents,
+            shared.b.outputs_from(tile.cols.start, cols),
+            Elements::AsTheyAre,
+            target,
+            false,
+            &mut weight.0,
+        );
         for (place, delta) in delta.0.chunks_exact(cols).take(block.len()).enumerate() {
             let row = block.row(place);
             let (index, term) = group.term(row);
@@ -110,7 +125,12 @@ impl Job<'_, '_> {
                 // SAFETY: tiles of one call are disjoint.
                 unsafe { keep.store(row, self.call.kept_column(index) + tile.cols.start, delta) };
             }
-            add_scaled(term.scale, &term.lambda_b[tile.cols.clone()], delta, &mut sum.0[(row - start) * cols..][..cols]);
+            add_scaled(
+                term.scale,
+                &term.lambda_b[tile.cols.clone()],
+                delta,
+                &mut sum.0[(row - start) * cols..][..cols],
+            );
         }
         Ok(())
     }

@@ -59,7 +59,12 @@ impl<'a> Group<'a> {
         groups.try_reserve(call.terms.len()).map_err(|_| Error::out_of_memory())?;
         match call.membership {
             Membership::All => {
-                groups.extend(call.terms.iter().enumerate().map(|(index, term)| Group { rows: Rows::All, owner: Owner::One(index, term) }));
+                groups.extend(
+                    call.terms
+                        .iter()
+                        .enumerate()
+                        .map(|(index, term)| Group { rows: Rows::All, owner: Owner::One(index, term) }),
+                );
             }
             Membership::ByRow(of_row) => {
                 for (row, index) in of_row.iter().enumerate() {
@@ -107,7 +112,13 @@ impl<'a> Group<'a> {
     }
 }
 
-fn add_row<'a>(groups: &mut Vec<Group<'a>>, terms: &'a [Term<'a>], of_row: &'a [i32], row: usize, term: &'a Term<'a>) -> Result<()> {
+fn add_row<'a>(
+    groups: &mut Vec<Group<'a>>,
+    terms: &'a [Term<'a>],
+    of_row: &'a [i32],
+    row: usize,
+    term: &'a Term<'a>,
+) -> Result<()> {
     let same = |group: &&mut Group<'a>| {
         let shared = group.shared();
         shared.a.data() == term.a.data() && shared.b.data() == term.b.data() && shared.rank() == term.rank()
@@ -143,5 +154,9 @@ pub struct Tile {
 /// The split changes no bits: an element's sum does not know its tile.
 pub fn tile(rows: usize, cols: usize, index: usize, count: usize) -> Tile {
     let share = crate::backend::Part { index, count };
-    if rows >= count { Tile { rows: share.of(rows), cols: 0..cols } } else { Tile { rows: 0..rows, cols: share.of(cols) } }
+    if rows >= count {
+        Tile { rows: share.of(rows), cols: 0..cols }
+    } else {
+        Tile { rows: 0..rows, cols: share.of(cols) }
+    }
 }

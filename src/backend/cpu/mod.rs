@@ -37,7 +37,14 @@ impl Cpu<'_> {
 }
 
 impl Backend for Cpu<'_> {
-    fn project(&self, projections: &[Call<'_>], x: &Matrix<'_>, scope: Scope, p: &MatrixMut<'_>, part: Part) -> Result<()> {
+    fn project(
+        &self,
+        projections: &[Call<'_>],
+        x: &Matrix<'_>,
+        scope: Scope,
+        p: &MatrixMut<'_>,
+        part: Part,
+    ) -> Result<()> {
         let (first, count, tasks) = self.tiles(part);
         for call in projections {
             let groups = Group::of(call)?;
@@ -63,7 +70,14 @@ impl Backend for Cpu<'_> {
         Ok(())
     }
 
-    fn moments(&self, call: &Call<'_>, x: &Matrix<'_>, p: &Matrix<'_>, mean: &MatrixMut<'_>, variance: &MatrixMut<'_>) -> Result<()> {
+    fn moments(
+        &self,
+        call: &Call<'_>,
+        x: &Matrix<'_>,
+        p: &Matrix<'_>,
+        mean: &MatrixMut<'_>,
+        variance: &MatrixMut<'_>,
+    ) -> Result<()> {
         let groups = Group::of(call)?;
         let count = self.workers.lanes();
         let job = expand::Job { call, groups: &groups, x: Some(x), p, draws: 1, y: mean, keep: None };
@@ -72,7 +86,7 @@ impl Backend for Cpu<'_> {
             if tile.cols.is_empty() {
                 return Ok(());
             }
-            moments::variance(call, &groups, p, variance, &tile, scratch)?;
+            moments::variance(&groups, p, variance, &tile, scratch)?;
             job.run(&tile, scratch)
         })
     }
@@ -86,7 +100,12 @@ impl Backend for Cpu<'_> {
         })
     }
 
-    fn backward(&self, group: &Backward<'_>, gradients: &mut [Gradients<'_, '_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
+    fn backward(
+        &self,
+        group: &Backward<'_>,
+        gradients: &mut [Gradients<'_, '_>],
+        dx: Option<&MatrixMut<'_>>,
+    ) -> Result<()> {
         backward::backward(self, group, gradients, dx)
     }
 

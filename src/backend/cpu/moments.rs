@@ -7,13 +7,11 @@ use super::groups::{Group, Tile, blocks};
 use super::latent;
 use super::product::{Elements, product};
 use super::scratch::Scratch;
-use crate::backend::Call;
 use crate::error::Result;
 use crate::tensor::{Matrix, MatrixMut};
 
 /// `Var[y_j] = Σ over terms (scale · λ_b[j])² Σ_k exp(logvar_k) B[j,k]²`, for a tile.
 pub fn variance(
-    call: &Call<'_>,
     groups: &[Group<'_>],
     p: &Matrix<'_>,
     out: &MatrixMut<'_>,
@@ -35,7 +33,14 @@ pub fn variance(
             }
             let spread = ArrayView2::from_shape((block.len(), rank), &z.0[..block.len() * rank]).expect("sized");
             let target = block_mut(&mut delta.0, block.len(), cols);
-            product(spread, shared.b.outputs_from(tile.cols.start, cols), Elements::Squared, target, false, &mut weight.0);
+            product(
+                spread,
+                shared.b.outputs_from(tile.cols.start, cols),
+                Elements::Squared,
+                target,
+                false,
+                &mut weight.0,
+            );
             for (place, delta) in delta.0.chunks_exact(cols).take(block.len()).enumerate() {
                 let row = block.row(place);
                 let (_, term) = group.term(row);

@@ -110,7 +110,8 @@ pub fn mask_row(call: &Call<'_>, group: &Group<'_>, row: usize, start: usize, va
             (Some(given), _) => given.load(row, start + number * PIECE, piece),
             (None, Some((key, probability))) => {
                 let first = call.in_offset + start + number * PIECE;
-                key.fill(call.keys.identity(row), call.keys.sample(row), first, probability, piece);
+                key.fill(call.keys.identity(row), call.keys.sample(row), first, probability, piece)
+                    .expect("checked by the config");
             }
             (None, None) => return,
         }

@@ -44,7 +44,12 @@ impl Sums {
     }
 
     /// Adds a chunk; `expanded(row, (first column, out))` reads `z Bᵀ` of a row.
-    pub fn add(&mut self, cpu: &Cpu<'_>, source: &Source<'_, '_>, expanded: impl Fn(usize, (usize, &mut [f32])) + Sync) -> Result<()> {
+    pub fn add(
+        &mut self,
+        cpu: &Cpu<'_>,
+        source: &Source<'_, '_>,
+        expanded: impl Fn(usize, (usize, &mut [f32])) + Sync,
+    ) -> Result<()> {
         let term = &source.call.terms[source.index];
         let dy = |row: usize, first: usize, out: &mut [f32]| source.dy.load(row, first, out);
         sum(cpu, source, &mut self.lambda_b, |row, first, left, right| {

@@ -15,7 +15,12 @@ use crate::memory::{Allocator, Buffer};
 /// all have returned.
 #[derive(Clone, Copy, Debug)]
 pub struct ParallelFor {
-    pub call: unsafe extern "C" fn(user: *mut c_void, count: usize, run: extern "C" fn(*mut c_void, usize), task: *mut c_void),
+    pub call: unsafe extern "C" fn(
+        user: *mut c_void,
+        count: usize,
+        run: extern "C" fn(*mut c_void, usize),
+        task: *mut c_void,
+    ),
     pub user: *mut c_void,
 }
 
@@ -95,7 +100,12 @@ impl Workers {
     /// Runs `task(index, scratch)` for each index below `count`; returns the error of the lowest index.
     ///
     /// Scratch of these sizes is there before the first task starts, so that a task never fails for memory.
-    pub fn run(&self, count: usize, sizes: Sizes, task: impl Fn(usize, &mut Scratch) -> Result<()> + Sync) -> Result<()> {
+    pub fn run(
+        &self,
+        count: usize,
+        sizes: Sizes,
+        task: impl Fn(usize, &mut Scratch) -> Result<()> + Sync,
+    ) -> Result<()> {
         self.reserve(count.min(self.lanes), &sizes)?;
         let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let body = |index: usize| {
@@ -214,7 +224,8 @@ impl Own {
         for _ in 0..count {
             let shared = own.shared.clone();
             let spawned = std::thread::Builder::new().name("pvera".into()).spawn(move || shared.work());
-            let thread = spawned.map_err(|error| Error::new(Code::Memory, format!("could not start a worker thread: {error}")))?;
+            let thread = spawned
+                .map_err(|error| Error::new(Code::Memory, format!("could not start a worker thread: {error}")))?;
             own.threads.push(thread);
         }
         Ok(own)
@@ -303,7 +314,10 @@ mod tests {
                     Ok(())
                 };
                 let outcome = workers.run(count, Sizes::default(), run);
-                assert!(counts.iter().all(|seen| seen.load(Ordering::Relaxed) == 1), "{threads} threads, {count} tasks");
+                assert!(
+                    counts.iter().all(|seen| seen.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {count} tasks"
+                );
                 assert_eq!(outcome.is_err(), count > 3);
                 if let Err(error) = outcome {
                     assert_eq!(error.message(), "task 3");

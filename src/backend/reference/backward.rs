@@ -31,7 +31,13 @@ pub fn backward(group: &Backward<'_>, gradients: &mut [Gradients<'_, '_>], dx: O
     Ok(())
 }
 
-fn layer(call: &Call<'_>, p: &Matrix<'_>, dy: &Array2<f64>, wanted: &mut Gradients<'_, '_>, mut dx: Option<&mut Array2<f64>>) {
+fn layer(
+    call: &Call<'_>,
+    p: &Matrix<'_>,
+    dy: &Array2<f64>,
+    wanted: &mut Gradients<'_, '_>,
+    mut dx: Option<&mut Array2<f64>>,
+) {
     let members = members(call);
     let entries: usize = members.iter().map(|member| member.rows.len() * member.term.rank()).sum();
     let divisor = if wanted.kl.mean { entries.max(1) as f64 } else { 1.0 };
@@ -40,7 +46,13 @@ fn layer(call: &Call<'_>, p: &Matrix<'_>, dy: &Array2<f64>, wanted: &mut Gradien
         let p = member.projected(p);
         let rows_dy = dy.select(Axis(0), &member.rows);
         let prior = prior(wanted, member);
-        let own = member.adapted.gradients(&p, &normals(call, member, 0), &rows_dy, wanted.kl.weight / divisor, prior.as_ref());
+        let own = member.adapted.gradients(
+            &p,
+            &normals(call, member, 0),
+            &rows_dy,
+            wanted.kl.weight / divisor,
+            prior.as_ref(),
+        );
         kl_value += member.adapted.kl(&p) / divisor;
         if let Some(dx) = dx.as_deref_mut() {
             let back = own.p.dot(&member.adapted.a) * member.mask(call);

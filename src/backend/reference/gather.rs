@@ -51,7 +51,9 @@ impl Member<'_> {
         if let Some((key, probability)) = self.term.dropout {
             let mut values = vec![0.0; call.inputs];
             for (place, row) in self.rows.iter().enumerate() {
-                key.fill(call.keys.identity(*row), call.keys.sample(*row), call.in_offset, probability, &mut values);
+                let keys = &call.keys;
+                key.fill(keys.identity(*row), keys.sample(*row), call.in_offset, probability, &mut values)
+                    .expect("checked by the config");
                 mask.row_mut(place).assign(&vector(&values));
             }
         }

@@ -16,7 +16,14 @@ use gather::{Member, dense, members, normals};
 pub struct Reference;
 
 impl Backend for Reference {
-    fn project(&self, projections: &[Call<'_>], x: &Matrix<'_>, _scope: Scope, p: &MatrixMut<'_>, part: Part) -> Result<()> {
+    fn project(
+        &self,
+        projections: &[Call<'_>],
+        x: &Matrix<'_>,
+        _scope: Scope,
+        p: &MatrixMut<'_>,
+        part: Part,
+    ) -> Result<()> {
         let share = part.of(x.rows());
         for call in projections {
             for member in members(call) {
@@ -46,7 +53,12 @@ impl Backend for Reference {
                         if let Some(keep) = expand.keep
                             && part.of(call.rows).contains(row)
                         {
-                            write_row(&keep[position], *row, call.kept_column(member.index), kept.row(place).iter().copied());
+                            write_row(
+                                &keep[position],
+                                *row,
+                                call.kept_column(member.index),
+                                kept.row(place).iter().copied(),
+                            );
                         }
                     }
                 }
@@ -58,7 +70,14 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn moments(&self, call: &Call<'_>, x: &Matrix<'_>, p: &Matrix<'_>, mean: &MatrixMut<'_>, variance: &MatrixMut<'_>) -> Result<()> {
+    fn moments(
+        &self,
+        call: &Call<'_>,
+        x: &Matrix<'_>,
+        p: &Matrix<'_>,
+        mean: &MatrixMut<'_>,
+        variance: &MatrixMut<'_>,
+    ) -> Result<()> {
         let mut expected = base(call, Some(x), mean, 0);
         let mut spread = Array2::<f64>::zeros((call.rows, call.outputs));
         for member in members(call) {
@@ -90,7 +109,12 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn backward(&self, group: &Backward<'_>, gradients: &mut [Gradients<'_, '_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
+    fn backward(
+        &self,
+        group: &Backward<'_>,
+        gradients: &mut [Gradients<'_, '_>],
+        dx: Option<&MatrixMut<'_>>,
+    ) -> Result<()> {
         backward::backward(group, gradients, dx)
     }
 
@@ -99,7 +123,10 @@ impl Backend for Reference {
         for term in terms {
             sum += &Member::adapted(term).merged();
         }
-        super::check_merged(merged.dtype(), sum.indexed_iter().map(|((output, input), value)| (output, input, *value as f32)))?;
+        super::check_merged(
+            merged.dtype(),
+            sum.indexed_iter().map(|((output, input), value)| (output, input, *value as f32)),
+        )?;
         let stored = if transposed { sum.t().to_owned() } else { sum };
         for (row, values) in stored.rows().into_iter().enumerate() {
             write_row(merged, row, 0, values.iter().copied());
