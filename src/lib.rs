@@ -36,5 +36,6 @@ pub mod model;
 pub mod noise;
 pub mod optimizer;
 pub mod projection;
+pub mod quiet;
 pub mod tensor;
 pub mod uncertainty;

@@ -6,6 +6,7 @@ mod load;
 mod parameters;
 mod save;
 mod source;
+mod store_file;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,9 @@ mod tests;
 pub use create::Apart;
 pub use load::LoadOptions;
 pub use parameters::{Parameters, Ranges, Span};
+pub use save::Checkpoint;
 pub use source::Source;
+pub use store_file::read_store;
 pub use tensors::{ElementType, Tensor};
 
 use std::sync::Arc;
@@ -126,6 +129,14 @@ impl Adapter {
             fail!(State, "the adapter is immutable; make a trainable copy of it");
         }
         Ok(&mut self.parameters)
+    }
+
+    /// The address of a trainable adapter's parameters, which its owner writes between calls.
+    pub fn parameters_memory(&self) -> Result<*mut f32> {
+        if !self.trainable {
+            fail!(State, "the adapter is immutable; make a trainable copy of it");
+        }
+        Ok(self.parameters.memory())
     }
 
     pub fn tensors(&self) -> &[Tensor] {

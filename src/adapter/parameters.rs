@@ -130,6 +130,14 @@ impl Parameters {
         }
     }
 
+    /// Where the flat array lies.
+    pub fn memory(&self) -> *mut f32 {
+        match &self.pieces {
+            Pieces::One(piece) => piece.memory,
+            Pieces::Apart(_) => std::ptr::null_mut(),
+        }
+    }
+
     pub fn all_mut(&mut self) -> &mut [f32] {
         match &mut self.pieces {
             // SAFETY: as in `Piece::get`, and `self` is exclusive.

@@ -23,6 +23,11 @@ pub const MODULE_PREFIX: &str = "base_model.model.";
 /// A folder is read again when a save exchanged it meanwhile; more often than this is somebody's mistake.
 const ATTEMPTS: usize = 8;
 
+/// The bytes of one file, read or mapped.
+pub fn contents(path: &Path, map: bool) -> Result<Contents> {
+    if map { mapped(path).map(|map| Contents::Mapped(Arc::new(map))) } else { read(path, u64::MAX).map(Contents::Read) }
+}
+
 /// A checkpoint's contents.
 #[derive(Debug)]
 pub struct Source {
@@ -70,8 +75,7 @@ impl Source {
     fn read_folder(folder: &Path, map: bool) -> Result<Self> {
         let (config, tensors) = (folder.join(CONFIG_FILE), folder.join(TENSOR_FILE));
         let bytes = read(&config, crate::config::LARGEST_FILE as u64)?;
-        let contents =
-            if map { Contents::Mapped(Arc::new(mapped(&tensors)?)) } else { Contents::Read(read(&tensors, u64::MAX)?) };
+        let contents = contents(&tensors, map)?;
         Ok(Self {
             config: bytes,
             tensors: contents,

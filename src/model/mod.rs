@@ -146,6 +146,11 @@ impl Snapshot {
         &self.slots
     }
 
+    /// Every declared layer, in order.
+    pub fn linears(&self) -> &[Linear] {
+        &self.linears
+    }
+
     pub fn linear(&self, layer: usize) -> Result<&Linear> {
         match self.linears.get(layer) {
             Some(linear) => Ok(linear),

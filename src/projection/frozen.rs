@@ -56,6 +56,16 @@ impl Frozen {
         Ok(Self { bytes: Bytes::Owned(bytes), dtype, rows, cols })
     }
 
+    /// Copies a matrix of the caller's, of any stride.
+    pub fn copied(allocator: &Allocator, matrix: &Matrix<'_>) -> Result<Self> {
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let mut values = Buffer::<f32>::zeroed(allocator, elements("the matrix", rows, cols)?)?;
+        for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
+            matrix.load(row, 0, values);
+        }
+        Self::from_f32(allocator, &values, rows, cols)
+    }
+
     /// Copies stored elements (as a safetensors file holds them, of any alignment).
     pub fn from_bytes(allocator: &Allocator, bytes: &[u8], dtype: Dtype, rows: usize, cols: usize) -> Result<Self> {
         assert_eq!(bytes.len(), rows * cols * dtype.size());

@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -10,6 +9,7 @@ use super::float_mode::FloatMode;
 use super::scratch::{Scratch, Sizes};
 use crate::error::{Code, Error, Result};
 use crate::memory::{Allocator, Buffer};
+use crate::quiet;
 
 /// The host's own parallel-for: calls `run(task, index)` once for each index below `count`, on any threads, and returns when
 /// all have returned.
@@ -18,7 +18,7 @@ pub struct ParallelFor {
     pub call: unsafe extern "C" fn(
         user: *mut c_void,
         count: usize,
-        run: extern "C" fn(*mut c_void, usize),
+        run: Option<unsafe extern "C" fn(*mut c_void, usize)>,
         task: *mut c_void,
     ),
     pub user: *mut c_void,
@@ -110,13 +110,12 @@ impl Workers {
         let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let body = |index: usize| {
             let _mode = FloatMode::enter();
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = quiet::catch(|| {
                 let mut scratch = self.borrow(&sizes)?;
                 let outcome = task(index, &mut scratch);
                 lock(&self.scratch).push(scratch);
                 outcome
-            }));
-            let outcome = outcome.unwrap_or_else(|panic| Err(Error::from_panic(panic.as_ref())));
+            });
             if let Err(error) = outcome {
                 let mut first = lock(&failed);
                 if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
@@ -174,12 +173,12 @@ impl Workers {
 }
 
 fn run_on_host<F: Fn(usize) + Sync>(host: &ParallelFor, count: usize, body: &F) {
-    extern "C" fn call<F: Fn(usize) + Sync>(task: *mut c_void, index: usize) {
+    unsafe extern "C" fn call<F: Fn(usize) + Sync>(task: *mut c_void, index: usize) {
         // SAFETY: `task` is the `body` below, which outlives the host's call. The body catches panics.
         unsafe { (*task.cast::<F>())(index) }
     }
     // SAFETY: the host's promise in `ParallelFor`.
-    unsafe { (host.call)(host.user, count, call::<F>, std::ptr::from_ref(body).cast_mut().cast()) }
+    unsafe { (host.call)(host.user, count, Some(call::<F>), std::ptr::from_ref(body).cast_mut().cast()) }
 }
 
 /// Threads that sleep between calls.

@@ -1,0 +1,2080 @@
+/* pvera: probabilistic vector-based random matrix adaptation (PVeRA) adapters.
+ *
+ * Generated from src/ffi by `cargo test --test header`; do not edit.
+ * SPDX-License-Identifier: Apache-2.0 OR MIT
+ *
+ * The method. One frozen random pair A [2r, in_max], B [out_max, r] serves every layer; a layer learns two vectors:
+ *
+ *     p            = dropout(x) A^T                    [n, 2r]
+ *     (mu, logvar) = split(lambda_d * p)               [n, r] each
+ *     z            = mu  |  mu + eps * exp(logvar/2)   mean | sample
+ *     y            = x W^T + bias + lambda_b * (z B^T) [n, out]
+ *
+ * The usual way. Declare layers on a pvera_model, load a PEFT checkpoint as a pvera_adapter, publish it, take a
+ * pvera_snapshot for a pass, and run its pvera_linear layers on your own matrices with a pvera_context.
+ *
+ * Errors. Every call that can fail returns a pvera_error that the caller frees; NULL is success. Outputs come last and are
+ * written only on success. Nothing is thread-local, nothing is printed, the process is never aborted.
+ *
+ * Ownership. Handles come from _new, _load, _from_..., _clone, or a function that says so, and go with _free, which takes
+ * NULL. What a const pointer lends (pvera_snapshot_linear, pvera_store_matrices) belongs to its lender.
+ *
+ * Threads. A const pointer may be used by many threads at a time, any other by one, unless its type says more. There is
+ * no global pool and no environment variable; a context without threads works on the calling thread alone. After fork,
+ * a child must not use contexts that have threads of their own. The library may be unloaded when all contexts are freed.
+ *
+ * Memory. Matrices are the host's and lent for the call, but for what a layer or a tape says to borrow. Every allocation
+ * whose size comes from a caller or a file can fail with PVERA_ERROR_MEMORY.
+ *
+ * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is always the default, and a
+ * program and a library of different age understand each other. pvera_matrix is frozen instead.
+ *
+ * Numbers. f32 arithmetic whatever the element types, in a fixed order: a row has the same bits in any batch, on any
+ * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call
+ * and put back.
+ *
+ * Not stable before 1.0: anything but the codes, constants and pvera_matrix.
+ */
+#ifndef PVERA_H
+#define PVERA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** The version that this header is of; pvera_version() is the one that runs. */
+#define PVERA_VERSION_MAJOR 0
+#define PVERA_VERSION_MINOR 1
+#define PVERA_VERSION_PATCH 0
+#define PVERA_VERSION (PVERA_VERSION_MAJOR * 1000000 + PVERA_VERSION_MINOR * 1000 + PVERA_VERSION_PATCH)
+#define PVERA_VERSION_TEXT "0.1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Handles ---- */
+
+/**
+ * Why a call failed. Owned by the caller, who frees it; safe to read and free on any thread.
+ */
+typedef struct pvera_error pvera_error;
+
+/**
+ * Where work runs: a backend, its threads, its scratch memory.
+ *
+ * Calls on one context from several threads at a time are allowed, and each borrows scratch of its own; threads of the
+ * context's own serve one call after the other. The results have the same bits whatever the threads.
+ */
+typedef struct pvera_context pvera_context;
+
+/**
+ * The hyper-parameters of an adapter, under PEFT's names and with PEFT's defaults.
+ *
+ * Fields: auto_mapping, base_model_name_or_path, bias ("none", "pvera_only", "all"), d_initial (0.1),
+ * fan_in_fan_out, generator_seed, inference_mode, init_weights, layers_pattern, layers_to_transform,
+ * modules_to_save, peft_type, peft_version, projection_prng_key (0), pvera_dropout (0), r (256), revision,
+ * sample_at_inference, save_projection (true), target_modules, task_type; and two of ours: alpha (1), the factor
+ * of the delta, and logvar_bound (null, off): logvar = min(logvar, bound).
+ */
+typedef struct pvera_config pvera_config;
+
+/**
+ * The pair A [2r, in_max] and B [out_max, r] that all layers share: a layer uses A[:, :in] and B[:out, :].
+ * Immutable and reference counted: a clone is the same store. May be used by many threads.
+ */
+typedef struct pvera_store pvera_store;
+
+/**
+ * The layers of one network and the adapters published for it. May be used by many threads; publishing never waits for a
+ * running pass, because a pass holds a snapshot.
+ */
+typedef struct pvera_model pvera_model;
+
+/**
+ * One adapter: config, store, and two vectors for every layer that it adapts.
+ *
+ * Immutable and usable by many threads, unless it is trainable (made by pvera_adapter_new or pvera_adapter_trainable):
+ * then its parameters are written by its owner, between calls.
+ */
+typedef struct pvera_adapter pvera_adapter;
+
+/**
+ * An immutable view of a model's adapters. May be used by many threads.
+ */
+typedef struct pvera_snapshot pvera_snapshot;
+
+/**
+ * A layer and the adapters that may run on it. Immutable; may be used by many threads, as far as the parameters behind it
+ * are not written meanwhile.
+ */
+typedef struct pvera_linear pvera_linear;
+
+/**
+ * What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
+ * time. It keeps the adapters of its forward alive, but borrows noise.eps, noise.dropout_mask, base weights and (under
+ * RECOMPUTE) x until the last backward.
+ */
+typedef struct pvera_tape pvera_tape;
+
+/**
+ * The bits that a merge replaced.
+ */
+typedef struct pvera_undo pvera_undo;
+
+/**
+ * Statistics of rows × outputs values over any number of passes, in memory that does not grow. One thread at a time. The
+ * order of passes decides the last bits.
+ */
+typedef struct pvera_statistics pvera_statistics;
+
+/**
+ * PyTorch's CPU generator: consecutive tensors continue one stream, as torch.randn does.
+ */
+typedef struct pvera_torch_generator pvera_torch_generator;
+
+/* ---- Errors ---- */
+
+/**
+ * No error.
+ */
+#define PVERA_OK 0
+
+/**
+ * A required pointer is NULL.
+ */
+#define PVERA_ERROR_NULL 1
+
+/**
+ * A value is outside its range.
+ */
+#define PVERA_ERROR_ARGUMENT 2
+
+/**
+ * A matrix or array has the wrong shape.
+ */
+#define PVERA_ERROR_SHAPE 3
+
+/**
+ * An element type that the call does not take.
+ */
+#define PVERA_ERROR_DTYPE 4
+
+/**
+ * A row stride shorter than a row.
+ */
+#define PVERA_ERROR_STRIDE 5
+
+/**
+ * An output overlaps an input or another output.
+ */
+#define PVERA_ERROR_OVERLAP 6
+
+/**
+ * A matrix lives on another device than the context.
+ */
+#define PVERA_ERROR_DEVICE 7
+
+/**
+ * No layer, adapter, slot, field or tensor of that name or number.
+ */
+#define PVERA_ERROR_NOT_FOUND 8
+
+/**
+ * The name is taken.
+ */
+#define PVERA_ERROR_EXISTS 9
+
+/**
+ * The call is right, but not now: no forward on the tape, a parameter changed between forward and backward, a merge of
+ * an adapter that samples.
+ */
+#define PVERA_ERROR_STATE 10
+
+/**
+ * The operating system refused a file operation.
+ */
+#define PVERA_ERROR_IO 11
+
+/**
+ * A file is damaged, lies, or is of another format.
+ */
+#define PVERA_ERROR_FORMAT 12
+
+/**
+ * A configuration is invalid or contradicts itself.
+ */
+#define PVERA_ERROR_CONFIG 13
+
+/**
+ * Projections are missing or do not fit.
+ */
+#define PVERA_ERROR_PROJECTION 14
+
+/**
+ * Memory could not be had.
+ */
+#define PVERA_ERROR_MEMORY 15
+
+/**
+ * Valid, but not supported by this build or backend.
+ */
+#define PVERA_ERROR_UNSUPPORTED 16
+
+/**
+ * A result is not a finite number, though the inputs allow the call. Outputs may be partly written.
+ */
+#define PVERA_ERROR_OVERFLOW 17
+
+/**
+ * The host's progress callback asked to stop.
+ */
+#define PVERA_ERROR_CANCELLED 18
+
+/**
+ * A bug in the library, caught at the boundary. Outputs may be partly written; the library goes on working.
+ */
+#define PVERA_ERROR_PANIC 19
+
+/**
+ * The code of an error, one of PVERA_ERROR_…; PVERA_OK for NULL.
+ *
+ * Pointers:
+ * error is NULL or was returned by this library and not freed.
+ */
+int32_t pvera_error_code(const pvera_error *error);
+
+/**
+ * The sentence of an error: it names the argument, what was given and what was wanted. UTF-8; lives as long as the
+ * error. For NULL the text "no error".
+ *
+ * Pointers:
+ * error is NULL or was returned by this library and not freed.
+ */
+const char *pvera_error_message(const pvera_error *error);
+
+/**
+ * Frees an error; NULL is nothing.
+ *
+ * Pointers:
+ * error is NULL or was returned by this library, and is not used again.
+ */
+void pvera_error_free(pvera_error *error);
+
+/* ---- Version ---- */
+
+/**
+ * The version of the library that runs, as major·10⁶ + minor·10³ + patch. Compare with PVERA_VERSION of the header
+ * that a program was compiled with.
+ */
+uint32_t pvera_version(void);
+
+/**
+ * The version as a text, "0.1.0". Static.
+ */
+const char *pvera_version_text(void);
+
+/**
+ * Panics inside the library on purpose, with this message. A host calls it in its tests to see that a bug of the library
+ * would come back as PVERA_ERROR_PANIC in its build, with nothing printed and nothing aborted.
+ *
+ * Pointers:
+ * message is a NUL-terminated text.
+ */
+pvera_error *pvera_test_panic(const char *message);
+
+/* ---- Texts and bytes that the library gives away ---- */
+
+/**
+ * Bytes owned by the caller, who frees them with pvera_bytes_free.
+ */
+typedef struct pvera_bytes {
+    uint8_t *data;
+    size_t size;
+} pvera_bytes;
+
+/**
+ * Frees bytes that the library gave, and clears them; NULL and cleared ones are nothing.
+ *
+ * Pointers:
+ * bytes is NULL or points to bytes filled by this library (or cleared), which are not used again.
+ */
+void pvera_bytes_free(pvera_bytes *bytes);
+
+/**
+ * Frees a text that the library gave; NULL is nothing.
+ *
+ * Pointers:
+ * text is NULL or was given by this library, and is not used again.
+ */
+void pvera_text_free(char *text);
+
+/* ---- Matrices ---- */
+
+/**
+ * DLPack's kDLFloat, kDLBfloat and the integer kinds (which only carried tensors have).
+ */
+#define PVERA_DTYPE_INT 0
+
+#define PVERA_DTYPE_UINT 1
+
+#define PVERA_DTYPE_FLOAT 2
+
+#define PVERA_DTYPE_BFLOAT 4
+
+#define PVERA_DTYPE_COMPLEX 5
+
+#define PVERA_DTYPE_BOOL 6
+
+/**
+ * DLPack's kDLCPU, kDLCUDA and kDLCUDAHost.
+ */
+#define PVERA_DEVICE_CPU 1
+
+#define PVERA_DEVICE_CUDA 2
+
+#define PVERA_DEVICE_CUDA_HOST 3
+
+/**
+ * An element type, laid out as DLPack's DLDataType. lanes is 1 (0 is read as 1).
+ */
+typedef struct pvera_dtype {
+    uint8_t code;
+    uint8_t bits;
+    uint16_t lanes;
+} pvera_dtype;
+
+/**
+ * A device, laid out as DLPack's DLDevice. Type 0 is read as the CPU.
+ */
+typedef struct pvera_device {
+    int32_t type;
+    int32_t id;
+} pvera_device;
+
+/**
+ * A matrix that is read: rows × cols elements, those of a row side by side. Frozen: this struct never changes.
+ *
+ * row_stride is the distance between the starts of two rows, in elements, at least cols; it does not matter when
+ * there is one row. data is aligned for its element type and may be NULL when the matrix has no elements.
+ */
+typedef struct pvera_matrix {
+    const void *data;
+    size_t rows;
+    size_t cols;
+    size_t row_stride;
+    pvera_dtype dtype;
+    pvera_device device;
+} pvera_matrix;
+
+/**
+ * A matrix that is written; fields as in pvera_matrix.
+ */
+typedef struct pvera_matrix_mut {
+    void *data;
+    size_t rows;
+    size_t cols;
+    size_t row_stride;
+    pvera_dtype dtype;
+    pvera_device device;
+} pvera_matrix_mut;
+
+/* ---- Contexts: where work runs, and what the host gives ---- */
+
+/**
+ * f32 kernels on the CPU; the default.
+ */
+#define PVERA_BACKEND_CPU 0
+
+/**
+ * Plain f64 code that reads like the method; for checking, not for speed.
+ */
+#define PVERA_BACKEND_REFERENCE 1
+
+/**
+ * Not in this build.
+ */
+#define PVERA_BACKEND_CUDA 2
+
+/**
+ * One task of a parallel-for: to be called once for each index below the count.
+ */
+typedef void (*pvera_task)(void *task, size_t index);
+
+/**
+ * The host's own parallel-for: calls run(task, index) once for each index below count, on threads of its choice, and
+ * returns when all have returned.
+ */
+typedef void (*pvera_parallel_for)(void *user, size_t count, pvera_task run, void *task);
+
+/**
+ * The host's memory, for everything whose size depends on shapes and files. All zero: the process's allocator.
+ *
+ * allocate returns size bytes aligned to alignment (a power of two), or NULL when there are none; release gets
+ * the same size and alignment back. Both may be called from any thread that uses the object.
+ */
+typedef struct pvera_allocator {
+    void *(*allocate)(void *user, size_t size, size_t alignment);
+    void (*release)(void *user, void *memory, size_t size, size_t alignment);
+    void *user;
+} pvera_allocator;
+
+/**
+ * How a context works. Zero is the default: the CPU, on the calling thread alone.
+ */
+typedef struct pvera_context_options {
+    /**
+     * sizeof(pvera_context_options).
+     */
+    size_t struct_size;
+    /**
+     * PVERA_BACKEND_….
+     */
+    int32_t backend;
+    /**
+     * Threads of the context's own, beside the calling one; they sleep between calls. With a parallel_for: how many tasks
+     * it gets at a time, less one.
+     */
+    uint32_t threads;
+    /**
+     * The host's threads instead.
+     */
+    pvera_parallel_for parallel_for;
+    void *parallel_for_user;
+    /**
+     * For scratch memory.
+     */
+    pvera_allocator allocator;
+    /**
+     * For CUDA; zero here.
+     */
+    pvera_device device;
+    /**
+     * For CUDA: a CUstream; NULL here.
+     */
+    void *stream;
+} pvera_context_options;
+
+/**
+ * How the library speaks to its host. Any of them may be NULL. They are called on the thread that called the library.
+ *
+ * warning gets a sentence about something odd that is not an error. progress is called during long work; a result
+ * other than 0 stops it with PVERA_ERROR_CANCELLED. The texts live as long as the callback runs.
+ */
+typedef struct pvera_callbacks {
+    void (*warning)(void *user, const char *message);
+    int32_t (*progress)(void *user, const char *stage, uint64_t done, uint64_t total);
+    void *user;
+} pvera_callbacks;
+
+/**
+ * A context. options may be NULL.
+ *
+ * Pointers:
+ * options is NULL or sized options; context is a place for the result.
+ */
+pvera_error *pvera_context_new(const pvera_context_options *options, pvera_context **context);
+
+/**
+ * Bytes of scratch memory that the context holds between calls.
+ *
+ * Pointers:
+ * context is a context; bytes is a place for the result.
+ */
+pvera_error *pvera_context_scratch_bytes(const pvera_context *context, size_t *bytes);
+
+/**
+ * Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it.
+ *
+ * Pointers:
+ * context is NULL or an owned context, not used again.
+ */
+void pvera_context_free(pvera_context *context);
+
+/* ---- Configs: the hyper-parameters of an adapter ---- */
+
+/**
+ * A config with PEFT's defaults.
+ *
+ * Pointers:
+ * config is a place for the result.
+ */
+pvera_error *pvera_config_new(pvera_config **config);
+
+/**
+ * A config from the text of an adapter_config.json of size bytes. Missing fields get PEFT's defaults, unknown ones
+ * are kept and written back, older spellings are understood.
+ *
+ * Errors: PVERA_ERROR_FORMAT for a text that is not JSON, PVERA_ERROR_CONFIG for a field of the wrong type or range.
+ *
+ * Pointers:
+ * json points to size bytes; config is a place for the result.
+ */
+pvera_error *pvera_config_from_json(const char *json,
+                                    size_t size,
+                                    pvera_config **config);
+
+/**
+ * The text of an adapter_config.json as PEFT lays it out; freed with pvera_text_free.
+ *
+ * Pointers:
+ * config is a config; json is a place for the result.
+ */
+pvera_error *pvera_config_to_json(const pvera_config *config, char **json);
+
+/**
+ * A copy that shares nothing.
+ *
+ * Pointers:
+ * config is a config; copy is a place for the result.
+ */
+pvera_error *pvera_config_clone(const pvera_config *config, pvera_config **copy);
+
+/**
+ * Frees a config; NULL is nothing.
+ *
+ * Pointers:
+ * config is NULL or an owned config, not used again.
+ */
+void pvera_config_free(pvera_config *config);
+
+/**
+ * Whether the fields make sense, each and together; the error names the field, its value and what was wanted. Every call
+ * that takes a config does this too.
+ *
+ * Pointers:
+ * config is a config.
+ */
+pvera_error *pvera_config_validate(const pvera_config *config);
+
+/**
+ * Whether an adapter of this config targets a linear layer of this module path, by PEFT's rules. output_head says that
+ * the layer is the model's head, which "all-linear" leaves out.
+ *
+ * Pointers:
+ * config is a config, path a text, targeted a place for the result.
+ */
+pvera_error *pvera_config_targets(const pvera_config *config,
+                                  const char *path,
+                                  bool output_head,
+                                  bool *targeted);
+
+/**
+ * Reads a whole-number field: r, projection_prng_key, generator_seed, layers_to_transform (of one value).
+ *
+ * Pointers:
+ * config is a config, field a text, value a place for the result.
+ */
+pvera_error *pvera_config_get_int(const pvera_config *config, const char *field, int64_t *value);
+
+/**
+ * Sets a whole-number field. On an error the config is as before.
+ *
+ * Pointers:
+ * config is a config that nobody else uses, field a text.
+ */
+pvera_error *pvera_config_set_int(pvera_config *config, const char *field, int64_t value);
+
+/**
+ * Reads a number: d_initial, pvera_dropout, alpha, logvar_bound.
+ *
+ * Pointers:
+ * config is a config, field a text, value a place for the result.
+ */
+pvera_error *pvera_config_get_real(const pvera_config *config, const char *field, double *value);
+
+/**
+ * Sets a number. On an error the config is as before.
+ *
+ * Pointers:
+ * config is a config that nobody else uses, field a text.
+ */
+pvera_error *pvera_config_set_real(pvera_config *config, const char *field, double value);
+
+/**
+ * Reads a truth value: fan_in_fan_out, inference_mode, init_weights, sample_at_inference, save_projection.
+ *
+ * Pointers:
+ * config is a config, field a text, value a place for the result.
+ */
+pvera_error *pvera_config_get_bool(const pvera_config *config, const char *field, bool *value);
+
+/**
+ * Sets a truth value. On an error the config is as before.
+ *
+ * Pointers:
+ * config is a config that nobody else uses, field a text.
+ */
+pvera_error *pvera_config_set_bool(pvera_config *config, const char *field, bool value);
+
+/**
+ * Reads a text field: bias, target_modules (of the pattern form), task_type, …; freed with pvera_text_free.
+ *
+ * Pointers:
+ * config is a config, field a text, value a place for the result.
+ */
+pvera_error *pvera_config_get_text(const pvera_config *config, const char *field, char **value);
+
+/**
+ * Sets a text field. On an error the config is as before.
+ *
+ * Pointers:
+ * config is a config that nobody else uses, field and value are texts.
+ */
+pvera_error *pvera_config_set_text(pvera_config *config, const char *field, const char *value);
+
+/**
+ * Reads any field, known or not, as JSON; freed with pvera_text_free.
+ *
+ * Pointers:
+ * config is a config, field a text, value a place for the result.
+ */
+pvera_error *pvera_config_get_json(const pvera_config *config, const char *field, char **value);
+
+/**
+ * Sets any known field from JSON: pvera_config_set_json(config, "target_modules", "[\"q_proj\", \"v_proj\"]"). On an
+ * error the config is as before.
+ *
+ * Pointers:
+ * config is a config that nobody else uses, field and value are texts.
+ */
+pvera_error *pvera_config_set_json(pvera_config *config, const char *field, const char *value);
+
+/* ---- Stores: the frozen pair A and B ---- */
+
+/**
+ * How large a store drawn from a key is.
+ */
+typedef struct pvera_store_options {
+    /**
+     * sizeof(pvera_store_options).
+     */
+    size_t struct_size;
+    size_t rank;
+    /**
+     * The largest in_features and out_features over all adapted layers of the whole model.
+     */
+    size_t in_max;
+    size_t out_max;
+    /**
+     * Element type of the base model: PEFT casts A and B to it first, and so does the draw. Zero: f32, no rounding.
+     */
+    pvera_dtype base_dtype;
+    pvera_allocator allocator;
+} pvera_store_options;
+
+/**
+ * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator.
+ *
+ * Pointers:
+ * options is sized options; store is a place for the result.
+ */
+pvera_error *pvera_store_from_key(uint64_t key, const pvera_store_options *options, pvera_store **store);
+
+/**
+ * A store of given matrices a [2r, in_max] and b [out_max, r], which are copied.
+ *
+ * Pointers:
+ * a and b are matrices, allocator is NULL or an allocator, store is a place for the result.
+ */
+pvera_error *pvera_store_from_matrices(const pvera_matrix *a,
+                                       const pvera_matrix *b,
+                                       const pvera_allocator *allocator,
+                                       pvera_store **store);
+
+/**
+ * The projections of a safetensors file that holds base_model.pvera_A and base_model.pvera_B. With map the file is
+ * mapped instead of read; it must then stay as it is while the store lives.
+ *
+ * Pointers:
+ * path is a text; store is a place for the result.
+ */
+pvera_error *pvera_store_from_file(const char *path,
+                                   bool map,
+                                   pvera_store **store);
+
+/**
+ * Another handle on the same store.
+ *
+ * Pointers:
+ * store is a store; clone is a place for the result.
+ */
+pvera_error *pvera_store_clone(const pvera_store *store, pvera_store **clone);
+
+/**
+ * Frees a handle; the store goes with its last one. NULL is nothing.
+ *
+ * Pointers:
+ * store is NULL or an owned store, not used again.
+ */
+void pvera_store_free(pvera_store *store);
+
+/**
+ * A and B as they are held: read only, valid while a handle on the store lives. Both keep their values in 16 bits where
+ * that loses nothing, so look at the dtype. Shapes give rank, in_max and out_max.
+ *
+ * Pointers:
+ * store is a store; a and b are places for the results.
+ */
+pvera_error *pvera_store_matrices(const pvera_store *store, pvera_matrix *a, pvera_matrix *b);
+
+/**
+ * Whether two stores hold the same values, whatever their origin and element type.
+ *
+ * Pointers:
+ * first and second are stores; equal is a place for the result.
+ */
+pvera_error *pvera_store_equal(const pvera_store *first, const pvera_store *second, bool *equal);
+
+/**
+ * Bytes that A and B take.
+ *
+ * Pointers:
+ * store is a store; bytes is a place for the result.
+ */
+pvera_error *pvera_store_bytes(const pvera_store *store, size_t *bytes);
+
+/* ---- Models: declared layers and published adapters ---- */
+
+/**
+ * [out_features, in_features], as torch.nn.Linear.
+ */
+#define PVERA_WEIGHT_OUT_IN 0
+
+/**
+ * [in_features, out_features], as GPT-2's Conv1D.
+ */
+#define PVERA_WEIGHT_IN_OUT 1
+
+/**
+ * What a model is given by its host. Zero: the process's memory, no callbacks.
+ */
+typedef struct pvera_model_options {
+    /**
+     * sizeof(pvera_model_options).
+     */
+    size_t struct_size;
+    /**
+     * For stores and adapters.
+     */
+    pvera_allocator allocator;
+    pvera_callbacks callbacks;
+} pvera_model_options;
+
+/**
+ * A linear layer of the host, or this program's shard of one.
+ */
+typedef struct pvera_layer {
+    /**
+     * sizeof(pvera_layer).
+     */
+    size_t struct_size;
+    /**
+     * Module path as in the checkpoint: "model.layers.0.self_attn.q_proj". Noise is keyed by it. Copied.
+     */
+    const char *name;
+    /**
+     * Sizes of this shard.
+     */
+    size_t in_features;
+    size_t out_features;
+    /**
+     * Where the shard begins in the whole layer.
+     */
+    size_t in_offset;
+    size_t out_offset;
+    /**
+     * Sizes of the whole layer; 0: offset + features.
+     */
+    size_t in_total;
+    size_t out_total;
+    /**
+     * Optional base weight, borrowed: it stays alive and unchanged as long as the model (or standalone linear) and all
+     * that was made from it. Without one, forward adds the delta to what y holds. A view of a fused weight is fine.
+     */
+    pvera_matrix weight;
+    /**
+     * PVERA_WEIGHT_….
+     */
+    int32_t weight_layout;
+    /**
+     * Whether this is the model's output head, which "all-linear" leaves out.
+     */
+    bool output_head;
+    /**
+     * Optional base bias [1, out_features], borrowed like the weight. Needed beside a foreign base only where an adapter
+     * learned a bias, which takes its place.
+     */
+    pvera_matrix bias;
+} pvera_layer;
+
+/**
+ * A model without layers. options may be NULL.
+ *
+ * Pointers:
+ * options is NULL or sized options; model is a place for the result.
+ */
+pvera_error *pvera_model_new(const pvera_model_options *options, pvera_model **model);
+
+/**
+ * Declares a layer. Layers are numbered in the order of declaration, from 0; number (may be NULL) gets this one's. All
+ * are declared before the first adapter or snapshot is made.
+ *
+ * Pointers:
+ * model is a model, layer a sized layer, number NULL or a place for the result.
+ */
+pvera_error *pvera_model_declare(const pvera_model *model,
+                                 const pvera_layer *layer,
+                                 size_t *number);
+
+/**
+ * The number of the layer of that name.
+ *
+ * Pointers:
+ * model is a model, name a text, number a place for the result.
+ */
+pvera_error *pvera_model_find_layer(const pvera_model *model, const char *name, size_t *number);
+
+/**
+ * Publishes an adapter under a new name; slot (may be NULL) gets its number, which stays while the name is published.
+ * The model holds a reference of its own. A trainable adapter is copied as it is now.
+ *
+ * Pointers:
+ * model is a model, name a text, adapter an adapter made for this model, slot NULL or a place for the result.
+ */
+pvera_error *pvera_model_publish(const pvera_model *model,
+                                 const char *name,
+                                 const pvera_adapter *adapter,
+                                 int32_t *slot);
+
+/**
+ * Puts an adapter in the place of the one published under that name; the slot stays. Snapshots taken before keep the old
+ * one, whose memory goes with the last of them.
+ *
+ * Pointers:
+ * As for pvera_model_publish.
+ */
+pvera_error *pvera_model_replace(const pvera_model *model,
+                                 const char *name,
+                                 const pvera_adapter *adapter,
+                                 int32_t *slot);
+
+/**
+ * Takes an adapter out. Its slot is free for the next one published.
+ *
+ * Pointers:
+ * model is a model, name a text.
+ */
+pvera_error *pvera_model_remove(const pvera_model *model, const char *name);
+
+/**
+ * A view of the adapters as they are now, for one pass over the network.
+ *
+ * Pointers:
+ * model is a model; snapshot is a place for the result.
+ */
+pvera_error *pvera_model_snapshot(const pvera_model *model, pvera_snapshot **snapshot);
+
+/**
+ * Frees a model; NULL is nothing. Its adapters and snapshots live on.
+ *
+ * Pointers:
+ * model is NULL or an owned model, not used again.
+ */
+void pvera_model_free(pvera_model *model);
+
+/* ---- Adapters: load, create, train, save ---- */
+
+/**
+ * What a checkpoint's files do not say. Zero is the default.
+ */
+typedef struct pvera_adapter_options {
+    /**
+     * sizeof(pvera_adapter_options).
+     */
+    size_t struct_size;
+    /**
+     * The largest in_features and out_features over all adapted layers of the whole model: needed where this program
+     * declares only some of them and the projections come from the key. 0: the largest declared ones.
+     */
+    size_t in_max;
+    size_t out_max;
+    /**
+     * Element type of the base model, to which projections from the key are rounded, as PEFT does. Zero: f32.
+     */
+    pvera_dtype base_dtype;
+    /**
+     * Carry the vectors of layers that are not declared here along, instead of refusing them.
+     */
+    bool ignore_undeclared;
+    /**
+     * Map the tensor file instead of reading it; it must then stay as it is while the adapter lives.
+     */
+    bool map_file;
+    /**
+     * The number under which the adapter draws its noise; 0: a hash of the name it is published under ("default" while it
+     * is not published).
+     */
+    uint64_t identity;
+} pvera_adapter_options;
+
+/**
+ * Where one layer's vectors lie among an adapter's parameters: first element and count of each. Vectors are whole, also
+ * where the layer is a shard. bias_count is 0 where no bias is learned.
+ */
+typedef struct pvera_parameter_range {
+    size_t lambda_b;
+    size_t lambda_b_count;
+    size_t lambda_d;
+    size_t lambda_d_count;
+    size_t bias;
+    size_t bias_count;
+} pvera_parameter_range;
+
+/**
+ * Loads a PEFT checkpoint folder (adapter_config.json, adapter_model.safetensors) for the layers of a model. Stores of
+ * equal values are shared inside the model.
+ *
+ * Errors name the file, the tensor, what it holds and what was wanted. A folder that pvera_adapter_save replaces
+ * meanwhile gives the old adapter or the new one.
+ *
+ * Pointers:
+ * model is a model, folder a text, options NULL or sized options, adapter a place for the result.
+ */
+pvera_error *pvera_adapter_load(const pvera_model *model,
+                                const char *folder,
+                                const pvera_adapter_options *options,
+                                pvera_adapter **adapter);
+
+/**
+ * Loads a PEFT checkpoint from memory: the bytes of its two files, which are copied.
+ *
+ * Pointers:
+ * config and tensors point to that many bytes; the rest is as for pvera_adapter_load.
+ */
+pvera_error *pvera_adapter_load_memory(const pvera_model *model,
+                                       const uint8_t *config,
+                                       size_t config_size,
+                                       const uint8_t *tensors,
+                                       size_t tensors_size,
+                                       const pvera_adapter_options *options,
+                                       pvera_adapter **adapter);
+
+/**
+ * A new trainable adapter for the declared layers that the config targets: λ_b = 0, λ_d = d_initial. Projections are
+ * those of store, or drawn from the config's key when it is NULL.
+ *
+ * Pointers:
+ * model is a model, config a config, store NULL or a store, options NULL or sized options, adapter a place for
+ * the result.
+ */
+pvera_error *pvera_adapter_new(const pvera_model *model,
+                               const pvera_config *config,
+                               const pvera_store *store,
+                               const pvera_adapter_options *options,
+                               pvera_adapter **adapter);
+
+/**
+ * A trainable copy. With memory, its parameters live there from now on: count f32 (the adapter's number of
+ * parameters), which get today's values and outlive the copy and every linear made from it. With NULL (count is then not
+ * looked at) it has memory of its own.
+ *
+ * Pointers:
+ * adapter is an adapter, memory NULL or count f32, copy a place for the result.
+ */
+pvera_error *pvera_adapter_trainable(const pvera_adapter *adapter,
+                                     float *memory,
+                                     size_t count,
+                                     pvera_adapter **copy);
+
+/**
+ * Another handle on the same adapter.
+ *
+ * Pointers:
+ * adapter is an adapter; clone is a place for the result.
+ */
+pvera_error *pvera_adapter_clone(const pvera_adapter *adapter, pvera_adapter **clone);
+
+/**
+ * Frees a handle; the adapter goes with its last one, the model's and the linears' included. NULL is nothing.
+ *
+ * Pointers:
+ * adapter is NULL or an owned adapter, not used again.
+ */
+void pvera_adapter_free(pvera_adapter *adapter);
+
+/**
+ * The live parameters of a trainable adapter, to be written between calls: one flat array of every adapted layer's λ_b,
+ * λ_d and learned bias (see pvera_adapter_range). Valid as long as the adapter.
+ *
+ * Error: PVERA_ERROR_STATE for an adapter that is not trainable.
+ *
+ * Pointers:
+ * adapter is an adapter; parameters and count are places for the results.
+ */
+pvera_error *pvera_adapter_parameters(const pvera_adapter *adapter,
+                                      float **parameters,
+                                      size_t *count);
+
+/**
+ * The number of parameters, all layers together.
+ *
+ * Pointers:
+ * adapter is an adapter; count is a place for the result.
+ */
+pvera_error *pvera_adapter_parameter_count(const pvera_adapter *adapter, size_t *count);
+
+/**
+ * Whether the adapter adapts the layer of that number.
+ *
+ * Pointers:
+ * adapter is an adapter; adapts is a place for the result.
+ */
+pvera_error *pvera_adapter_adapts(const pvera_adapter *adapter, size_t layer, bool *adapts);
+
+/**
+ * Where a layer's vectors lie among the parameters (and, in the same layout, gradients and optimiser state).
+ *
+ * Pointers:
+ * adapter is an adapter; range is a place for the result.
+ */
+pvera_error *pvera_adapter_range(const pvera_adapter *adapter,
+                                 size_t layer,
+                                 pvera_parameter_range *range);
+
+/**
+ * A copy of the adapter's config.
+ *
+ * Pointers:
+ * adapter is an adapter; config is a place for the result.
+ */
+pvera_error *pvera_adapter_config(const pvera_adapter *adapter, pvera_config **config);
+
+/**
+ * A handle on the adapter's store.
+ *
+ * Pointers:
+ * adapter is an adapter; store is a place for the result.
+ */
+pvera_error *pvera_adapter_store(const pvera_adapter *adapter, pvera_store **store);
+
+/**
+ * Writes a PEFT checkpoint folder, which PEFT loads with the same outputs. alpha is multiplied into λ_b, since PEFT has
+ * none.
+ *
+ * All or nothing: the files are written beside the folder and take its place in one step. Other files and folders in it
+ * are kept.
+ *
+ * Pointers:
+ * adapter is an adapter, not written meanwhile; folder is a text.
+ */
+pvera_error *pvera_adapter_save(const pvera_adapter *adapter,
+                                const char *folder);
+
+/**
+ * The two files of a checkpoint in memory; both are freed with pvera_bytes_free.
+ *
+ * Pointers:
+ * adapter is an adapter, not written meanwhile; config and tensors are places for the results.
+ */
+pvera_error *pvera_adapter_save_memory(const pvera_adapter *adapter, pvera_bytes *config, pvera_bytes *tensors);
+
+/* ---- Tensors that an adapter carries ---- */
+
+/**
+ * A tensor that an adapter carries: a head of modules_to_save, a bias of another module. Read only, valid as long as the
+ * adapter (and until it is set again).
+ */
+typedef struct pvera_tensor {
+    /**
+     * The whole key in the file, UTF-8, name_size bytes, not NUL-terminated.
+     */
+    const char *name;
+    size_t name_size;
+    /**
+     * All zero for the narrow float types that DLPack's words here do not cover; the bytes are there all the same.
+     */
+    pvera_dtype dtype;
+    size_t dimensions;
+    /**
+     * [dimensions].
+     */
+    const size_t *shape;
+    /**
+     * Row major, little endian, as in the file (perhaps not aligned for the type).
+     */
+    const void *data;
+    size_t size;
+} pvera_tensor;
+
+/**
+ * How many such tensors the adapter carries.
+ *
+ * Pointers:
+ * adapter is an adapter; count is a place for the result.
+ */
+pvera_error *pvera_adapter_tensor_count(const pvera_adapter *adapter, size_t *count);
+
+/**
+ * The carried tensor of that number, from 0, in the order of their names.
+ *
+ * Pointers:
+ * adapter is an adapter; tensor is a place for the result.
+ */
+pvera_error *pvera_adapter_tensor_at(const pvera_adapter *adapter, size_t number, pvera_tensor *tensor);
+
+/**
+ * The carried tensor of that key, as in the file: "base_model.model.classifier.weight".
+ *
+ * Pointers:
+ * adapter is an adapter, name a text, tensor a place for the result.
+ */
+pvera_error *pvera_adapter_find_tensor(const pvera_adapter *adapter, const char *name, pvera_tensor *tensor);
+
+/**
+ * Puts or replaces a tensor that the adapter carries into its checkpoint. The adapter is trainable, and nobody holds
+ * another handle on it or a linear of it. Everything is copied.
+ *
+ * Pointers:
+ * adapter is an adapter that nobody else uses; name is a text; shape points to dimensions sizes and data to
+ * size bytes.
+ */
+pvera_error *pvera_adapter_set_tensor(pvera_adapter *adapter,
+                                      const char *name,
+                                      pvera_dtype dtype,
+                                      const size_t *shape,
+                                      size_t dimensions,
+                                      const void *data,
+                                      size_t size);
+
+/* ---- Snapshots: the adapters of a model for one pass ---- */
+
+/**
+ * The slot of the adapter published under that name when the snapshot was taken.
+ *
+ * Pointers:
+ * snapshot is a snapshot, name a text, slot a place for the result.
+ */
+pvera_error *pvera_snapshot_slot(const pvera_snapshot *snapshot, const char *name, int32_t *slot);
+
+/**
+ * The adapted layer of that number. It belongs to the snapshot: valid as long as it, never freed.
+ *
+ * Pointers:
+ * snapshot is a snapshot; linear is a place for the result.
+ */
+pvera_error *pvera_snapshot_linear(const pvera_snapshot *snapshot, size_t layer, const pvera_linear **linear);
+
+/**
+ * Frees a snapshot and, with the last one that shows it, an adapter that was replaced or removed. NULL is nothing.
+ *
+ * Pointers:
+ * snapshot is NULL or an owned snapshot, not used again; nor is any of its linears.
+ */
+void pvera_snapshot_free(pvera_snapshot *snapshot);
+
+/* ---- Linears: adapted layers ---- */
+
+/**
+ * The vectors of a standalone layer, borrowed: they are read at every call, where they lie, and stay as long as the linear.
+ */
+typedef struct pvera_linear_vectors {
+    /**
+     * sizeof(pvera_linear_vectors).
+     */
+    size_t struct_size;
+    /**
+     * [out_total] f32.
+     */
+    const float *lambda_b;
+    /**
+     * [2r] f32.
+     */
+    const float *lambda_d;
+    /**
+     * [out_total] f32, a learned bias that takes the place of the layer's; or NULL.
+     */
+    const float *bias;
+    /**
+     * The number under which noise is drawn; 0: a hash of "default".
+     */
+    uint64_t identity;
+} pvera_linear_vectors;
+
+/**
+ * A standalone layer on a store, for hosts that keep the vectors themselves (a tensor library's autograd function). Its
+ * one adapter is slot 0. config gives alpha, dropout, logvar_bound and sample_at_inference; with NULL the rank is the
+ * store's and the rest PEFT's defaults.
+ *
+ * Pointers:
+ * layer and vectors are sized, with what they point to; store is a store, config NULL or a config, linear a
+ * place for the result.
+ */
+pvera_error *pvera_linear_new(const pvera_layer *layer,
+                              const pvera_store *store,
+                              const pvera_config *config,
+                              const pvera_linear_vectors *vectors,
+                              pvera_linear **linear);
+
+/**
+ * One layer of one adapter, in slot 0, with the adapter's live parameters: for training. The adapter lives on in it.
+ *
+ * Pointers:
+ * adapter is an adapter; linear is a place for the result.
+ */
+pvera_error *pvera_adapter_linear(const pvera_adapter *adapter, size_t layer, pvera_linear **linear);
+
+/**
+ * Frees a linear made by pvera_linear_new or pvera_adapter_linear; NULL is nothing. Those of a snapshot are const and
+ * not freed.
+ *
+ * Pointers:
+ * linear is NULL or an owned linear, not used again.
+ */
+void pvera_linear_free(pvera_linear *linear);
+
+/* ---- Computing without a tape ---- */
+
+/**
+ * As PEFT would: sampled in a training forward, otherwise what each adapter's sample_at_inference says.
+ */
+#define PVERA_MODE_AS_PEFT 0
+
+/**
+ * z = mu. Half the work with A.
+ */
+#define PVERA_MODE_MEAN 1
+
+/**
+ * z = mu + eps ∘ exp(½ logvar).
+ */
+#define PVERA_MODE_SAMPLE 2
+
+/**
+ * z = mu + exp(½ logvar): the authors' "fix".
+ */
+#define PVERA_MODE_FIXED 3
+
+/**
+ * One adapter of several that are summed.
+ */
+typedef struct pvera_active {
+    int32_t slot;
+    /**
+     * Factor of its delta (a learned bias is not scaled).
+     */
+    float scale;
+} pvera_active;
+
+/**
+ * Whose rows these are. NULL or zero: slot 0 on every row; row i has identity i and sample 0.
+ *
+ * Noise belongs to (seed, layer name, adapter, row identity, sample), never to a row's place. Identity =
+ * hash(sequence, position) gives noise for each token; identity = sequence gives one coherent draw, the same in chunked
+ * prefill and decode. S Monte Carlo passes of a network are S times as many rows, with samples 0 … S−1.
+ */
+typedef struct pvera_rows {
+    /**
+     * sizeof(pvera_rows).
+     */
+    size_t struct_size;
+    /**
+     * [n] one adapter a row, −1 for the base alone; or NULL.
+     */
+    const int32_t *slot;
+    /**
+     * [active_count] adapters that are summed on every row, each slot once; or NULL. Not together with slot.
+     */
+    const pvera_active *active;
+    size_t active_count;
+    /**
+     * [n], or NULL: identity_base plus the row's number.
+     */
+    const uint64_t *identity;
+    uint64_t identity_base;
+    /**
+     * [n], or NULL: sample_base on every row.
+     */
+    const uint32_t *sample;
+    uint32_t sample_base;
+} pvera_rows;
+
+/**
+ * How latents are made and where their noise comes from. NULL or zero: PVERA_MODE_AS_PEFT, keyed by seed 0.
+ */
+typedef struct pvera_noise {
+    /**
+     * sizeof(pvera_noise).
+     */
+    size_t struct_size;
+    /**
+     * PVERA_MODE_….
+     */
+    int32_t mode;
+    /**
+     * Whether sample 2j + 1 takes the negated noise of sample 2j.
+     */
+    bool antithetic;
+    uint64_t seed;
+    /**
+     * Where the seed is read instead, when the work runs; or NULL. (In device memory for a captured CUDA graph.)
+     */
+    const uint64_t *seed_at;
+    /**
+     * The caller's noise instead of keyed one: a row for each row of y, a column for each latent (layers of a group in
+     * their order, in a layer the active adapters in theirs; with a slot per row, each row its adapter's first columns).
+     * All zero when absent.
+     */
+    pvera_matrix eps;
+    /**
+     * The caller's dropout mask [n, in_features] on x, already scaled by 1/(1 − p), instead of keyed dropout. All zero
+     * when absent.
+     */
+    pvera_matrix dropout_mask;
+} pvera_noise;
+
+/**
+ * Exact mean and variance of y given x, without sampling:
+ * E[y] = x Wᵀ + bias + λ_b ∘ (mu Bᵀ), Var[y_j] = λ_b[j]² Σ_k exp(logvar_k) B[j,k]²; variances of summed adapters add.
+ *
+ * x [n, in_features]; mean and variance [n, out_features], of any element type and stride, sharing no memory with x
+ * or each other. A layer without a weight adds the mean delta to what mean holds; variance is set.
+ *
+ * Pointers:
+ * The handles live, the matrices are lent for the call, rows is NULL or sized.
+ */
+pvera_error *pvera_moments(const pvera_context *context,
+                           const pvera_linear *linear,
+                           const pvera_matrix *x,
+                           const pvera_rows *rows,
+                           const pvera_matrix_mut *mean,
+                           const pvera_matrix_mut *variance);
+
+/**
+ * The latent distribution of every row: (mu, logvar) = split(λ_d ∘ (x Aᵀ)), logvar bounded if the config says so.
+ *
+ * mu and logvar [n, latents], columns as those of pvera_noise.eps; sharing no memory with x or each other.
+ *
+ * Pointers:
+ * As for pvera_moments.
+ */
+pvera_error *pvera_latent(const pvera_context *context,
+                          const pvera_linear *linear,
+                          const pvera_matrix *x,
+                          const pvera_rows *rows,
+                          const pvera_matrix_mut *mu,
+                          const pvera_matrix_mut *logvar);
+
+/**
+ * samples sampled forwards of every row, with sample numbers rows.sample + 0 … samples − 1; the base product and the
+ * product with A are done once. Draw s of row i is row s·n + i of y [samples·n, out_features], bit for bit what
+ * pvera_forward gives for that sample number.
+ *
+ * A layer without a weight adds each draw's delta to what y holds. The mode must be sample (or as PEFT).
+ *
+ * Pointers:
+ * As for pvera_forward.
+ */
+pvera_error *pvera_sample(const pvera_context *context,
+                          const pvera_linear *linear,
+                          const pvera_matrix *x,
+                          const pvera_rows *rows,
+                          const pvera_noise *noise,
+                          size_t samples,
+                          const pvera_matrix_mut *y);
+
+/**
+ * How many columns p has for such rows, and how many latents (columns of eps, mu and logvar). n is the number of rows.
+ *
+ * Pointers:
+ * linear is a linear, rows NULL or sized; width and latents are NULL or places for the results.
+ */
+pvera_error *pvera_project_width(const pvera_linear *linear,
+                                 const pvera_rows *rows,
+                                 size_t n,
+                                 size_t *width,
+                                 size_t *latents);
+
+/**
+ * The first half of a forward: p = x Aᵀ, linear in x, so that tensor-parallel ranks that hold a part of the inputs sum
+ * their p before pvera_expand.
+ *
+ * p [n, width] f32 (see pvera_project_width), overwritten; its logvar half is left alone in mean mode. The dropout
+ * mask of noise is honoured; keyed dropout belongs to training forwards.
+ *
+ * Pointers:
+ * As for pvera_forward.
+ */
+pvera_error *pvera_project(const pvera_context *context,
+                           const pvera_linear *linear,
+                           const pvera_matrix *x,
+                           const pvera_rows *rows,
+                           const pvera_noise *noise,
+                           const pvera_matrix_mut *p);
+
+/**
+ * Part index of count of pvera_project. The parts of one call may run on any threads at the same time, with one
+ * context, and start none; each writes its own share of p.
+ *
+ * Pointers:
+ * As for pvera_forward; concurrent calls are parts of one call, of the same count, with different indices.
+ */
+pvera_error *pvera_project_part(const pvera_context *context,
+                                const pvera_linear *linear,
+                                const pvera_matrix *x,
+                                const pvera_rows *rows,
+                                const pvera_noise *noise,
+                                const pvera_matrix_mut *p,
+                                size_t index,
+                                size_t count);
+
+/**
+ * The second half of a forward: y += λ_b ∘ (z Bᵀ) with z made from p; the base weight is not used. A learned bias is
+ * added less the declared one.
+ *
+ * p [n, width] f32 from pvera_project with the same rows and mode; y [n, out_features] of any element type and
+ * stride, sharing no memory with p.
+ *
+ * Pointers:
+ * As for pvera_forward.
+ */
+pvera_error *pvera_expand(const pvera_context *context,
+                          const pvera_linear *linear,
+                          const pvera_matrix *p,
+                          const pvera_rows *rows,
+                          const pvera_noise *noise,
+                          const pvera_matrix_mut *y);
+
+/**
+ * Part index of count of pvera_expand; rules as for pvera_project_part. All parts of project come before any part
+ * of expand.
+ *
+ * Pointers:
+ * As for pvera_project_part.
+ */
+pvera_error *pvera_expand_part(const pvera_context *context,
+                               const pvera_linear *linear,
+                               const pvera_matrix *p,
+                               const pvera_rows *rows,
+                               const pvera_noise *noise,
+                               const pvera_matrix_mut *y,
+                               size_t index,
+                               size_t count);
+
+/* ---- Forward and backward ---- */
+
+/**
+ * Keep p: 2r floats a row for each distinct projection. The default.
+ */
+#define PVERA_TAPE_KEEP_LATENT 0
+
+/**
+ * Keep p and z Bᵀ: out_features floats a row more for each layer. The fastest backward.
+ */
+#define PVERA_TAPE_KEEP_DELTA 1
+
+/**
+ * Keep nothing but the keys; x stays borrowed until backward.
+ */
+#define PVERA_TAPE_RECOMPUTE 2
+
+/**
+ * Set an output instead of adding to it; it then need not be initialised.
+ */
+#define PVERA_OVERWRITE_DX 1
+
+#define PVERA_OVERWRITE_LAMBDA_B 2
+
+#define PVERA_OVERWRITE_LAMBDA_D 4
+
+#define PVERA_OVERWRITE_BIAS 8
+
+#define PVERA_OVERWRITE_ALL 15
+
+/**
+ * The KL divergence is averaged over the latent entries of the call (rows · rank), as the authors do.
+ */
+#define PVERA_KL_MEAN 0
+
+/**
+ * It is summed.
+ */
+#define PVERA_KL_SUM 1
+
+/**
+ * Where one adapter's gradients go. Vectors are whole, in the layout of pvera_adapter_range; of a shard, its part is
+ * written. NULL skips.
+ */
+typedef struct pvera_slot_gradients {
+    int32_t slot;
+    /**
+     * [out_total].
+     */
+    float *lambda_b;
+    /**
+     * [2r].
+     */
+    float *lambda_d;
+    /**
+     * [out_total]; only for an adapter that learns this layer's bias.
+     */
+    float *bias;
+} pvera_slot_gradients;
+
+/**
+ * What backward of one layer gives besides dx. Zero: nothing, added to nothing.
+ */
+typedef struct pvera_gradients {
+    /**
+     * sizeof(pvera_gradients).
+     */
+    size_t struct_size;
+    /**
+     * PVERA_OVERWRITE_…, or-ed. Of a group, the first layer's DX counts.
+     */
+    uint32_t overwrite;
+    /**
+     * PVERA_KL_….
+     */
+    int32_t kl_reduction;
+    /**
+     * [slot_count].
+     */
+    const pvera_slot_gradients *slots;
+    size_t slot_count;
+    /**
+     * What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out.
+     */
+    double kl_weight;
+    /**
+     * Gets the divergence (before its weight); or NULL.
+     */
+    double *kl_value;
+    /**
+     * Gradients of other priors, [n, latents], added to dL/dmu and dL/dlogvar. All zero when absent.
+     */
+    pvera_matrix dmu;
+    pvera_matrix dlogvar;
+    /**
+     * First-order variance of f, when dy is df/dy: Σ over latents of (Σ over rows of one identity and sample of g·σ)² is
+     * added to variance[variance_index[row]], with g = dL/dz. NULL leaves it out.
+     */
+    double *variance;
+    size_t variance_count;
+    /**
+     * [n], which value each row belongs to; NULL: row i to value i.
+     */
+    const uint32_t *variance_index;
+} pvera_gradients;
+
+/**
+ * A tape of a policy, PVERA_TAPE_…. allocator may be NULL.
+ *
+ * Pointers:
+ * allocator is NULL or an allocator; tape is a place for the result.
+ */
+pvera_error *pvera_tape_new(int32_t policy, const pvera_allocator *allocator, pvera_tape **tape);
+
+/**
+ * Bytes that a tape holds.
+ *
+ * Pointers:
+ * tape is a tape; bytes is a place for the result.
+ */
+pvera_error *pvera_tape_bytes(const pvera_tape *tape, size_t *bytes);
+
+/**
+ * Frees a tape; NULL is nothing.
+ *
+ * Pointers:
+ * tape is NULL or an owned tape, not used again.
+ */
+void pvera_tape_free(pvera_tape *tape);
+
+/**
+ * y = x Wᵀ + bias + λ_b ∘ (z Bᵀ), with (mu, logvar) = split(λ_d ∘ (x Aᵀ)) and z by mode (PVeRA, arXiv 2512.07703).
+ * A layer declared without a weight adds the delta to what y holds.
+ *
+ * x [n, in_features], y [n, out_features]: any element type and row stride; computed in f32, rounded once. y shares no
+ * memory with x, the weight, the bias or the matrices of noise; it need not be initialised when the layer has a weight.
+ * rows and noise may be NULL. With a tape (may be NULL) this is a training forward: sampled unless the mode says
+ * otherwise, with the adapter's dropout on x, and pvera_backward can follow.
+ *
+ * Errors before anything is written: NULL, wrong shape, dtype, stride, overlap, device, unknown slot. After it only
+ * PVERA_ERROR_OVERFLOW (exp(½ logvar) does not fit; see logvar_bound) and PVERA_ERROR_PANIC.
+ *
+ * Pointers:
+ * The handles live; x, y and the matrices of noise are lent for the call (for the tape: see pvera_tape); rows and
+ * noise are NULL or sized.
+ */
+pvera_error *pvera_forward(const pvera_context *context,
+                           const pvera_linear *linear,
+                           const pvera_matrix *x,
+                           const pvera_rows *rows,
+                           const pvera_noise *noise,
+                           pvera_tape *tape,
+                           const pvera_matrix_mut *y);
+
+/**
+ * pvera_forward of count layers with one input (q, k and v): they share one product with A where their adapters share
+ * a store. One matrix of y for each layer, views of one fused buffer if the host likes. A layer that the adapter does
+ * not adapt gets its base alone.
+ *
+ * Pointers:
+ * As for pvera_forward; linears and y point to count entries.
+ */
+pvera_error *pvera_forward_group(const pvera_context *context,
+                                 size_t count,
+                                 const pvera_linear *const *linears,
+                                 const pvera_matrix *x,
+                                 const pvera_rows *rows,
+                                 const pvera_noise *noise,
+                                 pvera_tape *tape,
+                                 const pvera_matrix_mut *y);
+
+/**
+ * Gradients of the recorded forward for the output gradient dy [n, out_features], into gradients (may be NULL) and
+ * dx [n, in_features] (NULL skips it). With g = (λ_b ∘ dy) B: dλ_b = Σ dy ∘ (z Bᵀ), dλ_d = Σ dm ∘ p,
+ * dx += mask ∘ ((λ_d ∘ dm) A) + dy W, where dmu = g and dlogvar = ½ g ∘ eps ∘ exp(½ logvar), plus KL and priors. The noise
+ * is drawn again from its key.
+ *
+ * The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward. Sums
+ * over rows have the same bits for any number of threads. Nothing is written before every check and every sum is done,
+ * but for dx after an overflow or a panic.
+ *
+ * Pointers:
+ * As for pvera_forward; every pointer of gradients is NULL or lent for the call.
+ */
+pvera_error *pvera_backward(const pvera_context *context,
+                            const pvera_tape *tape,
+                            const pvera_matrix *dy,
+                            const pvera_gradients *gradients,
+                            const pvera_matrix_mut *dx);
+
+/**
+ * Backward of pvera_forward_group: one matrix of dy and one struct of gradients for each of the count layers (or
+ * NULL for none), one dx for all.
+ *
+ * Pointers:
+ * As for pvera_backward; dy and gradients point to count entries.
+ */
+pvera_error *pvera_backward_group(const pvera_context *context,
+                                  const pvera_tape *tape,
+                                  size_t count,
+                                  const pvera_matrix *dy,
+                                  const pvera_gradients *gradients,
+                                  const pvera_matrix_mut *dx);
+
+/* ---- Merging into a weight ---- */
+
+/**
+ * Merge the mean of an adapter that samples at inference, whose sampling is thereby lost.
+ */
+#define PVERA_MERGE_MEAN 1
+
+/**
+ * merged = weight + scale · diag(λ_b) B diag(λ_d[:r]) A[:r], summed over the adapters of rows (active, or slot 0; not
+ * one a row): the mean of the layer as one weight. weight and merged are of one shape (by layout, PVERA_WEIGHT_…)
+ * and element type, and the same memory or none in common.
+ *
+ * Every element is checked before the first is written. undo (may be NULL) gets what undoes it bit for bit, which takes
+ * as much memory as the weight. A learned bias is not merged: see the adapter's parameters.
+ *
+ * Error PVERA_ERROR_STATE for an adapter that samples at inference, unless flags has PVERA_MERGE_MEAN.
+ *
+ * Pointers:
+ * The handles live, the matrices are lent for the call, rows is NULL or sized, undo NULL or a place for the result.
+ */
+pvera_error *pvera_merge(const pvera_context *context,
+                         const pvera_linear *linear,
+                         const pvera_rows *rows,
+                         uint32_t flags,
+                         int32_t layout,
+                         const pvera_matrix *weight,
+                         const pvera_matrix_mut *merged,
+                         pvera_undo **undo);
+
+/**
+ * Puts back the bits that the merge replaced. weight must hold exactly what the merge wrote, else
+ * PVERA_ERROR_STATE and nothing is written. The undo may be used again after another merge of the same.
+ *
+ * Pointers:
+ * undo is an undo; weight is lent for the call.
+ */
+pvera_error *pvera_unmerge(const pvera_undo *undo, const pvera_matrix_mut *weight);
+
+/**
+ * Frees an undo; NULL is nothing.
+ *
+ * Pointers:
+ * undo is NULL or an owned undo, not used again.
+ */
+void pvera_undo_free(pvera_undo *undo);
+
+/* ---- Statistics over Monte Carlo passes ---- */
+
+/**
+ * Statistics without a pass. allocator may be NULL.
+ *
+ * Pointers:
+ * allocator is NULL or an allocator; statistics is a place for the result.
+ */
+pvera_error *pvera_statistics_new(size_t rows,
+                                  size_t outputs,
+                                  const pvera_allocator *allocator,
+                                  pvera_statistics **statistics);
+
+/**
+ * Frees statistics; NULL is nothing.
+ *
+ * Pointers:
+ * statistics is NULL or owned statistics, not used again.
+ */
+void pvera_statistics_free(pvera_statistics *statistics);
+
+/**
+ * Forgets all passes.
+ *
+ * Pointers:
+ * statistics are statistics that nobody else uses.
+ */
+pvera_error *pvera_statistics_clear(pvera_statistics *statistics);
+
+/**
+ * Adds one pass over all rows: values [rows, outputs], logits where they are classes. A value that is not finite is
+ * PVERA_ERROR_OVERFLOW, and nothing is added.
+ *
+ * Pointers:
+ * statistics are statistics that nobody else uses; values is lent for the call.
+ */
+pvera_error *pvera_statistics_add(pvera_statistics *statistics, const pvera_matrix *values);
+
+/**
+ * Adds a pass over some rows, for those still undecided: row i of values [count, outputs] is a pass of row rows[i]. A
+ * row named several times gets several passes, in that order.
+ *
+ * Pointers:
+ * As for pvera_statistics_add; rows points to count numbers.
+ */
+pvera_error *pvera_statistics_add_rows(pvera_statistics *statistics,
+                                       size_t count,
+                                       const size_t *rows,
+                                       const pvera_matrix *values);
+
+/**
+ * How many passes each row has had.
+ *
+ * Pointers:
+ * statistics are statistics; passes points to count (= rows) places.
+ */
+pvera_error *pvera_statistics_passes(const pvera_statistics *statistics, size_t count, uint32_t *passes);
+
+/**
+ * How often each output was the largest of its row, [rows, outputs]; of equal ones the first counts.
+ *
+ * Pointers:
+ * statistics are statistics; votes points to count (= rows · outputs) places.
+ */
+pvera_error *pvera_statistics_votes(const pvera_statistics *statistics, size_t count, uint32_t *votes);
+
+/**
+ * The mean of every value, [rows, outputs].
+ *
+ * Pointers:
+ * statistics are statistics; mean points to count (= rows · outputs) places.
+ */
+pvera_error *pvera_statistics_mean(const pvera_statistics *statistics, size_t count, double *mean);
+
+/**
+ * The unbiased variance of every value, [rows, outputs]. Needs two passes of every row.
+ *
+ * Pointers:
+ * statistics are statistics; variance points to count (= rows · outputs) places.
+ */
+pvera_error *pvera_statistics_variance(const pvera_statistics *statistics, size_t count, double *variance);
+
+/**
+ * Student's interval of the mean at level (0.95): how well S passes know the mean, mean ± t √(variance/S). Both arrays
+ * [rows, outputs]. Needs two passes of every row.
+ *
+ * Pointers:
+ * statistics are statistics; lower and upper point to count (= rows · outputs) places each.
+ */
+pvera_error *pvera_statistics_mean_interval(const pvera_statistics *statistics,
+                                            double level,
+                                            size_t count,
+                                            double *lower,
+                                            double *upper);
+
+/**
+ * Student's interval of one further draw at level: how far predictions scatter, mean ± t √(variance (1 + 1/S)). Both
+ * arrays [rows, outputs]. Needs two passes of every row.
+ *
+ * Pointers:
+ * As for pvera_statistics_mean_interval.
+ */
+pvera_error *pvera_statistics_predictive_interval(const pvera_statistics *statistics,
+                                                  double level,
+                                                  size_t count,
+                                                  double *lower,
+                                                  double *upper);
+
+/**
+ * The mean over passes of every class's softmax probability, [rows, outputs].
+ *
+ * Pointers:
+ * statistics are statistics; probabilities points to count (= rows · outputs) places.
+ */
+pvera_error *pvera_statistics_mean_probabilities(const pvera_statistics *statistics,
+                                                 size_t count,
+                                                 double *probabilities);
+
+/**
+ * The class that most passes of a row chose, [rows]; of equal ones the first.
+ *
+ * Pointers:
+ * statistics are statistics; classes points to count (= rows) places.
+ */
+pvera_error *pvera_statistics_most_voted(const pvera_statistics *statistics, size_t count, uint32_t *classes);
+
+/**
+ * The interval at level of the most voted class's share of votes, [rows], as PEFT's PVeRA example computes it: the
+ * votes are zeros and ones, with Student's interval of their mean.
+ *
+ * Pointers:
+ * statistics are statistics; lower and upper point to count (= rows) places each.
+ */
+pvera_error *pvera_statistics_most_voted_interval(const pvera_statistics *statistics,
+                                                  double level,
+                                                  size_t count,
+                                                  double *lower,
+                                                  double *upper);
+
+/**
+ * The entropy of the mean probabilities in nats, [rows]: all uncertainty of the prediction.
+ *
+ * Pointers:
+ * statistics are statistics; entropy points to count (= rows) places.
+ */
+pvera_error *pvera_statistics_predictive_entropy(const pvera_statistics *statistics,
+                                                 size_t count,
+                                                 double *entropy);
+
+/**
+ * Predictive entropy less the mean entropy of a pass, in nats, [rows]: the part that comes from the adapter.
+ *
+ * Pointers:
+ * statistics are statistics; information points to count (= rows) places.
+ */
+pvera_error *pvera_statistics_mutual_information(const pvera_statistics *statistics,
+                                                 size_t count,
+                                                 double *information);
+
+/* ---- Early stopping and calibration ---- */
+
+/**
+ * When to stop drawing. Looks are at 8, 16, 32, … passes; the level is split over them (level/(j(j+1)) at look j), so that
+ * the error holds however many looks there are.
+ */
+typedef struct pvera_stopping {
+    /**
+     * sizeof(pvera_stopping).
+     */
+    size_t struct_size;
+    /**
+     * Most that the chance of a wrong decision on a row may be, over all looks: 0.05.
+     */
+    double error_level;
+    /**
+     * Where drawing ends at the latest.
+     */
+    uint32_t maximum_passes;
+} pvera_stopping;
+
+/**
+ * One bar of a reliability diagram.
+ */
+typedef struct pvera_bin {
+    /**
+     * How many predictions had a confidence in this bin.
+     */
+    uint64_t count;
+    /**
+     * Their mean confidence and the share of them that was right; 0 in an empty bin.
+     */
+    double confidence;
+    double accuracy;
+} pvera_bin;
+
+/**
+ * How many passes a row has at the look after passes; passes itself when no look is left.
+ *
+ * Pointers:
+ * stopping is sized; look is a place for the result.
+ */
+pvera_error *pvera_stopping_next_look(const pvera_stopping *stopping, uint32_t passes, uint32_t *look);
+
+/**
+ * The rows whose most voted class is not settled at this look: rows (of capacity = the statistics' rows) gets their
+ * numbers, count how many. A row that is settled on another class than the one it would choose most often in the long
+ * run happens with at most the error level. Every row is at a look.
+ *
+ * Pointers:
+ * stopping is sized, statistics are statistics, rows points to capacity places, count is a place for the result.
+ */
+pvera_error *pvera_stopping_undecided(const pvera_stopping *stopping,
+                                      const pvera_statistics *statistics,
+                                      size_t capacity,
+                                      size_t *rows,
+                                      size_t *count);
+
+/**
+ * The rows of which some output's mean is not yet known to ± tolerance; otherwise as pvera_stopping_undecided.
+ *
+ * Pointers:
+ * As for pvera_stopping_undecided.
+ */
+pvera_error *pvera_stopping_imprecise(const pvera_stopping *stopping,
+                                      const pvera_statistics *statistics,
+                                      double tolerance,
+                                      size_t capacity,
+                                      size_t *rows,
+                                      size_t *count);
+
+/**
+ * Calibration of count predictions: their confidence (0 to 1) and whether each was right (1) or wrong (0). bins gets
+ * bin_count bars of equal width; expected_error and maximum_error (may be NULL) the mean and the largest gap between
+ * confidence and accuracy (ECE and MCE, Guo et al. 2017).
+ *
+ * Pointers:
+ * The arrays have that many entries; the error pointers are NULL or places for the results.
+ */
+pvera_error *pvera_calibration(size_t count,
+                               const double *confidence,
+                               const uint8_t *correct,
+                               size_t bin_count,
+                               pvera_bin *bins,
+                               double *expected_error,
+                               double *maximum_error);
+
+/* ---- Noise ---- */
+
+/**
+ * torch.Generator().manual_seed(seed).
+ *
+ * Pointers:
+ * generator is a place for the result.
+ */
+pvera_error *pvera_torch_generator_new(uint64_t seed, pvera_torch_generator **generator);
+
+/**
+ * Fills values [count] with the standard normals that PyTorch puts into a contiguous f32 CPU tensor of count elements:
+ * what PEFT's generator_seed draws. The last place may differ, by the platform's logarithm and cosine.
+ *
+ * Pointers:
+ * generator is a generator that nobody else uses; values points to count f32.
+ */
+pvera_error *pvera_torch_generator_normals(pvera_torch_generator *generator,
+                                           size_t count,
+                                           float *values);
+
+/**
+ * Frees a generator; NULL is nothing.
+ *
+ * Pointers:
+ * generator is NULL or an owned generator, not used again.
+ */
+void pvera_torch_generator_free(pvera_torch_generator *generator);
+
+/**
+ * The number under which an adapter published as name draws its noise.
+ *
+ * Pointers:
+ * name is a text; identity is a place for the result.
+ */
+pvera_error *pvera_adapter_identity(const char *name, uint64_t *identity);
+
+/**
+ * The keyed normals that a sampled forward uses: eps of latents 0 … count − 1 of one row, for this seed, layer name,
+ * adapter number (pvera_adapter_identity), row identity and sample number. The same bits on every machine.
+ *
+ * Pointers:
+ * layer is a text; values points to count f32.
+ */
+pvera_error *pvera_keyed_normals(uint64_t seed,
+                                 const char *layer,
+                                 uint64_t adapter,
+                                 uint64_t identity,
+                                 uint32_t sample,
+                                 bool antithetic,
+                                 size_t count,
+                                 float *values);
+
+/* ---- Optimiser ---- */
+
+/**
+ * AdamW (Loshchilov and Hutter 2019) with decoupled weight decay, as torch.optim.AdamW. Zero fields are zero, not
+ * PyTorch's defaults: start from pvera_adamw_default.
+ */
+typedef struct pvera_adamw {
+    /**
+     * sizeof(pvera_adamw).
+     */
+    size_t struct_size;
+    double learning_rate;
+    double beta1;
+    double beta2;
+    double epsilon;
+    double weight_decay;
+} pvera_adamw;
+
+/**
+ * PyTorch's defaults: learning rate 1e-3, betas 0.9 and 0.999, epsilon 1e-8, weight decay 1e-2.
+ */
+pvera_adamw pvera_adamw_default(void);
+
+/**
+ * One step on count parameters, in place, with their gradients and the two moment arrays (zero before the first step).
+ * step counts from 1. Nothing is written when an option, a gradient or a result is not finite.
+ *
+ * Pointers:
+ * options is sized options; the arrays have count f32 each, share no memory and are used by nobody else.
+ */
+pvera_error *pvera_adamw_step(const pvera_adamw *options,
+                              uint64_t step,
+                              size_t count,
+                              float *parameters,
+                              const float *gradients,
+                              float *first_moments,
+                              float *second_moments);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- Conveniences for C and C++, made of the above ---- */
+
+#ifdef __cplusplus
+#define PVERA_LITERAL(type) type
+#else
+#define PVERA_LITERAL(type) (type)
+#endif
+
+/* The three element types of computations. */
+#define PVERA_F32 (PVERA_LITERAL(struct pvera_dtype){PVERA_DTYPE_FLOAT, 32, 1})
+#define PVERA_F16 (PVERA_LITERAL(struct pvera_dtype){PVERA_DTYPE_FLOAT, 16, 1})
+#define PVERA_BF16 (PVERA_LITERAL(struct pvera_dtype){PVERA_DTYPE_BFLOAT, 16, 1})
+
+/* A dense f32 matrix on the CPU, to be read. */
+static inline pvera_matrix pvera_f32(const float *data, size_t rows, size_t cols) {
+    pvera_matrix matrix = {data, rows, cols, cols, {PVERA_DTYPE_FLOAT, 32, 1}, {PVERA_DEVICE_CPU, 0}};
+    return matrix;
+}
+
+/* A dense f32 matrix on the CPU, to be written. */
+static inline pvera_matrix_mut pvera_f32_mut(float *data, size_t rows, size_t cols) {
+    pvera_matrix_mut matrix = {data, rows, cols, cols, {PVERA_DTYPE_FLOAT, 32, 1}, {PVERA_DEVICE_CPU, 0}};
+    return matrix;
+}
+
+#endif

@@ -1,0 +1,369 @@
+//! `pvera_adapter`: one adapter, loaded or in training.
+
+use std::ffi::c_char;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bytes::pvera_bytes;
+use super::config::pvera_config;
+use super::error::pvera_error;
+use super::guard;
+use super::handle::{self, borrow, output};
+use super::input::{self, Sized_};
+use super::matrix::{optional_dtype, pvera_dtype};
+use super::model::pvera_model;
+use super::store::pvera_store;
+use crate::adapter::{Adapter, LoadOptions, Span};
+use crate::error::Result;
+use crate::memory::Allocator;
+
+/// One adapter: config, store, and two vectors for every layer that it adapts.
+///
+/// Immutable and usable by many threads, unless it is trainable (made by `pvera_adapter_new` or `pvera_adapter_trainable`):
+/// then its parameters are written by its owner, between calls.
+pub struct pvera_adapter(pub(super) Arc<Adapter>);
+
+/// What a checkpoint's files do not say. Zero is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pvera_adapter_options {
+    /// sizeof(pvera_adapter_options).
+    pub struct_size: usize,
+    /// The largest in_features and out_features over all adapted layers of the whole model: needed where this program
+    /// declares only some of them and the projections come from the key. 0: the largest declared ones.
+    pub in_max: usize,
+    pub out_max: usize,
+    /// Element type of the base model, to which projections from the key are rounded, as PEFT does. Zero: f32.
+    pub base_dtype: pvera_dtype,
+    /// Carry the vectors of layers that are not declared here along, instead of refusing them.
+    pub ignore_undeclared: bool,
+    /// Map the tensor file instead of reading it; it must then stay as it is while the adapter lives.
+    pub map_file: bool,
+    /// The number under which the adapter draws its noise; 0: a hash of the name it is published under ("default" while it
+    /// is not published).
+    pub identity: u64,
+}
+
+// SAFETY: integers and truth values (zero is false); the size comes first.
+unsafe impl Sized_ for pvera_adapter_options {
+    const NAME: &'static str = "options";
+}
+
+/// Where one layer's vectors lie among an adapter's parameters: first element and count of each. Vectors are whole, also
+/// where the layer is a shard. `bias_count` is 0 where no bias is learned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct pvera_parameter_range {
+    pub lambda_b: usize,
+    pub lambda_b_count: usize,
+    pub lambda_d: usize,
+    pub lambda_d_count: usize,
+    pub bias: usize,
+    pub bias_count: usize,
+}
+
+/// # Safety
+/// `options` is NULL or sized options.
+unsafe fn read_options(options: *const pvera_adapter_options) -> Result<LoadOptions> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { input::sized(options)? };
+    let positive = |value: usize| (value > 0).then_some(value);
+    Ok(LoadOptions {
+        in_max: positive(given.in_max),
+        out_max: positive(given.out_max),
+        base_dtype: optional_dtype("options.base_dtype", given.base_dtype)?,
+        ignore_undeclared: given.ignore_undeclared,
+        map: given.map_file,
+        identity: (given.identity != 0).then_some(given.identity),
+    })
+}
+
+/// Loads a PEFT checkpoint folder (`adapter_config.json`, `adapter_model.safetensors`) for the layers of a model. Stores of
+/// equal values are shared inside the model.
+///
+/// Errors name the file, the tensor, what it holds and what was wanted. A folder that `pvera_adapter_save` replaces
+/// meanwhile gives the old adapter or the new one.
+///
+/// # Safety
+/// `model` is a model, `folder` a text, `options` NULL or sized options, `adapter` a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_load(
+    model: *const pvera_model,
+    folder: *const c_char,
+    options: *const pvera_adapter_options,
+    adapter: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (model, folder) = unsafe { (borrow("model", model)?, input::text("folder", folder)?) };
+        // SAFETY: as above.
+        let (options, out) = unsafe { (read_options(options)?, output("adapter", adapter)?) };
+        let own = Adapter::load(&model.0, Path::new(folder), &options)?;
+        out.write(handle::give(pvera_adapter(Arc::new(own)))?);
+        Ok(())
+    })
+}
+
+/// Loads a PEFT checkpoint from memory: the bytes of its two files, which are copied.
+///
+/// # Safety
+/// `config` and `tensors` point to that many bytes; the rest is as for `pvera_adapter_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_load_memory(
+    model: *const pvera_model,
+    config: *const u8,
+    config_size: usize,
+    tensors: *const u8,
+    tensors_size: usize,
+    options: *const pvera_adapter_options,
+    adapter: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (model, config) = unsafe { (borrow("model", model)?, input::array("config", config, config_size)?) };
+        // SAFETY: as above.
+        let tensors = unsafe { input::array("tensors", tensors, tensors_size)? };
+        // SAFETY: as above.
+        let (options, out) = unsafe { (read_options(options)?, output("adapter", adapter)?) };
+        let own = Adapter::from_memory(&model.0, config, tensors, &options)?;
+        out.write(handle::give(pvera_adapter(Arc::new(own)))?);
+        Ok(())
+    })
+}
+
+/// A new trainable adapter for the declared layers that the config targets: `λ_b = 0`, `λ_d = d_initial`. Projections are
+/// those of `store`, or drawn from the config's key when it is NULL.
+///
+/// # Safety
+/// `model` is a model, `config` a config, `store` NULL or a store, `options` NULL or sized options, `adapter` a place for
+/// the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_new(
+    model: *const pvera_model,
+    config: *const pvera_config,
+    store: *const pvera_store,
+    options: *const pvera_adapter_options,
+    adapter: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (model, config) = unsafe { (borrow("model", model)?, borrow("config", config)?) };
+        // SAFETY: as above.
+        let (store, options, out) = unsafe { (store.as_ref(), read_options(options)?, output("adapter", adapter)?) };
+        let own = Adapter::create(&model.0, &config.0, store.map(|store| store.0.clone()), &options)?;
+        out.write(handle::give(pvera_adapter(Arc::new(own)))?);
+        Ok(())
+    })
+}
+
+/// A trainable copy. With `memory`, its parameters live there from now on: `count` f32 (the adapter's number of
+/// parameters), which get today's values and outlive the copy and every linear made from it. With NULL (count is then not
+/// looked at) it has memory of its own.
+///
+/// # Safety
+/// `adapter` is an adapter, `memory` NULL or `count` f32, `copy` a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_trainable(
+    adapter: *const pvera_adapter,
+    memory: *mut f32,
+    count: usize,
+    copy: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("copy", copy)?) };
+        let own = if memory.is_null() {
+            adapter.0.trainable(&Allocator::default())?
+        } else {
+            // SAFETY: as above.
+            unsafe { adapter.0.trainable_in(memory, count)? }
+        };
+        out.write(handle::give(pvera_adapter(Arc::new(own)))?);
+        Ok(())
+    })
+}
+
+/// Another handle on the same adapter.
+///
+/// # Safety
+/// `adapter` is an adapter; `clone` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_clone(
+    adapter: *const pvera_adapter,
+    clone: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("clone", clone)?) };
+        out.write(handle::give(pvera_adapter(adapter.0.clone()))?);
+        Ok(())
+    })
+}
+
+/// Frees a handle; the adapter goes with its last one, the model's and the linears' included. NULL is nothing.
+///
+/// # Safety
+/// `adapter` is NULL or an owned adapter, not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_free(adapter: *mut pvera_adapter) {
+    // SAFETY: the caller's promise.
+    super::guard::guard_free(|| unsafe { handle::take(adapter) });
+}
+
+/// The live parameters of a trainable adapter, to be written between calls: one flat array of every adapted layer's λ_b,
+/// λ_d and learned bias (see `pvera_adapter_range`). Valid as long as the adapter.
+///
+/// Error: `PVERA_ERROR_STATE` for an adapter that is not trainable.
+///
+/// # Safety
+/// `adapter` is an adapter; `parameters` and `count` are places for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_parameters(
+    adapter: *const pvera_adapter,
+    parameters: *mut *mut f32,
+    count: *mut usize,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, values, length) =
+            unsafe { (borrow("adapter", adapter)?, output("parameters", parameters)?, output("count", count)?) };
+        values.write(adapter.0.parameters_memory()?);
+        length.write(adapter.0.parameters().len());
+        Ok(())
+    })
+}
+
+/// The number of parameters, all layers together.
+///
+/// # Safety
+/// `adapter` is an adapter; `count` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_parameter_count(
+    adapter: *const pvera_adapter,
+    count: *mut usize,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("count", count)?) };
+        out.write(adapter.0.parameters().len());
+        Ok(())
+    })
+}
+
+/// Whether the adapter adapts the layer of that number.
+///
+/// # Safety
+/// `adapter` is an adapter; `adapts` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_adapts(
+    adapter: *const pvera_adapter,
+    layer: usize,
+    adapts: *mut bool,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("adapts", adapts)?) };
+        adapter.0.layers().get(layer)?;
+        out.write(adapter.0.vectors(layer).is_some());
+        Ok(())
+    })
+}
+
+/// Where a layer's vectors lie among the parameters (and, in the same layout, gradients and optimiser state).
+///
+/// # Safety
+/// `adapter` is an adapter; `range` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_range(
+    adapter: *const pvera_adapter,
+    layer: usize,
+    range: *mut pvera_parameter_range,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("range", range)?) };
+        let ranges = adapter.0.ranges(layer)?;
+        let bias = ranges.bias.unwrap_or(Span { start: 0, count: 0 });
+        out.write(pvera_parameter_range {
+            lambda_b: ranges.lambda_b.start,
+            lambda_b_count: ranges.lambda_b.count,
+            lambda_d: ranges.lambda_d.start,
+            lambda_d_count: ranges.lambda_d.count,
+            bias: bias.start,
+            bias_count: bias.count,
+        });
+        Ok(())
+    })
+}
+
+/// A copy of the adapter's config.
+///
+/// # Safety
+/// `adapter` is an adapter; `config` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_config(
+    adapter: *const pvera_adapter,
+    config: *mut *mut pvera_config,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("config", config)?) };
+        out.write(handle::give(pvera_config(adapter.0.config().clone()))?);
+        Ok(())
+    })
+}
+
+/// A handle on the adapter's store.
+///
+/// # Safety
+/// `adapter` is an adapter; `store` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_store(
+    adapter: *const pvera_adapter,
+    store: *mut *mut pvera_store,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, out) = unsafe { (borrow("adapter", adapter)?, output("store", store)?) };
+        out.write(handle::give(pvera_store(adapter.0.store().clone()))?);
+        Ok(())
+    })
+}
+
+/// Writes a PEFT checkpoint folder, which PEFT loads with the same outputs. `alpha` is multiplied into λ_b, since PEFT has
+/// none.
+///
+/// All or nothing: the files are written beside the folder and take its place in one step. Other files and folders in it
+/// are kept.
+///
+/// # Safety
+/// `adapter` is an adapter, not written meanwhile; `folder` is a text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_save(adapter: *const pvera_adapter, folder: *const c_char) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, folder) = unsafe { (borrow("adapter", adapter)?, input::text("folder", folder)?) };
+        adapter.0.save(Path::new(folder))
+    })
+}
+
+/// The two files of a checkpoint in memory; both are freed with `pvera_bytes_free`.
+///
+/// # Safety
+/// `adapter` is an adapter, not written meanwhile; `config` and `tensors` are places for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_save_memory(
+    adapter: *const pvera_adapter,
+    config: *mut pvera_bytes,
+    tensors: *mut pvera_bytes,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, config, tensors) =
+            unsafe { (borrow("adapter", adapter)?, output("config", config)?, output("tensors", tensors)?) };
+        let checkpoint = adapter.0.checkpoint()?;
+        config.write(pvera_bytes::give(checkpoint.config));
+        tensors.write(pvera_bytes::give(checkpoint.tensors));
+        Ok(())
+    })
+}

@@ -1,0 +1,361 @@
+//! The calls without a tape, and the two structs that say whose rows these are and where noise comes from.
+
+use super::context::pvera_context;
+use super::error::pvera_error;
+use super::guard;
+use super::handle::borrow;
+use super::input::{self, Sized_};
+use super::linear::pvera_linear;
+use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
+use crate::backend::{Mode, Part, RowKeys};
+use crate::error::Result;
+use crate::fail;
+use crate::linear::{self, Choice, Linear, ModeChoice, Noise, Request, Rows};
+
+/// As PEFT would: sampled in a training forward, otherwise what each adapter's sample_at_inference says.
+pub const PVERA_MODE_AS_PEFT: i32 = 0;
+/// z = mu. Half the work with A.
+pub const PVERA_MODE_MEAN: i32 = 1;
+/// z = mu + eps ∘ exp(½ logvar).
+pub const PVERA_MODE_SAMPLE: i32 = 2;
+/// z = mu + exp(½ logvar): the authors' "fix".
+pub const PVERA_MODE_FIXED: i32 = 3;
+
+/// One adapter of several that are summed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pvera_active {
+    pub slot: i32,
+    /// Factor of its delta (a learned bias is not scaled).
+    pub scale: f32,
+}
+
+/// Whose rows these are. NULL or zero: slot 0 on every row; row i has identity i and sample 0.
+///
+/// Noise belongs to (seed, layer name, adapter, row identity, sample), never to a row's place. Identity =
+/// hash(sequence, position) gives noise for each token; identity = sequence gives one coherent draw, the same in chunked
+/// prefill and decode. S Monte Carlo passes of a network are S times as many rows, with samples 0 … S−1.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pvera_rows {
+    /// sizeof(pvera_rows).
+    pub struct_size: usize,
+    /// `[n]` one adapter a row, −1 for the base alone; or NULL.
+    pub slot: *const i32,
+    /// `[active_count]` adapters that are summed on every row, each slot once; or NULL. Not together with slot.
+    pub active: *const pvera_active,
+    pub active_count: usize,
+    /// `[n]`, or NULL: identity_base plus the row's number.
+    pub identity: *const u64,
+    pub identity_base: u64,
+    /// `[n]`, or NULL: sample_base on every row.
+    pub sample: *const u32,
+    pub sample_base: u32,
+}
+
+// SAFETY: integers and pointers; the size comes first.
+unsafe impl Sized_ for pvera_rows {
+    const NAME: &'static str = "rows";
+}
+
+/// How latents are made and where their noise comes from. NULL or zero: PVERA_MODE_AS_PEFT, keyed by seed 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pvera_noise {
+    /// sizeof(pvera_noise).
+    pub struct_size: usize,
+    /// `PVERA_MODE_…`.
+    pub mode: i32,
+    /// Whether sample 2j + 1 takes the negated noise of sample 2j.
+    pub antithetic: bool,
+    pub seed: u64,
+    /// Where the seed is read instead, when the work runs; or NULL. (In device memory for a captured CUDA graph.)
+    pub seed_at: *const u64,
+    /// The caller's noise instead of keyed one: a row for each row of y, a column for each latent (layers of a group in
+    /// their order, in a layer the active adapters in theirs; with a slot per row, each row its adapter's first columns).
+    /// All zero when absent.
+    pub eps: pvera_matrix,
+    /// The caller's dropout mask `[n, in_features]` on x, already scaled by 1/(1 − p), instead of keyed dropout. All zero
+    /// when absent.
+    pub dropout_mask: pvera_matrix,
+}
+
+// SAFETY: integers and pointers; the size comes first.
+unsafe impl Sized_ for pvera_noise {
+    const NAME: &'static str = "noise";
+}
+
+/// The rows of a call, read from C; `active` owns what is copied.
+pub(super) struct GivenRows<'a> {
+    slot: Option<&'a [i32]>,
+    active: Option<Vec<(i32, f32)>>,
+    keys: RowKeys<'a>,
+}
+
+impl<'a> GivenRows<'a> {
+    /// # Safety
+    /// `rows` is NULL or sized rows whose arrays hold `count` entries and outlive `'a`.
+    pub unsafe fn read(rows: *const pvera_rows, count: usize) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let given = input::sized(rows)?;
+            let slot = input::optional_array("rows.slot", given.slot, count)?;
+            let active = input::optional_array("rows.active", given.active, given.active_count)?;
+            if slot.is_some() && active.is_some() {
+                fail!(
+                    Argument,
+                    "rows.slot and rows.active are both given; wanted one adapter a row, or a sum on every row"
+                );
+            }
+            Ok(Self {
+                slot,
+                active: active.map(|active| active.iter().map(|one| (one.slot, one.scale)).collect()),
+                keys: RowKeys {
+                    identity: input::optional_array("rows.identity", given.identity, count)?,
+                    identity_base: given.identity_base,
+                    sample: input::optional_array("rows.sample", given.sample, count)?,
+                    sample_base: given.sample_base,
+                },
+            })
+        }
+    }
+
+    pub fn rows(&self) -> Rows<'_> {
+        let choice = match (self.slot, &self.active) {
+            (Some(slots), _) => Choice::PerRow(slots),
+            (None, Some(active)) => Choice::Sum(active),
+            (None, None) => Choice::First,
+        };
+        Rows { choice, keys: self.keys }
+    }
+}
+
+/// # Safety
+/// `noise` is NULL or sized noise whose matrices outlive `'a`.
+pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let given = input::sized(noise)?;
+        let mode = match given.mode {
+            PVERA_MODE_AS_PEFT => ModeChoice::AsPeft,
+            PVERA_MODE_MEAN => ModeChoice::All(Mode::Mean),
+            PVERA_MODE_SAMPLE => ModeChoice::All(Mode::Sample),
+            PVERA_MODE_FIXED => ModeChoice::All(Mode::Fixed),
+            other => fail!(
+                Argument,
+                "noise.mode is {other}; wanted PVERA_MODE_AS_PEFT (0), MEAN (1), SAMPLE (2) or FIXED (3)"
+            ),
+        };
+        Ok(Noise {
+            mode,
+            seed: given.seed_at.as_ref().copied().unwrap_or(given.seed),
+            antithetic: given.antithetic,
+            eps: matrix::optional("noise.eps", &given.eps)?,
+            dropout_mask: matrix::optional("noise.dropout_mask", &given.dropout_mask)?,
+        })
+    }
+}
+
+/// # Safety
+/// `linears` points to `count` linears.
+pub(super) unsafe fn read_linears<'a>(linears: *const *const pvera_linear, count: usize) -> Result<Vec<&'a Linear>> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { input::array("linears", linears, count)? };
+    // SAFETY: as above.
+    given.iter().map(|linear| Ok(&unsafe { borrow("linears[i]", *linear)? }.0)).collect()
+}
+
+/// Exact mean and variance of y given x, without sampling:
+/// `E[y] = x Wᵀ + bias + λ_b ∘ (mu Bᵀ)`, `Var[y_j] = λ_b[j]² Σ_k exp(logvar_k) B[j,k]²`; variances of summed adapters add.
+///
+/// `x [n, in_features]`; `mean` and `variance [n, out_features]`, of any element type and stride, sharing no memory with x
+/// or each other. A layer without a weight adds the mean delta to what `mean` holds; `variance` is set.
+///
+/// # Safety
+/// The handles live, the matrices are lent for the call, `rows` is NULL or sized.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_moments(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    x: *const pvera_matrix,
+    rows: *const pvera_rows,
+    mean: *const pvera_matrix_mut,
+    variance: *const pvera_matrix_mut,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
+        let (mean, variance) = (matrix::write("mean", mean)?, matrix::write("variance", variance)?);
+        let rows = GivenRows::read(rows, x.rows())?;
+        let request = Request { rows: rows.rows(), ..Request::default() };
+        linear::moments(&context.0, &linear.0, &x, &request, &mean, &variance)
+    })
+}
+
+/// The latent distribution of every row: `(mu, logvar) = split(λ_d ∘ (x Aᵀ))`, logvar bounded if the config says so.
+///
+/// `mu` and `logvar [n, latents]`, columns as those of `pvera_noise.eps`; sharing no memory with x or each other.
+///
+/// # Safety
+/// As for `pvera_moments`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_latent(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    x: *const pvera_matrix,
+    rows: *const pvera_rows,
+    mu: *const pvera_matrix_mut,
+    logvar: *const pvera_matrix_mut,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
+        let (mu, logvar) = (matrix::write("mu", mu)?, matrix::write("logvar", logvar)?);
+        let rows = GivenRows::read(rows, x.rows())?;
+        let request = Request { rows: rows.rows(), ..Request::default() };
+        linear::latent(&context.0, &linear.0, &x, &request, &mu, &logvar)
+    })
+}
+
+/// `samples` sampled forwards of every row, with sample numbers `rows.sample + 0 … samples − 1`; the base product and the
+/// product with A are done once. Draw s of row i is row `s·n + i` of `y [samples·n, out_features]`, bit for bit what
+/// `pvera_forward` gives for that sample number.
+///
+/// A layer without a weight adds each draw's delta to what y holds. The mode must be sample (or as PEFT).
+///
+/// # Safety
+/// As for `pvera_forward`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_sample(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    x: *const pvera_matrix,
+    rows: *const pvera_rows,
+    noise: *const pvera_noise,
+    samples: usize,
+    y: *const pvera_matrix_mut,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
+        let (rows, noise, y) = (GivenRows::read(rows, x.rows())?, read_noise(noise)?, matrix::write("y", y)?);
+        let request = Request { rows: rows.rows(), noise, training: false };
+        linear::sample(&context.0, &linear.0, &x, &request, samples, &y)
+    })
+}
+
+/// How many columns p has for such rows, and how many latents (columns of eps, mu and logvar). `n` is the number of rows.
+///
+/// # Safety
+/// `linear` is a linear, `rows` NULL or sized; `width` and `latents` are NULL or places for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_project_width(
+    linear: *const pvera_linear,
+    rows: *const pvera_rows,
+    n: usize,
+    width: *mut usize,
+    latents: *mut usize,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let linear = borrow("linear", linear)?;
+        let rows = GivenRows::read(rows, n)?;
+        let (columns, latent_columns) =
+            linear::project_width(&linear.0, n, &Request { rows: rows.rows(), ..Request::default() })?;
+        super::handle::write_if_wanted(width, columns);
+        super::handle::write_if_wanted(latents, latent_columns);
+        Ok(())
+    })
+}
+
+/// The first half of a forward: `p = x Aᵀ`, linear in x, so that tensor-parallel ranks that hold a part of the inputs sum
+/// their p before `pvera_expand`.
+///
+/// `p [n, width]` f32 (see `pvera_project_width`), overwritten; its logvar half is left alone in mean mode. The dropout
+/// mask of `noise` is honoured; keyed dropout belongs to training forwards.
+///
+/// # Safety
+/// As for `pvera_forward`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_project(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    x: *const pvera_matrix,
+    rows: *const pvera_rows,
+    noise: *const pvera_noise,
+    p: *const pvera_matrix_mut,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    unsafe { pvera_project_part(context, linear, x, rows, noise, p, 0, 1) }
+}
+
+/// Part `index` of `count` of `pvera_project`. The parts of one call may run on any threads at the same time, with one
+/// context, and start none; each writes its own share of p.
+///
+/// # Safety
+/// As for `pvera_forward`; concurrent calls are parts of one call, of the same count, with different indices.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_project_part(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    x: *const pvera_matrix,
+    rows: *const pvera_rows,
+    noise: *const pvera_noise,
+    p: *const pvera_matrix_mut,
+    index: usize,
+    count: usize,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
+        let (rows, noise, p) = (GivenRows::read(rows, x.rows())?, read_noise(noise)?, matrix::write("p", p)?);
+        let request = Request { rows: rows.rows(), noise, training: false };
+        linear::project(&context.0, &linear.0, &x, &request, &p, Part { index, count })
+    })
+}
+
+/// The second half of a forward: `y += λ_b ∘ (z Bᵀ)` with z made from p; the base weight is not used. A learned bias is
+/// added less the declared one.
+///
+/// `p [n, width]` f32 from `pvera_project` with the same rows and mode; `y [n, out_features]` of any element type and
+/// stride, sharing no memory with p.
+///
+/// # Safety
+/// As for `pvera_forward`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_expand(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    p: *const pvera_matrix,
+    rows: *const pvera_rows,
+    noise: *const pvera_noise,
+    y: *const pvera_matrix_mut,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    unsafe { pvera_expand_part(context, linear, p, rows, noise, y, 0, 1) }
+}
+
+/// Part `index` of `count` of `pvera_expand`; rules as for `pvera_project_part`. All parts of project come before any part
+/// of expand.
+///
+/// # Safety
+/// As for `pvera_project_part`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_expand_part(
+    context: *const pvera_context,
+    linear: *const pvera_linear,
+    p: *const pvera_matrix,
+    rows: *const pvera_rows,
+    noise: *const pvera_noise,
+    y: *const pvera_matrix_mut,
+    index: usize,
+    count: usize,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (context, linear, p) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("p", p)?);
+        let (rows, noise, y) = (GivenRows::read(rows, p.rows())?, read_noise(noise)?, matrix::write("y", y)?);
+        let request = Request { rows: rows.rows(), noise, training: false };
+        linear::expand(&context.0, &linear.0, &p, &request, &y, Part { index, count })
+    })
+}

@@ -1,0 +1,189 @@
+//! `pvera_context`: where work runs. And what a host gives the library: memory, threads, callbacks.
+
+use std::ffi::{CString, c_char, c_void};
+
+use super::error::pvera_error;
+use super::guard;
+use super::handle::{self, borrow, output};
+use super::input::{self, Sized_};
+use super::matrix::pvera_device;
+use crate::backend::cpu::ParallelFor;
+use crate::context::{Context, Kind};
+use crate::error::Result;
+use crate::fail;
+use crate::memory::{Allocator, HostAllocator};
+use crate::model::{Listener, Silent};
+
+/// f32 kernels on the CPU; the default.
+pub const PVERA_BACKEND_CPU: i32 = 0;
+/// Plain f64 code that reads like the method; for checking, not for speed.
+pub const PVERA_BACKEND_REFERENCE: i32 = 1;
+/// Not in this build.
+pub const PVERA_BACKEND_CUDA: i32 = 2;
+
+/// The host's memory, for everything whose size depends on shapes and files. All zero: the process's allocator.
+///
+/// `allocate` returns `size` bytes aligned to `alignment` (a power of two), or NULL when there are none; `release` gets
+/// the same size and alignment back. Both may be called from any thread that uses the object.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pvera_allocator {
+    pub allocate: Option<unsafe extern "C" fn(user: *mut c_void, size: usize, alignment: usize) -> *mut c_void>,
+    pub release: Option<unsafe extern "C" fn(user: *mut c_void, memory: *mut c_void, size: usize, alignment: usize)>,
+    pub user: *mut c_void,
+}
+
+impl pvera_allocator {
+    pub(super) fn checked(&self, name: &str) -> Result<Allocator> {
+        match (self.allocate, self.release) {
+            (None, None) => Ok(Allocator::default()),
+            (Some(allocate), Some(release)) => {
+                Ok(Allocator::host(HostAllocator { allocate, release, user: self.user }))
+            }
+            _ => fail!(Null, "{name}: one of allocate and release is NULL; wanted both, or neither"),
+        }
+    }
+}
+
+/// How the library speaks to its host. Any of them may be NULL. They are called on the thread that called the library.
+///
+/// `warning` gets a sentence about something odd that is not an error. `progress` is called during long work; a result
+/// other than 0 stops it with `PVERA_ERROR_CANCELLED`. The texts live as long as the callback runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pvera_callbacks {
+    pub warning: Option<unsafe extern "C" fn(user: *mut c_void, message: *const c_char)>,
+    pub progress: Option<unsafe extern "C" fn(user: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>,
+    pub user: *mut c_void,
+}
+
+// SAFETY: the host promises that its callbacks work from any thread that calls the library.
+unsafe impl Send for pvera_callbacks {}
+// SAFETY: as above.
+unsafe impl Sync for pvera_callbacks {}
+
+impl pvera_callbacks {
+    pub(super) fn listener(self) -> Box<dyn Listener> {
+        if self.warning.is_none() && self.progress.is_none() { Box::new(Silent) } else { Box::new(self) }
+    }
+}
+
+impl Listener for pvera_callbacks {
+    fn warning(&self, message: &str) {
+        if let (Some(warning), Ok(message)) = (self.warning, CString::new(message)) {
+            // SAFETY: the host's promise.
+            unsafe { warning(self.user, message.as_ptr()) };
+        }
+    }
+
+    fn progress(&self, stage: &str, done: u64, total: u64) -> bool {
+        match (self.progress, CString::new(stage)) {
+            // SAFETY: the host's promise.
+            (Some(progress), Ok(stage)) => unsafe { progress(self.user, stage.as_ptr(), done, total) == 0 },
+            _ => true,
+        }
+    }
+}
+
+/// One task of a parallel-for: to be called once for each index below the count.
+pub type pvera_task = Option<unsafe extern "C" fn(task: *mut c_void, index: usize)>;
+
+/// The host's own parallel-for: calls `run(task, index)` once for each index below `count`, on threads of its choice, and
+/// returns when all have returned.
+pub type pvera_parallel_for =
+    Option<unsafe extern "C" fn(user: *mut c_void, count: usize, run: pvera_task, task: *mut c_void)>;
+
+/// How a context works. Zero is the default: the CPU, on the calling thread alone.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pvera_context_options {
+    /// sizeof(pvera_context_options).
+    pub struct_size: usize,
+    /// `PVERA_BACKEND_…`.
+    pub backend: i32,
+    /// Threads of the context's own, beside the calling one; they sleep between calls. With a parallel_for: how many tasks
+    /// it gets at a time, less one.
+    pub threads: u32,
+    /// The host's threads instead.
+    pub parallel_for: pvera_parallel_for,
+    pub parallel_for_user: *mut c_void,
+    /// For scratch memory.
+    pub allocator: pvera_allocator,
+    /// For CUDA; zero here.
+    pub device: pvera_device,
+    /// For CUDA: a CUstream; NULL here.
+    pub stream: *mut c_void,
+}
+
+// SAFETY: integers, pointers and optional functions; the size comes first.
+unsafe impl Sized_ for pvera_context_options {
+    const NAME: &'static str = "options";
+}
+
+/// Where work runs: a backend, its threads, its scratch memory.
+///
+/// Calls on one context from several threads at a time are allowed, and each borrows scratch of its own; threads of the
+/// context's own serve one call after the other. The results have the same bits whatever the threads.
+pub struct pvera_context(pub(super) Context);
+
+/// Most threads that a context may have of its own.
+const MOST_THREADS: u32 = 1024;
+
+/// A context. `options` may be NULL.
+///
+/// # Safety
+/// `options` is NULL or sized options; `context` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_context_new(
+    options: *const pvera_context_options,
+    context: *mut *mut pvera_context,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (options, out) = unsafe { (input::sized(options)?, output("context", context)?) };
+        let kind = match options.backend {
+            PVERA_BACKEND_CPU => Kind::Cpu,
+            PVERA_BACKEND_REFERENCE => Kind::Reference,
+            PVERA_BACKEND_CUDA => fail!(Unsupported, "options.backend is 2, CUDA; this build computes on the CPU only"),
+            other => fail!(
+                Argument,
+                "options.backend is {other}; wanted PVERA_BACKEND_CPU (0) or PVERA_BACKEND_REFERENCE (1)"
+            ),
+        };
+        if options.threads > MOST_THREADS {
+            fail!(Argument, "options.threads is {}; wanted at most {MOST_THREADS}", options.threads);
+        }
+        let host = options.parallel_for.map(|call| ParallelFor { call, user: options.parallel_for_user });
+        let allocator = options.allocator.checked("options.allocator")?;
+        let own = Context::new(kind, options.threads as usize, host, allocator)?;
+        out.write(handle::give(pvera_context(own))?);
+        Ok(())
+    })
+}
+
+/// Bytes of scratch memory that the context holds between calls.
+///
+/// # Safety
+/// `context` is a context; `bytes` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_context_scratch_bytes(
+    context: *const pvera_context,
+    bytes: *mut usize,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (context, out) = unsafe { (borrow("context", context)?, output("bytes", bytes)?) };
+        out.write(context.0.scratch_bytes());
+        Ok(())
+    })
+}
+
+/// Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it.
+///
+/// # Safety
+/// `context` is NULL or an owned context, not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_context_free(context: *mut pvera_context) {
+    // SAFETY: the caller's promise.
+    super::guard::guard_free(|| unsafe { handle::take(context) });
+}

@@ -1,0 +1,111 @@
+//! Reading what C gives: texts, arrays and sized structs.
+
+use std::ffi::{CStr, c_char};
+
+use crate::error::Result;
+use crate::fail;
+
+/// # Safety
+/// `text` is NULL or a NUL-terminated string.
+pub unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str> {
+    if text.is_null() {
+        fail!(Null, "{name} is NULL; wanted a text");
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { CStr::from_ptr(text) }.to_str() {
+        Ok(text) => Ok(text),
+        Err(error) => fail!(Argument, "{name} is not UTF-8: {error}"),
+    }
+}
+
+/// # Safety
+/// `values` is NULL or points to `count` values.
+pub unsafe fn array<'a, T>(name: &str, values: *const T, count: usize) -> Result<&'a [T]> {
+    check(name, values, count)?;
+    // SAFETY: the caller's promise; `check` saw that it is not NULL and aligned.
+    Ok(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(values, count) } })
+}
+
+/// # Safety
+/// `values` is NULL or points to `count` values that nobody else uses now.
+pub unsafe fn array_mut<'a, T>(name: &str, values: *mut T, count: usize) -> Result<&'a mut [T]> {
+    check(name, values, count)?;
+    // SAFETY: as above, and exclusive.
+    Ok(if count == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(values, count) } })
+}
+
+/// NULL stands for "not given".
+///
+/// # Safety
+/// As for [`array`].
+pub unsafe fn optional_array<'a, T>(name: &str, values: *const T, count: usize) -> Result<Option<&'a [T]>> {
+    if values.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { array(name, values, count) }.map(Some)
+}
+
+fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    if values.is_null() {
+        fail!(Null, "{name} is NULL; wanted {count} values");
+    }
+    if !values.is_aligned() {
+        fail!(Argument, "{name} is {values:p}; wanted an address aligned to {} bytes", align_of::<T>());
+    }
+    if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
+        fail!(Shape, "{name} has {count} values; that is more than the address space holds");
+    }
+    Ok(())
+}
+
+/// A struct that begins with `size_t struct_size`.
+///
+/// # Safety
+/// All zero bytes are a valid value, and its first field is the `usize` of its size.
+pub unsafe trait Sized_: Copy {
+    const NAME: &'static str;
+}
+
+/// Reads a sized struct. NULL is all defaults; a shorter one (of an older header) is completed with zeros; a longer one
+/// (of a newer header) is accepted when what we do not know is zero.
+///
+/// # Safety
+/// `given` is NULL or points to as many bytes as its first field says.
+pub unsafe fn sized<T: Sized_>(given: *const T) -> Result<T> {
+    // SAFETY: all zero bytes are valid, by the trait.
+    let mut own: T = unsafe { std::mem::zeroed() };
+    if given.is_null() {
+        return Ok(own);
+    }
+    if !given.is_aligned() {
+        fail!(Argument, "{} is {given:p}; wanted an aligned address", T::NAME);
+    }
+    // SAFETY: the first field is the size.
+    let size = unsafe { given.cast::<usize>().read() };
+    if size < size_of::<usize>() || size > 4096 {
+        fail!(
+            Argument,
+            "{}.struct_size is {size}; wanted sizeof(struct), {}, set by the caller",
+            T::NAME,
+            size_of::<T>()
+        );
+    }
+    let known = size.min(size_of::<T>());
+    // SAFETY: `size` bytes are readable by the caller's promise; `own` has at least `known`.
+    unsafe { std::ptr::copy_nonoverlapping(given.cast::<u8>(), (&raw mut own).cast::<u8>(), known) };
+    // SAFETY: as above.
+    let tail = unsafe { std::slice::from_raw_parts(given.cast::<u8>().add(known), size - known) };
+    if tail.iter().any(|byte| *byte != 0) {
+        fail!(
+            Unsupported,
+            "{}.struct_size is {size}, and a field beyond the {} bytes that this library knows is set; use a newer library",
+            T::NAME,
+            size_of::<T>()
+        );
+    }
+    Ok(own)
+}

@@ -1,0 +1,166 @@
+//! `pvera_matrix`: memory of the host with a shape, an element type and a device.
+
+use std::ffi::c_void;
+
+use super::handle;
+use crate::error::Result;
+use crate::fail;
+use crate::tensor::{Dtype, Matrix, MatrixMut, Parts};
+
+/// DLPack's kDLFloat, kDLBfloat and the integer kinds (which only carried tensors have).
+pub const PVERA_DTYPE_INT: u8 = 0;
+pub const PVERA_DTYPE_UINT: u8 = 1;
+pub const PVERA_DTYPE_FLOAT: u8 = 2;
+pub const PVERA_DTYPE_BFLOAT: u8 = 4;
+pub const PVERA_DTYPE_COMPLEX: u8 = 5;
+pub const PVERA_DTYPE_BOOL: u8 = 6;
+
+/// DLPack's kDLCPU, kDLCUDA and kDLCUDAHost.
+pub const PVERA_DEVICE_CPU: i32 = 1;
+pub const PVERA_DEVICE_CUDA: i32 = 2;
+pub const PVERA_DEVICE_CUDA_HOST: i32 = 3;
+
+/// An element type, laid out as DLPack's DLDataType. `lanes` is 1 (0 is read as 1).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct pvera_dtype {
+    pub code: u8,
+    pub bits: u8,
+    pub lanes: u16,
+}
+
+/// A device, laid out as DLPack's DLDevice. Type 0 is read as the CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct pvera_device {
+    pub r#type: i32,
+    pub id: i32,
+}
+
+/// A matrix that is read: `rows × cols` elements, those of a row side by side. Frozen: this struct never changes.
+///
+/// `row_stride` is the distance between the starts of two rows, in elements, at least `cols`; it does not matter when
+/// there is one row. `data` is aligned for its element type and may be NULL when the matrix has no elements.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pvera_matrix {
+    pub data: *const c_void,
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
+    pub dtype: pvera_dtype,
+    pub device: pvera_device,
+}
+
+/// A matrix that is written; fields as in `pvera_matrix`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pvera_matrix_mut {
+    pub data: *mut c_void,
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
+    pub dtype: pvera_dtype,
+    pub device: pvera_device,
+}
+
+/// The element type of a computation, or what is wrong with it.
+pub(super) fn dtype(name: &str, given: pvera_dtype) -> Result<Dtype> {
+    match (given.code, given.bits, given.lanes) {
+        (PVERA_DTYPE_FLOAT, 32, 0 | 1) => Ok(Dtype::F32),
+        (PVERA_DTYPE_FLOAT, 16, 0 | 1) => Ok(Dtype::F16),
+        (PVERA_DTYPE_BFLOAT, 16, 0 | 1) => Ok(Dtype::Bf16),
+        (code, bits, lanes) => fail!(
+            Dtype,
+            "{name}.dtype is (code {code}, {bits} bits, {lanes} lanes); wanted f32 (2, 32, 1), f16 (2, 16, 1) or bf16 (4, 16, 1)"
+        ),
+    }
+}
+
+/// An element type that may be left zero.
+pub(super) fn optional_dtype(name: &str, given: pvera_dtype) -> Result<Option<Dtype>> {
+    if given == pvera_dtype::default() { Ok(None) } else { dtype(name, given).map(Some) }
+}
+
+fn parts(name: &str, given: &pvera_matrix) -> Result<Parts> {
+    match given.device.r#type {
+        0 | PVERA_DEVICE_CPU | PVERA_DEVICE_CUDA_HOST => {}
+        PVERA_DEVICE_CUDA => {
+            fail!(Device, "{name} is on CUDA device {}; this context computes on the CPU", given.device.id)
+        }
+        other => fail!(Device, "{name}.device.type is {other}; wanted 1, the CPU"),
+    }
+    let pvera_matrix { rows, cols, row_stride, .. } = *given;
+    Ok(Parts { rows, cols, row_stride, dtype: dtype(name, given.dtype)? })
+}
+
+/// # Safety
+/// `given` is NULL or points to a matrix whose memory lives as long as the call.
+pub(super) unsafe fn read<'a>(name: &str, given: *const pvera_matrix) -> Result<Matrix<'a>> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { handle::borrow(name, given)? };
+    // SAFETY: as above.
+    unsafe { Matrix::new(name, given.data.cast(), parts(name, given)?) }
+}
+
+/// A matrix inside a struct, absent when it is all zero.
+///
+/// # Safety
+/// As for [`read`].
+pub(super) unsafe fn optional<'a>(name: &str, given: &pvera_matrix) -> Result<Option<Matrix<'a>>> {
+    if given.data.is_null() && given.rows == 0 && given.cols == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { read(name, given) }.map(Some)
+}
+
+/// # Safety
+/// As for [`read`], and nobody else uses the memory during the call.
+pub(super) unsafe fn write<'a>(name: &str, given: *const pvera_matrix_mut) -> Result<MatrixMut<'a>> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { handle::borrow(name, given)? };
+    let pvera_matrix_mut { data, rows, cols, row_stride, dtype, device } = *given;
+    let as_const = pvera_matrix { data, rows, cols, row_stride, dtype, device };
+    // SAFETY: as above.
+    unsafe { MatrixMut::new(name, data.cast(), parts(name, &as_const)?) }
+}
+
+/// # Safety
+/// As for [`write`], for each of `count` matrices.
+pub(super) unsafe fn write_all<'a>(
+    name: &str,
+    given: *const pvera_matrix_mut,
+    count: usize,
+) -> Result<Vec<MatrixMut<'a>>> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { super::input::array(name, given, count)? };
+    // SAFETY: as above.
+    given.iter().map(|matrix| unsafe { write(name, matrix) }).collect()
+}
+
+/// # Safety
+/// As for [`read`], for each of `count` matrices.
+pub(super) unsafe fn read_all<'a>(name: &str, given: *const pvera_matrix, count: usize) -> Result<Vec<Matrix<'a>>> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { super::input::array(name, given, count)? };
+    // SAFETY: as above.
+    given.iter().map(|matrix| unsafe { read(name, matrix) }).collect()
+}
+
+/// The C description of a matrix that the library lends.
+pub(super) fn lent(matrix: &Matrix<'_>) -> pvera_matrix {
+    let (code, bits) = match matrix.dtype() {
+        Dtype::F32 => (PVERA_DTYPE_FLOAT, 32),
+        Dtype::F16 => (PVERA_DTYPE_FLOAT, 16),
+        Dtype::Bf16 => (PVERA_DTYPE_BFLOAT, 16),
+    };
+    pvera_matrix {
+        data: matrix.data().cast(),
+        rows: matrix.rows(),
+        cols: matrix.cols(),
+        row_stride: matrix.row_stride(),
+        dtype: pvera_dtype { code, bits, lanes: 1 },
+        device: pvera_device { r#type: PVERA_DEVICE_CPU, id: 0 },
+    }
+}

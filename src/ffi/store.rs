@@ -1,0 +1,185 @@
+//! `pvera_store`: the frozen random pair A and B.
+
+use std::ffi::c_char;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::context::pvera_allocator;
+use super::error::pvera_error;
+use super::handle::{self, borrow, output};
+use super::input::{self, Sized_};
+use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
+use super::{guard, matrix};
+use crate::adapter::read_store;
+use crate::projection::{Frozen, Size, Store};
+use crate::tensor::Dtype;
+
+/// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`.
+/// Immutable and reference counted: a clone is the same store. May be used by many threads.
+pub struct pvera_store(pub(super) Arc<Store>);
+
+/// How large a store drawn from a key is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pvera_store_options {
+    /// sizeof(pvera_store_options).
+    pub struct_size: usize,
+    pub rank: usize,
+    /// The largest in_features and out_features over all adapted layers of the whole model.
+    pub in_max: usize,
+    pub out_max: usize,
+    /// Element type of the base model: PEFT casts A and B to it first, and so does the draw. Zero: f32, no rounding.
+    pub base_dtype: pvera_dtype,
+    pub allocator: pvera_allocator,
+}
+
+// SAFETY: integers, pointers and optional functions; the size comes first.
+unsafe impl Sized_ for pvera_store_options {
+    const NAME: &'static str = "options";
+}
+
+/// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator.
+///
+/// # Safety
+/// `options` is sized options; `store` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_from_key(
+    key: u64,
+    options: *const pvera_store_options,
+    store: *mut *mut pvera_store,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (options, out) = unsafe { (input::sized(options)?, output("store", store)?) };
+        let size = Size { rank: options.rank, in_max: options.in_max, out_max: options.out_max };
+        let round_to = optional_dtype("options.base_dtype", options.base_dtype)?.unwrap_or(Dtype::F32);
+        let own = Store::from_key(&options.allocator.checked("options.allocator")?, key, size, round_to)?;
+        out.write(handle::give(pvera_store(Arc::new(own)))?);
+        Ok(())
+    })
+}
+
+/// A store of given matrices `a [2r, in_max]` and `b [out_max, r]`, which are copied.
+///
+/// # Safety
+/// `a` and `b` are matrices, `allocator` is NULL or an allocator, `store` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_from_matrices(
+    a: *const pvera_matrix,
+    b: *const pvera_matrix,
+    allocator: *const pvera_allocator,
+    store: *mut *mut pvera_store,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (a, b, out) = unsafe { (matrix::read("a", a)?, matrix::read("b", b)?, output("store", store)?) };
+        // SAFETY: as above.
+        let allocator = match unsafe { allocator.as_ref() } {
+            Some(given) => given.checked("allocator")?,
+            None => crate::memory::Allocator::default(),
+        };
+        let saved_dtype = a.dtype();
+        let own = Store::new(Frozen::copied(&allocator, &a)?, Frozen::copied(&allocator, &b)?, saved_dtype)?;
+        out.write(handle::give(pvera_store(Arc::new(own)))?);
+        Ok(())
+    })
+}
+
+/// The projections of a safetensors file that holds `base_model.pvera_A` and `base_model.pvera_B`. With `map` the file is
+/// mapped instead of read; it must then stay as it is while the store lives.
+///
+/// # Safety
+/// `path` is a text; `store` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_from_file(
+    path: *const c_char,
+    map: bool,
+    store: *mut *mut pvera_store,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (path, out) = unsafe { (input::text("path", path)?, output("store", store)?) };
+        out.write(handle::give(pvera_store(Arc::new(read_store(Path::new(path), map)?)))?);
+        Ok(())
+    })
+}
+
+/// Another handle on the same store.
+///
+/// # Safety
+/// `store` is a store; `clone` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_clone(
+    store: *const pvera_store,
+    clone: *mut *mut pvera_store,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (store, out) = unsafe { (borrow("store", store)?, output("clone", clone)?) };
+        out.write(handle::give(pvera_store(store.0.clone()))?);
+        Ok(())
+    })
+}
+
+/// Frees a handle; the store goes with its last one. NULL is nothing.
+///
+/// # Safety
+/// `store` is NULL or an owned store, not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_free(store: *mut pvera_store) {
+    // SAFETY: the caller's promise.
+    super::guard::guard_free(|| unsafe { handle::take(store) });
+}
+
+/// A and B as they are held: read only, valid while a handle on the store lives. Both keep their values in 16 bits where
+/// that loses nothing, so look at the dtype. Shapes give rank, in_max and out_max.
+///
+/// # Safety
+/// `store` is a store; `a` and `b` are places for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_matrices(
+    store: *const pvera_store,
+    a: *mut pvera_matrix,
+    b: *mut pvera_matrix,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (store, a, b) = unsafe { (borrow("store", store)?, output("a", a)?, output("b", b)?) };
+        a.write(lent(&store.0.a().matrix()));
+        b.write(lent(&store.0.b().matrix()));
+        Ok(())
+    })
+}
+
+/// Whether two stores hold the same values, whatever their origin and element type.
+///
+/// # Safety
+/// `first` and `second` are stores; `equal` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_equal(
+    first: *const pvera_store,
+    second: *const pvera_store,
+    equal: *mut bool,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (first, second, out) =
+            unsafe { (borrow("first", first)?, borrow("second", second)?, output("equal", equal)?) };
+        out.write(Arc::ptr_eq(&first.0, &second.0) || first.0.same_values(&second.0));
+        Ok(())
+    })
+}
+
+/// Bytes that A and B take.
+///
+/// # Safety
+/// `store` is a store; `bytes` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_bytes(store: *const pvera_store, bytes: *mut usize) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (store, out) = unsafe { (borrow("store", store)?, output("bytes", bytes)?) };
+        out.write(store.0.bytes());
+        Ok(())
+    })
+}
