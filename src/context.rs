@@ -1,7 +1,7 @@
 //! Where work runs: a backend, its threads and its scratch memory.
 
 use crate::backend::Backend;
-use crate::backend::cpu::{Cpu, Lent, ParallelFor, Workers};
+use crate::backend::cpu::{Cpu, FloatMode, Lent, ParallelFor, Workers};
 use crate::backend::reference::Reference;
 use crate::error::Result;
 use crate::memory::Allocator;
@@ -43,7 +43,9 @@ impl Context {
         self.workers.scratch_bytes()
     }
 
+    /// Runs work on the backend, in the library's rounding mode; workers set it for themselves.
     pub fn with_backend<T>(&self, work: impl FnOnce(&dyn Backend) -> T) -> T {
+        let _mode = FloatMode::enter();
         match self.kind {
             Kind::Cpu => work(&Cpu { workers: &self.workers }),
             Kind::Reference => work(&Reference),
