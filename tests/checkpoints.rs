@@ -23,37 +23,6 @@ fn load(model: &Model, folder: &Path) -> Adapter {
     Adapter::load(model, folder, &options()).unwrap()
 }
 
-/// The adapter holds exactly what the file declares.
-fn assert_holds(adapter: &Adapter, file: &BTreeMap<String, Raw>) {
-    let mut left = file.clone();
-    let mut take = |key: &str| left.remove(key).unwrap_or_else(|| panic!("{key} is not in the file"));
-    let store = adapter.store();
-    for number in adapter.adapted_layers() {
-        let (vectors, name) = (adapter.vectors(number).unwrap(), &adapter.layers().get(number).unwrap().name);
-        assert_eq!(vectors.lambda_b, take(&vector_key(name, "b")).values());
-        assert_eq!(vectors.lambda_d, take(&vector_key(name, "d")).values());
-        let bias = format!("base_model.model.{name}.base_layer.bias");
-        assert_eq!(vectors.bias.is_some(), file.contains_key(&bias), "{bias}");
-        if let Some(values) = vectors.bias {
-            assert_eq!(values, take(&bias).values());
-        }
-    }
-    if file.contains_key("base_model.pvera_A") {
-        for (key, frozen) in [("base_model.pvera_A", store.a()), ("base_model.pvera_B", store.b())] {
-            let (wanted, mut found) = (take(key).values(), vec![0.0; frozen.rows() * frozen.cols()]);
-            for (row, values) in found.chunks_mut(frozen.cols()).enumerate() {
-                frozen.matrix().load(row, 0, values);
-            }
-            assert_eq!(found, wanted, "{key}");
-        }
-    }
-    for tensor in adapter.tensors() {
-        let raw = Raw { dtype: tensor.element.0, shape: tensor.shape.clone(), bytes: tensor.data.clone() };
-        assert_eq!(raw, take(&tensor.name), "{}", tensor.name);
-    }
-    assert!(left.is_empty(), "not loaded: {:?}", left.keys());
-}
-
 #[test]
 fn every_golden_checkpoint_loads_and_saves_as_peft_wrote_it() {
     for folder in goldens() {

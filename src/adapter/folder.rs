@@ -191,8 +191,13 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|error: io::Error| io(path, "write", &error))
 }
 
+/// Some file systems cannot sync a folder, and say that the request is invalid.
 fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| io(folder, "open", &error))
+    let synced = File::open(folder).and_then(|folder| match folder.sync_all() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        outcome => outcome,
+    });
+    synced.map_err(|error| io(folder, "open", &error))
 }
 
 /// Exchanges two folders, in one step where the file system can.
