@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::layout::Layout;
-use super::load::draw;
+use super::projections::draw;
 use super::{Adapter, LoadOptions, Parameters, Ranges, SavedDtypes, check_f32};
 use crate::config::{Bias, Config, Targeting};
 use crate::error::Result;

@@ -5,6 +5,7 @@ mod folder;
 mod layout;
 mod load;
 mod parameters;
+mod projections;
 mod save;
 mod source;
 mod tensors;
