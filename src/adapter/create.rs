@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::load::draw;
-use super::parameters::Span;
-use super::{Adapter, Entry, LoadOptions, Parameters, Ranges};
+use super::layout::Layout;
+use super::projections::draw;
+use super::{Adapter, LoadOptions, Parameters, Ranges, SavedDtypes, check_f32};
 use crate::config::{Bias, Config, Targeting};
 use crate::error::Result;
 use crate::fail;
-use crate::memory::Allocator;
 use crate::model::{Layer, Layers, Model};
 use crate::noise::NormalKey;
 use crate::projection::{Size, Store};
@@ -22,78 +21,58 @@ impl Adapter {
     pub fn create(model: &Model, config: &Config, store: Option<Arc<Store>>, options: &LoadOptions) -> Result<Self> {
         config.validate()?;
         let layers = model.layers();
+        check_f32(config)?;
         let targeting = Targeting::new(config, None)?;
-        let mut numbers = Vec::new();
+        let mut layout = Layout::new(layers.len());
+        let mut targeted = Vec::new();
         for (number, layer) in layers.iter().enumerate() {
             if targeting.matches(&layer.name, true, layer.output_head)? {
-                numbers.push(number);
+                layout.add(number, layer, config, config.bias != Bias::None && layer.bias.is_some());
+                targeted.push(layer);
             }
         }
-        if numbers.is_empty() {
+        if targeted.is_empty() {
             fail!(Config, "target_modules matches none of the {} declared layers", layers.len());
         }
-        let targeted = numbers.iter().map(|number| layers.get(*number)).collect::<Result<Vec<_>>>()?;
         let store = match store {
-            Some(store) => checked_store(store, config)?,
-            None => {
-                let largest = |own: fn(&&&Layer) -> usize| targeted.iter().map(|layer| own(&layer)).max().unwrap_or(0);
-                let in_max = options.in_max.unwrap_or(largest(|layer| layer.in_total));
-                let out_max = options.out_max.unwrap_or(largest(|layer| layer.out_total));
-                Arc::new(draw(
-                    model,
-                    config,
-                    &targeted,
-                    Size { rank: config.rank, in_max, out_max },
-                    options.base_dtype,
-                )?)
+            Some(store) => {
+                check_rank(&store, config)?;
+                warn_if_not_from_key(model, config, &store, options)?;
+                store
             }
+            None => Arc::new(draw_for(model, config, &targeted, options)?),
         };
         for layer in &targeted {
             store.covers(&layer.name, layer.in_total, layer.out_total)?;
         }
         let store = model.stores().share(store);
-        Self::blank(model.allocator(), layers.clone(), config, store, &numbers, options.identity)
+        let mut parameters = Parameters::zeroed(model.allocator(), layout.total)?;
+        for entry in &layout.entries {
+            initialise(&mut parameters, &entry.ranges, layers.get(entry.layer)?, config);
+        }
+        Ok(Self::untrained(layers.clone(), config, store, layout, parameters, options.identity))
     }
 
-    fn blank(
-        allocator: &Allocator,
+    fn untrained(
         layers: Arc<Layers>,
         config: &Config,
         store: Arc<Store>,
-        numbers: &[usize],
+        layout: Layout,
+        parameters: Parameters,
         identity: Option<u64>,
-    ) -> Result<Self> {
-        let mut total = 0;
-        let mut entries = Vec::new();
-        let mut of_layer = vec![None; layers.len()];
-        for number in numbers {
-            let layer = layers.get(*number)?;
-            let mut span = |count: usize| {
-                total += count;
-                Span { start: total - count, count }
-            };
-            let (lambda_b, lambda_d) = (span(layer.out_total), span(2 * config.rank));
-            let learns = Self::learns_biases(config) && layer.bias.is_some();
-            let ranges = Ranges { lambda_b, lambda_d, bias: learns.then(|| span(layer.out_total)) };
-            of_layer[*number] = Some(entries.len());
-            entries.push(Entry { layer: *number, ranges, samples: config.sample_at_inference_for(&layer.name) });
-        }
-        let mut parameters = Parameters::zeroed(allocator, total)?;
-        for entry in &entries {
-            initialise(&mut parameters, &entry.ranges, layers.get(entry.layer)?, config);
-        }
-        Ok(Self {
+    ) -> Self {
+        let projections = store.saved_dtype();
+        Self {
             layers,
             config: Config { inference_mode: true, ..config.clone() },
             store,
             identity,
             parameters,
-            entries,
-            of_layer,
+            layout,
             tensors: Vec::new(),
-            saved_dtype: Dtype::F32,
+            saved_dtypes: SavedDtypes { vectors: Dtype::F32, a: projections, b: projections },
             trainable: true,
-        })
+        }
     }
 
     /// One adapter on one layer, whose vectors stay where the caller keeps them: what a standalone linear wraps.
@@ -102,8 +81,8 @@ impl Adapter {
     /// The pointers of `vectors` obey the rules of [`Adapter::trainable_in`].
     pub unsafe fn standalone(layer: Layer, config: &Config, store: Arc<Store>, vectors: &Apart) -> Result<Self> {
         config.validate()?;
-        let store = checked_store(store, config)?;
-        let mut layers = Layers::default();
+        check_f32(config)?;
+        check_rank(&store, config)?;
         store.covers(&layer.name, layer.in_total, layer.out_total)?;
         let (out_total, has_bias) = (layer.out_total, layer.bias.is_some());
         if !vectors.bias.is_null() && !has_bias {
@@ -113,16 +92,23 @@ impl Adapter {
                 layer.name
             );
         }
+        let mut layers = Layers::default();
         let number = layers.declare(layer)?;
-        let bias_count = if vectors.bias.is_null() { 0 } else { out_total };
-        let lengths = (out_total, 2 * config.rank, bias_count);
+        let learns_bias = !vectors.bias.is_null();
+        let bias_count = if learns_bias { out_total } else { 0 };
         // SAFETY: the caller's promise.
         let parameters = unsafe {
-            Parameters::apart((vectors.lambda_b, lengths.0), (vectors.lambda_d, lengths.1), (vectors.bias, lengths.2))?
+            Parameters::apart(
+                (vectors.lambda_b, out_total),
+                (vectors.lambda_d, 2 * config.rank),
+                (vectors.bias, bias_count),
+            )?
         };
-        let own = Config { bias: if bias_count > 0 { Bias::PveraOnly } else { Bias::None }, ..config.clone() };
-        let blank = Self::blank(&Allocator::default(), Arc::new(layers), &own, store, &[number], vectors.identity)?;
-        Ok(Self { parameters, ..blank })
+        let bias = if learns_bias { Bias::PveraOnly } else { Bias::None };
+        let config = Config { bias, ..config.clone() };
+        let mut layout = Layout::new(layers.len());
+        layout.add(number, layers.get(number)?, &config, learns_bias);
+        Ok(Self::untrained(Arc::new(layers), &config, store, layout, parameters, vectors.identity))
     }
 }
 
@@ -138,11 +124,38 @@ pub struct Apart {
     pub identity: Option<u64>,
 }
 
-fn checked_store(store: Arc<Store>, config: &Config) -> Result<Arc<Store>> {
+fn check_rank(store: &Store, config: &Config) -> Result<()> {
     if store.rank() != config.rank {
         fail!(Projection, "the store has rank {}; the config has r = {}", store.rank(), config.rank);
     }
-    Ok(store)
+    Ok(())
+}
+
+/// The store that PEFT would draw for these layers.
+fn draw_for(model: &Model, config: &Config, layers: &[&Layer], options: &LoadOptions) -> Result<Store> {
+    let largest_in = layers.iter().map(|layer| layer.in_total).max().unwrap_or(0);
+    let largest_out = layers.iter().map(|layer| layer.out_total).max().unwrap_or(0);
+    let in_max = options.in_max.unwrap_or(largest_in);
+    let out_max = options.out_max.unwrap_or(largest_out);
+    draw(model, config, layers, Size { rank: config.rank, in_max, out_max }, options.base_dtype)
+}
+
+/// A checkpoint without projections is worth nothing when its key draws others than those it was trained on.
+fn warn_if_not_from_key(model: &Model, config: &Config, store: &Store, options: &LoadOptions) -> Result<()> {
+    if config.save_projection {
+        return Ok(());
+    }
+    let size = Size { rank: store.rank(), in_max: store.in_max(), out_max: store.out_max() };
+    let dtype = options.base_dtype.unwrap_or(Dtype::F32);
+    let drawn = Store::from_key(model.allocator(), config.projection_prng_key, size, dtype)?;
+    if !drawn.same_values(store) {
+        model.listener().warning(&format!(
+            "save_projection is false, but projection_prng_key {} does not draw the given store as {}; a saved checkpoint would come back with other projections",
+            config.projection_prng_key,
+            dtype.name()
+        ));
+    }
+    Ok(())
 }
 
 /// As PEFT's `reset_pvera_parameters`; without `init_weights`, ones for λ_b and standard normals for λ_d, drawn from the

@@ -1,87 +1,139 @@
 //! Replacing a folder at once. Two files cannot be renamed together, but two folders can be exchanged.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use super::source::io;
+use super::source::{inode, io};
 use crate::error::Result;
 use crate::fail;
 
+/// More folders of half-done saves than this beside one folder are somebody's mistake.
+const ATTEMPTS: usize = 1000;
+
 /// Writes `files` into a fresh folder beside `folder` and puts it in its place. Whatever moment the process dies at,
-/// `folder` holds the old files or the new ones. Everything else in the old folder is carried over.
+/// `folder` holds the old files or the new ones, all of them.
+///
+/// Everything else in the old folder is carried over: files are linked into the fresh one beforehand, folders move
+/// over right after the exchange. A kill between these two leaves folders in `.NAME.pvera-N` beside it; the next save
+/// brings them back.
 pub fn replace_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
     let folder = &absolute(folder)?;
-    let fresh = Fresh::beside(folder)?;
+    let (Some(parent), Some(_)) = (folder.parent(), folder.file_name()) else {
+        fail!(Argument, "'{}' cannot be replaced; wanted a folder inside another", folder.display());
+    };
+    let exists = match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(io(folder, "open", &error)),
+        Ok(data) if !data.is_dir() => fail!(Io, "'{}' exists and is not a folder", folder.display()),
+        Ok(_) => true,
+    };
+    sync_folder(parent)?;
+    let mut fresh = Fresh::beside(folder)?;
     for (name, bytes) in files {
         write_synced(&fresh.path.join(name), bytes)?;
     }
-    match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            sync_folder(&fresh.path)?;
-            fs::rename(&fresh.path, folder).map_err(|error| io(folder, "create", &error))?;
-            fresh.keep();
-        }
-        Err(error) => return Err(io(folder, "replace", &error)),
-        Ok(data) if !data.is_dir() => fail!(Io, "'{}' exists and is not a folder", folder.display()),
-        Ok(_) => exchange_with(folder, fresh, files)?,
-    }
-    folder.parent().map_or(Ok(()), sync_folder)
-}
-
-fn exchange_with(folder: &Path, fresh: Fresh, files: &[(&str, &[u8])]) -> Result<()> {
-    let is_ours = |name: &std::ffi::OsStr| files.iter().any(|(ours, _)| name == *ours);
-    let mut folders = Vec::new();
-    for entry in entries(folder)? {
-        let (name, path) = (entry.file_name(), entry.path());
-        if is_ours(&name) {
-            continue;
-        }
-        let kind = entry.file_type().map_err(|error| io(&path, "read", &error))?;
-        if kind.is_dir() {
-            folders.push(name);
-        } else {
-            fs::hard_link(&path, fresh.path.join(&name)).map_err(|error| io(&path, "carry over", &error))?;
-        }
-    }
-    if let Ok(data) = fs::metadata(folder) {
-        let _ = fs::set_permissions(&fresh.path, data.permissions());
+    if exists {
+        link_others(folder, &fresh.path, files)?;
     }
     sync_folder(&fresh.path)?;
-    exchange(&fresh.path, folder)?;
-    // From here on `fresh.path` is the old folder. Its folders move over, one atomic rename each.
-    let old = fresh.keep();
-    for name in folders {
-        fs::rename(old.join(&name), folder.join(&name)).map_err(|error| io(&old.join(&name), "carry over", &error))?;
+    if exists {
+        // The old folder is about to stand where a sweep looks; whoever holds its lock is not done with it.
+        let _lock = Lock::try_on(folder);
+        let is_current = inode(Path::new(".")).ok() == inode(folder).ok();
+        exchange(&fresh.path, folder)?;
+        fresh.kept = true;
+        if is_current {
+            // Else the process would stay in the old folder, which is removed now.
+            let _ = std::env::set_current_dir(folder);
+        }
+        sync_folder(parent)?;
+        settle(&fresh.path, folder, files)?;
+    } else {
+        fs::rename(&fresh.path, folder).map_err(|error| io(folder, "create", &error))?;
+        fresh.kept = true;
+        sync_folder(parent)?;
     }
-    fs::remove_dir_all(&old).map_err(|error| io(&old, "remove", &error))
+    sweep(folder, files);
+    Ok(())
 }
 
-/// A folder that is removed again unless it is kept.
+/// Links the old folder's other files into the fresh one. What cannot be linked moves over after the exchange.
+fn link_others(folder: &Path, fresh: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+    let data = fs::metadata(folder).map_err(|error| io(folder, "read", &error))?;
+    let _ = fs::set_permissions(fresh, data.permissions());
+    for entry in entries(folder)? {
+        let name = entry.file_name();
+        if !is_ours(&name, files) && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+            let _ = fs::hard_link(entry.path(), fresh.join(&name));
+        }
+    }
+    Ok(())
+}
+
+/// Brings home what only an old folder holds, and removes the rest. Nothing in `folder` is overwritten.
+fn settle(old: &Path, folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+    for entry in entries(old)? {
+        let (from, to) = (entry.path(), folder.join(entry.file_name()));
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_superseded = is_ours(&entry.file_name(), files) || fs::symlink_metadata(&to).is_ok();
+        // Renaming a folder onto an empty one replaces that, and onto any other fails.
+        let outcome = if is_superseded && !is_folder { fs::remove_file(&from) } else { fs::rename(&from, &to) };
+        gone(outcome).map_err(|error| io(&from, "carry over", &error))?;
+    }
+    gone(fs::remove_dir(old)).map_err(|error| io(old, "remove", &error))
+}
+
+/// Settles what killed saves of this folder left. Whatever goes wrong there can wait for the next save.
+fn sweep(folder: &Path, files: &[(&str, &[u8])]) {
+    let (Some(parent), Some(prefix)) = (folder.parent(), prefix(folder)) else { return };
+    for entry in entries(parent).unwrap_or_default() {
+        let name = entry.file_name();
+        let number = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        if number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
+            && let Some(_lock) = Lock::try_on(&entry.path())
+        {
+            let _ = settle(&entry.path(), folder, files);
+        }
+    }
+}
+
+/// Another save may settle the same folder; then somebody did the work.
+fn gone(outcome: io::Result<()>) -> io::Result<()> {
+    outcome.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn is_ours(name: &OsStr, files: &[(&str, &[u8])]) -> bool {
+    files.iter().any(|(ours, _)| name == *ours)
+}
+
+/// A folder in the making, locked; removed again unless it is kept.
 struct Fresh {
     path: PathBuf,
+    _lock: Lock,
     kept: bool,
 }
 
 impl Fresh {
     fn beside(folder: &Path) -> Result<Self> {
-        let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
-            fail!(Argument, "'{}' cannot be replaced; wanted a folder inside another", folder.display());
-        };
-        for attempt in 0..1000 {
-            let path = parent.join(format!(".{}.pvera-{}-{attempt}", name.to_string_lossy(), std::process::id()));
+        let Some(prefix) = prefix(folder) else { fail!(Argument, "'{}' has no name", folder.display()) };
+        for attempt in 0..ATTEMPTS {
+            let mut name = prefix.clone();
+            name.push(attempt.to_string());
+            let path = folder.with_file_name(name);
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path, kept: false }),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(io(&path, "create", &error)),
             }
+            // A sweep may have seen the new folder before it was locked; then it is gone, or will be.
+            if let Some(lock) = Lock::try_on(&path) {
+                return Ok(Self { path, _lock: lock, kept: false });
+            }
         }
-        fail!(Io, "no free name for a fresh folder beside '{}'", folder.display())
-    }
-
-    fn keep(mut self) -> PathBuf {
-        self.kept = true;
-        self.path.clone()
+        fail!(Io, "no free name for a fresh folder beside '{}' after {ATTEMPTS} attempts", folder.display())
     }
 }
 
@@ -90,6 +142,30 @@ impl Drop for Fresh {
         if !self.kept {
             let _ = fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+/// `.NAME.pvera-`, with which all temporary folders of a folder begin.
+fn prefix(folder: &Path) -> Option<OsString> {
+    let mut prefix = OsString::from(".");
+    prefix.push(folder.file_name()?);
+    prefix.push(".pvera-");
+    Some(prefix)
+}
+
+/// A lock on a folder, which ends with its holder, however that dies. It tells half-done saves from abandoned ones.
+struct Lock {
+    _folder: File,
+}
+
+impl Lock {
+    /// None where another holds it or the folder is gone.
+    fn try_on(path: &Path) -> Option<Self> {
+        let folder = File::open(path).ok()?;
+        // SAFETY: an open descriptor.
+        let locked = unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+        let still_there = inode(path).ok()? == super::source::inode_of(&folder.metadata().ok()?);
+        (locked && still_there).then_some(Self { _folder: folder })
     }
 }
 
@@ -112,33 +188,56 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|error: std::io::Error| io(path, "write", &error))
+    write().map_err(|error: io::Error| io(path, "write", &error))
 }
 
+/// Some file systems cannot sync a folder, and say that the request is invalid.
 fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| io(folder, "sync", &error))
+    let synced = File::open(folder).and_then(|folder| match folder.sync_all() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        outcome => outcome,
+    });
+    synced.map_err(|error| io(folder, "open", &error))
 }
 
-/// Exchanges two folders in one step.
+/// Exchanges two folders, in one step where the file system can.
+fn exchange(fresh: &Path, folder: &Path) -> Result<()> {
+    match exchange_at_once(fresh, folder) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
+            exchange_in_steps(fresh, folder)
+        }
+        outcome => outcome.map_err(|error| io(folder, "replace", &error)),
+    }
+}
+
 #[cfg(target_os = "linux")]
-fn exchange(first: &Path, second: &Path) -> Result<()> {
+fn exchange_at_once(first: &Path, second: &Path) -> io::Result<()> {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
-    let c_path =
-        |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|error| io(path, "name", &error.into()));
-    let (first_c, second_c) = (c_path(first)?, c_path(second)?);
+    let (first, second) = (CString::new(first.as_os_str().as_bytes())?, CString::new(second.as_os_str().as_bytes())?);
     // SAFETY: two NUL-terminated paths.
     let status = unsafe {
-        libc::renameat2(libc::AT_FDCWD, first_c.as_ptr(), libc::AT_FDCWD, second_c.as_ptr(), libc::RENAME_EXCHANGE)
+        libc::renameat2(libc::AT_FDCWD, first.as_ptr(), libc::AT_FDCWD, second.as_ptr(), libc::RENAME_EXCHANGE)
     };
-    if status == 0 { Ok(()) } else { Err(io(second, "exchange", &std::io::Error::last_os_error())) }
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Without an exchange, the old folder steps aside first: a kill between the two steps leaves none, never a mixed one.
 #[cfg(not(target_os = "linux"))]
-fn exchange(first: &Path, second: &Path) -> Result<()> {
-    let aside = first.with_extension("old");
-    fs::rename(second, &aside).map_err(|error| io(second, "move aside", &error))?;
-    fs::rename(first, second).map_err(|error| io(second, "replace", &error))?;
-    fs::rename(&aside, first).map_err(|error| io(&aside, "move", &error))
+fn exchange_at_once(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
+
+/// The old folder steps aside first: a kill between the steps leaves no folder of that name, never a mixed one.
+fn exchange_in_steps(fresh: &Path, folder: &Path) -> Result<()> {
+    let mut aside = Fresh::beside(folder)?;
+    fs::rename(folder, &aside.path).map_err(|error| io(folder, "move aside", &error))?;
+    aside.kept = true;
+    if let Err(error) = fs::rename(fresh, folder) {
+        let _ = fs::rename(&aside.path, folder);
+        return Err(io(folder, "replace", &error));
+    }
+    fs::rename(&aside.path, fresh).map_err(|error| io(&aside.path, "move", &error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,22 @@
 //! From the two files of a PEFT checkpoint to an adapter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype as Stored, SafeTensors};
 
-use super::parameters::Span;
-use super::source::{A_KEY, B_KEY, Contents, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, Source, key_of, module_of};
+use super::layout::Layout;
+use super::source::{
+    A_KEY, B_KEY, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, MODULE_PREFIX, Source, is_reserved, key_of, module_of,
+};
 use super::tensors::{ElementType, Tensor};
-use super::{Adapter, Entry, Parameters, Ranges};
+use super::{Adapter, Parameters, SavedDtypes, check_f32};
 use crate::config::{Config, Targeting};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::model::{Layers, Model};
-use crate::projection::{Frozen, Size, Store};
 use crate::tensor::Dtype;
 
 /// What a caller may say about a checkpoint that its files do not.
@@ -47,7 +48,7 @@ impl Adapter {
     }
 
     fn from_source(model: &Model, source: &Source, options: &LoadOptions) -> Result<Self> {
-        let config = Config::from_json(&source.config).and_then(|config| config.validate().map(|()| config));
+        let config = Config::from_json(&source.config).and_then(|config| check_f32(&config).map(|()| config));
         let config = config.map_err(|error| error.within(&source.config_name))?;
         let file = SafeTensors::deserialize(&source.tensors).map_err(|error| {
             Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name))
@@ -57,120 +58,117 @@ impl Adapter {
     }
 }
 
-struct Loading<'a> {
-    model: &'a Model,
-    layers: Arc<Layers>,
-    config: Config,
+/// The file's tensors by key.
+pub(super) type Views<'a> = HashMap<String, TensorView<'a>>;
+
+pub(super) struct Loading<'a> {
+    pub model: &'a Model,
+    pub layers: Arc<Layers>,
+    pub config: Config,
     file: SafeTensors<'a>,
-    source: &'a Source,
-    options: &'a LoadOptions,
+    pub source: &'a Source,
+    pub options: &'a LoadOptions,
 }
 
 impl Loading<'_> {
-    fn adapter(self) -> Result<Adapter> {
-        let views: HashMap<String, TensorView<'_>> = self.file.tensors().into_iter().collect();
+    fn adapter(mut self) -> Result<Adapter> {
+        let views: Views<'_> = self.file.tensors().into_iter().collect();
         self.check_modules(&views)?;
-        let mut entries = Vec::new();
-        let mut total = 0;
+        let mut layout = Layout::new(self.layers.len());
         for (number, layer) in self.layers.iter().enumerate() {
-            if !views.contains_key(&key_of(&layer.name, LAMBDA_B)) {
-                continue;
+            if views.contains_key(&key_of(&layer.name, LAMBDA_B)) {
+                let learns_bias = views.contains_key(&key_of(&layer.name, LEARNED_BIAS));
+                layout.add(number, layer, &self.config, learns_bias);
             }
-            let mut span = |count: usize| {
-                total += count;
-                Span { start: total - count, count }
-            };
-            let ranges = Ranges {
-                lambda_b: span(layer.out_total),
-                lambda_d: span(2 * self.config.rank),
-                bias: views.contains_key(&key_of(&layer.name, LEARNED_BIAS)).then(|| span(layer.out_total)),
-            };
-            entries.push(Entry { layer: number, ranges, samples: self.config.sample_at_inference_for(&layer.name) });
         }
-        self.check_targets(&entries)?;
-        let (saved_dtype, parameters) = self.parameters(&views, &entries, total)?;
-        let store = self.store(&views, &entries)?;
-        for entry in &entries {
+        self.check_targets(&layout)?;
+        let parameters = self.parameters(&views, &layout)?;
+        let saved_dtypes = self.saved_dtypes(&views, &layout)?;
+        let store = self.store(&views, &layout)?;
+        for entry in &layout.entries {
             let layer = self.layers.get(entry.layer)?;
             store.covers(&layer.name, layer.in_total, layer.out_total)?;
         }
-        let tensors = self.other_tensors(&views, &entries)?;
-        let mut of_layer = vec![None; self.layers.len()];
-        entries.iter().enumerate().for_each(|(index, entry)| of_layer[entry.layer] = Some(index));
+        let tensors = self.other_tensors(&views, &layout)?;
+        // Projections that are used although the config says otherwise would be lost at the next save.
+        self.config.save_projection |= views.contains_key(A_KEY);
         Ok(Adapter {
             layers: self.layers,
             config: self.config,
             store,
             identity: self.options.identity,
             parameters,
-            entries,
-            of_layer,
+            layout,
             tensors,
-            saved_dtype,
+            saved_dtypes,
             trainable: false,
         })
     }
 
     /// Every module of the file is declared, and has both vectors, of the right lengths and types.
-    fn check_modules(&self, views: &HashMap<String, TensorView<'_>>) -> Result<()> {
+    fn check_modules(&self, views: &Views<'_>) -> Result<()> {
         let mut keys: Vec<&String> = views.keys().collect();
         keys.sort();
+        let mut adapts_any = false;
         for key in keys {
-            let lambda_b = module_of(key, LAMBDA_B);
-            let Some(module) = lambda_b.or(module_of(key, LAMBDA_D)) else {
-                if super::source::is_reserved(key) && key != A_KEY && key != B_KEY {
-                    fail!(Format, "tensor '{key}' does not begin with 'base_model.model.', as PEFT writes it");
-                }
-                continue;
-            };
-            let other = key_of(module, if lambda_b.is_some() { LAMBDA_D } else { LAMBDA_B });
-            if !views.contains_key(&other) {
-                fail!(Format, "tensor '{key}' is there, but '{other}' is not");
+            if let Some(module) = module_of(key, LAMBDA_B) {
+                self.check_partner(views, key, &key_of(module, LAMBDA_D))?;
+                self.check_module(views, module)?;
+                adapts_any = true;
+            } else if let Some(module) = module_of(key, LAMBDA_D) {
+                self.check_partner(views, key, &key_of(module, LAMBDA_B))?;
+            } else if is_reserved(key) && key != A_KEY && key != B_KEY {
+                fail!(Format, "tensor '{key}' is not named '{MODULE_PREFIX}MODULE.pvera_…', as PEFT writes it");
             }
-            let layer = match self.layers.find(module) {
-                Ok(index) => self.layers.get(index)?,
-                Err(_) if self.options.ignore_undeclared => continue,
-                Err(_) => fail!(
-                    NotFound,
-                    "the file adapts layer '{module}', which is not declared; declare it, or set ignore_undeclared"
-                ),
-            };
-            let (wanted, of) = if lambda_b.is_some() {
-                (layer.out_total, "out_total of the layer")
-            } else {
-                (2 * self.config.rank, "2r of the config")
-            };
-            check_vector(key, &views[key], wanted, of)?;
-            let bias = key_of(module, LEARNED_BIAS);
-            if let Some(view) = views.get(&bias) {
-                check_vector(&bias, view, layer.out_total, "out_total of the layer")?;
-            }
+        }
+        if !adapts_any {
+            fail!(Format, "there is no tensor '{MODULE_PREFIX}MODULE{LAMBDA_B}'; wanted a PVeRA adapter's vectors");
         }
         Ok(())
     }
 
+    fn check_partner(&self, views: &Views<'_>, key: &str, partner: &str) -> Result<()> {
+        if !views.contains_key(partner) {
+            fail!(Format, "tensor '{key}' is there, but '{partner}' is not");
+        }
+        Ok(())
+    }
+
+    /// The vectors of one module, both of which are there.
+    fn check_module(&self, views: &Views<'_>, module: &str) -> Result<()> {
+        let (b_key, d_key, bias_key) =
+            (key_of(module, LAMBDA_B), key_of(module, LAMBDA_D), key_of(module, LEARNED_BIAS));
+        // The rank decides how much is drawn from a key, so the file must confirm what the config says of it, even
+        // for a layer that is not declared.
+        check_vector(&d_key, &views[&d_key], 2 * self.config.rank, "2r of the config")?;
+        let layer = match self.layers.find(module) {
+            Ok(number) => self.layers.get(number)?,
+            Err(_) if self.options.ignore_undeclared => return Ok(()),
+            Err(_) => fail!(
+                NotFound,
+                "the file adapts layer '{module}', which is not declared; declare it, or set ignore_undeclared"
+            ),
+        };
+        let of_layer = "out_total of the layer";
+        check_vector(&b_key, &views[&b_key], layer.out_total, of_layer)?;
+        views.get(&bias_key).map_or(Ok(()), |view| check_vector(&bias_key, view, layer.out_total, of_layer))
+    }
+
     /// A layer that the config targets has its vectors in the file.
-    fn check_targets(&self, entries: &[Entry]) -> Result<()> {
+    fn check_targets(&self, layout: &Layout) -> Result<()> {
         // Without a model type, PEFT's table for null target_modules says nothing.
         let Ok(targeting) = Targeting::new(&self.config, None) else { return Ok(()) };
         for (number, layer) in self.layers.iter().enumerate() {
-            let there = entries.iter().any(|entry| entry.layer == number);
-            if !there && targeting.matches(&layer.name, true, layer.output_head)? {
+            if layout.find(number).is_none() && targeting.matches(&layer.name, true, layer.output_head)? {
                 fail!(Format, "the config targets layer '{}', but the file has no vectors for it", layer.name);
             }
         }
         Ok(())
     }
 
-    fn parameters(
-        &self,
-        views: &HashMap<String, TensorView<'_>>,
-        entries: &[Entry],
-        total: usize,
-    ) -> Result<(Dtype, Parameters)> {
-        let mut parameters = Parameters::zeroed(self.model.allocator(), total)?;
-        let mut saved_dtype = Dtype::F32;
-        for entry in entries {
+    fn parameters(&self, views: &Views<'_>, layout: &Layout) -> Result<Parameters> {
+        let mut parameters = Parameters::zeroed(self.model.allocator(), layout.total)?;
+        for entry in &layout.entries {
             let name = &self.layers.get(entry.layer)?.name;
             let parts = [
                 (LAMBDA_B, Some(entry.ranges.lambda_b)),
@@ -181,128 +179,36 @@ impl Loading<'_> {
                 let Some(span) = span else { continue };
                 let key = key_of(name, suffix);
                 let view = &views[&key];
-                let dtype = dtype_of(&key, view.dtype())?;
-                if suffix == LAMBDA_B {
-                    saved_dtype = dtype;
-                }
                 let target = parameters.get_mut(&span);
-                widen(view.data(), dtype, target);
+                widen(view.data(), dtype_of(&key, view.dtype())?, target);
                 if let Some(place) = target.iter().position(|value| !value.is_finite()) {
                     fail!(Format, "tensor '{key}' holds {} at {place}; wanted finite numbers", target[place]);
                 }
             }
         }
-        Ok((saved_dtype, parameters))
+        Ok(parameters)
     }
 
-    fn store(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry]) -> Result<Arc<Store>> {
-        let store = match (views.get(A_KEY), views.get(B_KEY)) {
-            (Some(a), Some(b)) => {
-                if !self.config.save_projection {
-                    let listener = self.model.listener();
-                    listener.warning(
-                        "save_projection is false, but the file holds projections; they are used, not the key's",
-                    );
-                }
-                self.saved_store(a, b)?
-            }
-            (None, None) if self.config.save_projection => {
-                fail!(Projection, "save_projection is true, but neither {A_KEY} nor {B_KEY} is in the file")
-            }
-            (None, None) => self.drawn_store(entries)?,
-            (Some(_), None) => fail!(Projection, "{A_KEY} is in the file, but {B_KEY} is not"),
-            (None, Some(_)) => fail!(Projection, "{B_KEY} is in the file, but {A_KEY} is not"),
-        };
-        Ok(self.model.stores().share(Arc::new(store)))
+    fn saved_dtypes(&self, views: &Views<'_>, layout: &Layout) -> Result<SavedDtypes> {
+        let of = |key: &str| views.get(key).map_or(Ok(Dtype::F32), |view| dtype_of(key, view.dtype()));
+        let first = layout.entries.first().map(|entry| self.layers.get(entry.layer)).transpose()?;
+        let vectors = first.map_or(Ok(Dtype::F32), |layer| of(&key_of(&layer.name, LAMBDA_B)))?;
+        Ok(SavedDtypes { vectors, a: of(A_KEY)?, b: of(B_KEY)? })
     }
 
-    fn saved_store(&self, a: &TensorView<'_>, b: &TensorView<'_>) -> Result<Store> {
-        let rank = self.config.rank;
-        let (a_shape, b_shape) = (a.shape(), b.shape());
-        if a_shape.len() != 2 || a_shape[0] != 2 * rank || a_shape[1] == 0 {
-            fail!(Projection, "{A_KEY} has shape {a_shape:?}; wanted [2r, in_max] with r = {rank} of the config");
-        }
-        if b_shape.len() != 2 || b_shape[1] != rank || b_shape[0] == 0 {
-            fail!(Projection, "{B_KEY} has shape {b_shape:?}; wanted [out_max, r] with r = {rank} of the config");
-        }
-        let frozen = |key: &str, view: &TensorView<'_>| {
-            let dtype = dtype_of(key, view.dtype())?;
-            let (rows, cols) = (view.shape()[0], view.shape()[1]);
-            match &self.source.tensors {
-                Contents::Read(_) => Frozen::from_bytes(self.model.allocator(), view.data(), dtype, rows, cols),
-                Contents::Mapped(map) => {
-                    let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-                    Frozen::from_map(self.model.allocator(), map, start, dtype, rows, cols)
-                }
-            }
-        };
-        Store::new(frozen(A_KEY, a)?, frozen(B_KEY, b)?, dtype_of(A_KEY, a.dtype())?)
-    }
-
-    fn drawn_store(&self, entries: &[Entry]) -> Result<Store> {
-        let layers = entries.iter().map(|entry| self.layers.get(entry.layer));
-        let layers = layers.collect::<Result<Vec<_>>>()?;
-        let knows_all = !self.options.ignore_undeclared;
-        let largest = |name: &str, given: Option<usize>, own: Option<usize>| match (given, own) {
-            (Some(given), _) => Ok(given),
-            (None, Some(own)) if knows_all => Ok(own),
-            (None, None) if knows_all => {
-                fail!(Projection, "{name} is not known: the file adapts no declared layer, and options.{name} is 0")
-            }
-            _ => fail!(
-                Projection,
-                "{name} is not known: with ignore_undeclared, projections from the key need options.{name}, the largest over all adapted layers of the whole model"
-            ),
-        };
-        let in_max = largest("in_max", self.options.in_max, layers.iter().map(|layer| layer.in_total).max())?;
-        let out_max = largest("out_max", self.options.out_max, layers.iter().map(|layer| layer.out_total).max())?;
-        draw(
-            self.model,
-            &self.config,
-            &layers,
-            Size { rank: self.config.rank, in_max, out_max },
-            self.options.base_dtype,
-        )
-    }
-
-    fn other_tensors(&self, views: &HashMap<String, TensorView<'_>>, entries: &[Entry]) -> Result<Vec<Tensor>> {
-        let mut own = vec![A_KEY.to_owned(), B_KEY.to_owned()];
-        for entry in entries {
+    fn other_tensors(&self, views: &Views<'_>, layout: &Layout) -> Result<Vec<Tensor>> {
+        let mut own = HashSet::from([A_KEY.to_owned(), B_KEY.to_owned()]);
+        for entry in &layout.entries {
             let name = &self.layers.get(entry.layer)?.name;
             own.extend([LAMBDA_B, LAMBDA_D, LEARNED_BIAS].map(|suffix| key_of(name, suffix)));
         }
         let mut tensors = Vec::new();
-        for (key, view) in views.iter().filter(|(key, _)| !own.contains(key)) {
+        for (key, view) in views.iter().filter(|(key, _)| !own.contains(*key)) {
             tensors.push(Tensor::copied(key, ElementType(view.dtype()), view.shape(), view.data())?);
         }
         tensors.sort_by(|first, second| first.name.cmp(&second.name));
         Ok(tensors)
     }
-}
-
-/// Draws a store from the config's key, and says so where the base's element type is a guess.
-pub(super) fn draw(
-    model: &Model,
-    config: &Config,
-    layers: &[&crate::model::Layer],
-    size: Size,
-    base_dtype: Option<Dtype>,
-) -> Result<Store> {
-    let narrow = layers
-        .iter()
-        .filter_map(|layer| layer.weight.as_ref())
-        .map(|(weight, _)| weight.dtype())
-        .find(|dtype| *dtype != Dtype::F32);
-    if let (None, Some(dtype)) = (base_dtype, narrow) {
-        model.listener().warning(&format!(
-            "projections are drawn from the key unrounded, but a base weight is {}; if PEFT trained on such a base, set options.base_dtype",
-            dtype.name()
-        ));
-    }
-    if !model.listener().progress("draw projections", 0, 1) {
-        return Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections"));
-    }
-    Store::from_key(model.allocator(), config.projection_prng_key, size, base_dtype.unwrap_or(Dtype::F32))
 }
 
 fn check_vector(key: &str, view: &TensorView<'_>, wanted: usize, of: &str) -> Result<()> {

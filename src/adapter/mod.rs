@@ -2,8 +2,10 @@
 
 mod create;
 mod folder;
+mod layout;
 mod load;
 mod parameters;
+mod projections;
 mod save;
 mod source;
 mod store_file;
@@ -16,13 +18,15 @@ pub use load::LoadOptions;
 pub use parameters::{Parameters, Ranges, Span};
 pub use save::Checkpoint;
 pub use source::Source;
-pub use store_file::read_store;
+pub use store_file::{read_store, store_from_memory};
 pub use tensors::{ElementType, Tensor};
 
 use std::sync::Arc;
 
-use crate::config::{Bias, Config};
-use crate::error::Result;
+use layout::Layout;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
 use crate::model::Layers;
@@ -39,23 +43,20 @@ pub struct Adapter {
     store: Arc<Store>,
     identity: Option<u64>,
     parameters: Parameters,
-    /// One for each adapted layer, in the order of declaration.
-    entries: Vec<Entry>,
-    /// By layer number: which entry.
-    of_layer: Vec<Option<usize>>,
+    layout: Layout,
     /// Everything else that the checkpoint holds.
     tensors: Vec<Tensor>,
-    /// The element type that a saved checkpoint holds the vectors in.
-    saved_dtype: Dtype,
+    /// The element types of the checkpoint's vectors, of A and of B. A saved one has them again, where they hold
+    /// today's values.
+    saved_dtypes: SavedDtypes,
     trainable: bool,
 }
 
-/// Where one layer's vectors lie among the parameters.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    layer: usize,
-    ranges: Ranges,
-    samples: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SavedDtypes {
+    vectors: Dtype,
+    a: Dtype,
+    b: Dtype,
 }
 
 /// One layer's vectors, whole (not cut to a shard).
@@ -95,7 +96,7 @@ impl Adapter {
 
     /// The vectors of a layer; None when the adapter does not adapt it.
     pub fn vectors(&self, layer: usize) -> Option<Vectors<'_>> {
-        let entry = &self.entries[(*self.of_layer.get(layer)?)?];
+        let entry = self.layout.find(layer)?;
         let Ranges { lambda_b, lambda_d, bias } = &entry.ranges;
         Some(Vectors {
             lambda_b: self.parameters.get(lambda_b),
@@ -108,15 +109,15 @@ impl Adapter {
     /// Where a layer's vectors lie in the flat parameters.
     pub fn ranges(&self, layer: usize) -> Result<Ranges> {
         let name = &self.layers.get(layer)?.name;
-        match self.of_layer.get(layer) {
-            Some(Some(entry)) => Ok(self.entries[*entry].ranges),
-            _ => fail!(NotFound, "the adapter does not adapt layer '{name}'"),
+        match self.layout.find(layer) {
+            Some(entry) => Ok(entry.ranges),
+            None => fail!(NotFound, "the adapter does not adapt layer '{name}'"),
         }
     }
 
     /// Numbers of the adapted layers, ascending.
     pub fn adapted_layers(&self) -> impl Iterator<Item = usize> {
-        self.entries.iter().map(|entry| entry.layer)
+        self.layout.entries.iter().map(|entry| entry.layer)
     }
 
     pub fn parameters(&self) -> &Parameters {
@@ -127,6 +128,9 @@ impl Adapter {
     pub fn parameters_mut(&mut self) -> Result<&mut Parameters> {
         if !self.trainable {
             fail!(State, "the adapter is immutable; make a trainable copy of it");
+        }
+        if self.parameters.is_apart() {
+            fail!(State, "the adapter's vectors lie apart in the caller's memory; write them there");
         }
         Ok(&mut self.parameters)
     }
@@ -148,17 +152,24 @@ impl Adapter {
         if !self.trainable {
             fail!(State, "the adapter is immutable; make a trainable copy of it");
         }
-        if source::is_reserved(&tensor.name) {
+        if source::is_reserved(&tensor.name) || self.is_own_bias(&tensor.name) {
             fail!(Argument, "tensor name '{}' is one of the adapter's own; its vectors are parameters", tensor.name);
         }
+        tensor.check(tensor.data.len())?;
         match self.tensors.iter_mut().find(|known| known.name == tensor.name) {
             Some(known) => *known = tensor,
             None => {
-                self.tensors.try_reserve(1).map_err(|_| crate::error::Error::out_of_memory())?;
+                self.tensors.try_reserve(1).map_err(|_| Error::out_of_memory())?;
                 self.tensors.push(tensor);
             }
         }
         Ok(())
+    }
+
+    /// Whether a key is that of a learned bias of an adapted layer.
+    fn is_own_bias(&self, key: &str) -> bool {
+        let layer = source::module_of(key, source::LEARNED_BIAS).and_then(|module| self.layers.find(module).ok());
+        layer.and_then(|number| self.layout.find(number)).is_some()
     }
 
     /// Bytes of memory that this adapter holds for itself, without the store.
@@ -168,7 +179,7 @@ impl Adapter {
 
     /// A learned bias takes the place of the layer's own: without knowing that one, a delta cannot.
     pub fn check_biases(&self) -> Result<()> {
-        for entry in self.entries.iter().filter(|entry| entry.ranges.bias.is_some()) {
+        for entry in self.layout.entries.iter().filter(|entry| entry.ranges.bias.is_some()) {
             let layer = self.layers.get(entry.layer)?;
             if layer.bias.is_none() {
                 fail!(
@@ -183,12 +194,12 @@ impl Adapter {
 
     /// An immutable copy as the parameters are now.
     pub fn frozen(&self, allocator: &Allocator) -> Result<Self> {
-        self.copied(Parameters::copied(allocator, self.parameters.all())?, false)
+        self.with(self.parameters.duplicate(allocator)?, false)
     }
 
     /// A trainable copy, in memory of its own.
     pub fn trainable(&self, allocator: &Allocator) -> Result<Self> {
-        self.copied(Parameters::copied(allocator, self.parameters.all())?, true)
+        self.with(self.parameters.duplicate(allocator)?, true)
     }
 
     /// A trainable copy whose parameters live in the caller's memory; today's values are copied there.
@@ -201,26 +212,41 @@ impl Adapter {
             fail!(Shape, "count is {count}; wanted {}, the adapter's number of parameters", self.parameters.len());
         }
         // SAFETY: the caller's promise.
-        let parameters = unsafe { Parameters::borrowed(memory, self.parameters.all())? };
-        self.copied(parameters, true)
+        let parameters = unsafe { self.parameters.duplicate_in(memory)? };
+        self.with(parameters, true)
     }
 
-    fn copied(&self, parameters: Parameters, trainable: bool) -> Result<Self> {
+    fn with(&self, parameters: Parameters, trainable: bool) -> Result<Self> {
+        let mut tensors = Vec::new();
+        tensors.try_reserve_exact(self.tensors.len()).map_err(|_| Error::out_of_memory())?;
+        for tensor in &self.tensors {
+            tensors.push(tensor.duplicate()?);
+        }
         Ok(Self {
             layers: self.layers.clone(),
             config: self.config.clone(),
             store: self.store.clone(),
             identity: self.identity,
             parameters,
-            entries: self.entries.clone(),
-            of_layer: self.of_layer.clone(),
-            tensors: self.tensors.clone(),
-            saved_dtype: self.saved_dtype,
+            layout: self.layout.clone(),
+            tensors,
+            saved_dtypes: self.saved_dtypes,
             trainable,
         })
     }
+}
 
-    fn learns_biases(config: &Config) -> bool {
-        config.bias != Bias::None
+/// The numbers of a configuration that computing takes as f32.
+fn check_f32(config: &Config) -> Result<()> {
+    let numbers = [
+        ("d_initial", config.d_initial),
+        ("alpha", config.alpha),
+        ("logvar_bound", config.logvar_bound.unwrap_or(0.0)),
+    ];
+    for (name, value) in numbers {
+        if !(value as f32).is_finite() {
+            fail!(Config, "{name} is {value:e}; wanted a number that f32 holds");
+        }
     }
+    Ok(())
 }

@@ -79,19 +79,31 @@ impl Parameters {
         Ok(Self::from(Buffer::zeroed(allocator, length)?))
     }
 
-    pub fn copied(allocator: &Allocator, values: &[f32]) -> Result<Self> {
-        Ok(Self::from(Buffer::copied(allocator, values)?))
+    /// A copy of these, in one piece.
+    pub fn duplicate(&self, allocator: &Allocator) -> Result<Self> {
+        let mut copy = Self::zeroed(allocator, self.len())?;
+        let mut place = copy.all_mut();
+        for piece in self.pieces() {
+            let (own, rest) = place.split_at_mut(piece.length);
+            own.copy_from_slice(piece.get());
+            place = rest;
+        }
+        Ok(copy)
     }
 
-    /// Copies `values` into the caller's memory and lives there from now on.
+    /// Copies these into the caller's memory; the copy lives there from now on.
     ///
     /// # Safety
-    /// As for `Adapter::trainable_in`, for `values.len()` floats.
-    pub unsafe fn borrowed(memory: *mut f32, values: &[f32]) -> Result<Self> {
-        let piece = Piece::of("memory", memory, values.len())?;
-        // SAFETY: the caller's promise. `copy` allows that the caller passes the very memory the values lie in.
-        unsafe { std::ptr::copy(values.as_ptr(), piece.memory, values.len()) };
-        Ok(Self { pieces: Pieces::One(piece), owned: None })
+    /// As for `Adapter::trainable_in`, for `len()` floats.
+    pub unsafe fn duplicate_in(&self, memory: *mut f32) -> Result<Self> {
+        let whole = Piece::of("memory", memory, self.len())?;
+        let mut start = 0;
+        for piece in self.pieces() {
+            // SAFETY: the caller's promise. `copy` allows that the caller passes the very memory the values lie in.
+            unsafe { std::ptr::copy(piece.memory, whole.memory.add(start), piece.length) };
+            start += piece.length;
+        }
+        Ok(Self { pieces: Pieces::One(whole), owned: None })
     }
 
     /// The vectors of one layer, where the caller keeps them.
@@ -111,11 +123,20 @@ impl Parameters {
         Ok(Self { pieces: Pieces::Apart(pieces), owned: None })
     }
 
-    pub fn len(&self) -> usize {
+    fn pieces(&self) -> &[Piece] {
         match &self.pieces {
-            Pieces::One(piece) => piece.length,
-            Pieces::Apart(pieces) => pieces.iter().map(|piece| piece.length).sum(),
+            Pieces::One(piece) => std::slice::from_ref(piece),
+            Pieces::Apart(pieces) => pieces,
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.pieces().iter().map(|piece| piece.length).sum()
+    }
+
+    /// Whether the vectors lie apart, where the caller keeps them and only the caller writes them.
+    pub fn is_apart(&self) -> bool {
+        matches!(self.pieces, Pieces::Apart(_))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -162,6 +183,7 @@ impl Parameters {
         }
     }
 
+    /// One vector, to be written. Vectors that lie apart are the caller's alone to write.
     pub fn get_mut(&mut self, span: &Span) -> &mut [f32] {
         &mut self.all_mut()[span.range()]
     }

@@ -1,20 +1,23 @@
 //! From an adapter to the two files that PEFT reads.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::{Dtype as Stored, View, serialize};
+use safetensors::Dtype as Stored;
+use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::Adapter;
 use super::folder::replace_folder;
 use super::source::{A_KEY, B_KEY, CONFIG_FILE, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, TENSOR_FILE, key_of};
+use super::{Adapter, SavedDtypes};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::projection::Frozen;
 use crate::tensor::Dtype;
+
+/// The longest header that readers of the format accept, in bytes.
+const LARGEST_HEADER: usize = 100_000_000;
 
 /// A checkpoint as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +32,8 @@ impl Adapter {
     /// Writes a PEFT checkpoint folder. All or nothing: a fresh folder is written and takes the old one's place at once;
     /// other files of the old folder stay in it.
     ///
-    /// Our alpha, which PEFT does not have, is multiplied into λ_b.
+    /// Our alpha, which PEFT does not have, is multiplied into λ_b. Vectors that came in 16 bits are saved so where
+    /// that loses nothing, else in f32.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let checkpoint = self.checkpoint()?;
         replace_folder(folder, &[(CONFIG_FILE, &checkpoint.config), (TENSOR_FILE, &checkpoint.tensors)])
@@ -37,83 +41,134 @@ impl Adapter {
 
     /// The two files in memory.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        if self.config.save_projection && self.store.rank() != self.config.rank {
-            fail!(Projection, "the store has rank {}; the config has r = {}", self.store.rank(), self.config.rank);
-        }
         let config = Config { alpha: 1.0, inference_mode: true, ..self.config.clone() };
-        let tensors = serialize(self.stored()?, Some(HashMap::from([("format".to_owned(), "pt".to_owned())])))
-            .map_err(|error| Error::new(Code::Format, format!("could not serialise the adapter: {error}")))?;
-        Ok(Checkpoint { config: config.to_json().into_bytes(), tensors })
+        Ok(Checkpoint { config: config.to_json().into_bytes(), tensors: file_of(self.pieces()?)? })
     }
 
-    fn stored(&self) -> Result<Vec<(String, Piece)>> {
-        let mut pieces = Vec::new();
-        let alpha = self.config.alpha as f32;
-        for entry in &self.entries {
+    fn pieces(&self) -> Result<Vec<Piece<'_>>> {
+        let mut pieces = self.vector_pieces()?;
+        if self.config.save_projection {
+            let SavedDtypes { a, b, .. } = self.saved_dtypes;
+            pieces.push(Piece::frozen(A_KEY, self.store.a(), a));
+            pieces.push(Piece::frozen(B_KEY, self.store.b(), b));
+        }
+        pieces.extend(self.tensors.iter().map(|tensor| Piece {
+            name: tensor.name.clone(),
+            dtype: tensor.element.0,
+            shape: tensor.shape.clone(),
+            content: Content::Bytes(&tensor.data),
+        }));
+        Ok(pieces)
+    }
+
+    fn vector_pieces(&self) -> Result<Vec<Piece<'_>>> {
+        let mut vectors = Vec::new();
+        for entry in &self.layout.entries {
             let name = &self.layers.get(entry.layer)?.name;
-            let lambda_b: Vec<f32> =
-                self.parameters.get(&entry.ranges.lambda_b).iter().map(|value| value * alpha).collect();
-            pieces.push((key_of(name, LAMBDA_B), Piece::vector(&lambda_b, self.saved_dtype)));
-            let lambda_d = self.parameters.get(&entry.ranges.lambda_d);
-            pieces.push((key_of(name, LAMBDA_D), Piece::vector(lambda_d, self.saved_dtype)));
-            if let Some(span) = &entry.ranges.bias {
-                pieces.push((key_of(name, LEARNED_BIAS), Piece::vector(self.parameters.get(span), self.saved_dtype)));
+            let parts = [
+                (LAMBDA_B, self.config.alpha as f32, Some(entry.ranges.lambda_b)),
+                (LAMBDA_D, 1.0, Some(entry.ranges.lambda_d)),
+                (LEARNED_BIAS, 1.0, entry.ranges.bias),
+            ];
+            for (suffix, factor, span) in parts {
+                let Some(span) = span else { continue };
+                vectors.push((key_of(name, suffix), factor, self.parameters.get(&span)));
             }
         }
-        if self.config.save_projection {
-            let dtype = self.store.saved_dtype();
-            pieces.push((A_KEY.to_owned(), Piece::frozen(self.store.a(), dtype)?));
-            pieces.push((B_KEY.to_owned(), Piece::frozen(self.store.b(), dtype)?));
+        let mut narrow = self.saved_dtypes.vectors;
+        for (key, factor, values) in &vectors {
+            for (place, value) in values.iter().map(|value| value * factor).enumerate() {
+                if !value.is_finite() {
+                    fail!(Overflow, "tensor '{key}' would hold {value} at {place}; wanted finite numbers");
+                }
+                if narrow.rounded(value) != value {
+                    narrow = Dtype::F32;
+                }
+            }
         }
-        for tensor in &self.tensors {
-            let piece = Piece { dtype: tensor.element.0, shape: tensor.shape.clone(), bytes: tensor.data.clone() };
-            pieces.push((tensor.name.clone(), piece));
-        }
-        Ok(pieces)
+        let pieces = vectors.into_iter().map(|(name, factor, values)| Piece {
+            name,
+            dtype: stored(narrow),
+            shape: vec![values.len()],
+            content: Content::Vector { values, factor, dtype: narrow },
+        });
+        Ok(pieces.collect())
     }
 }
 
 /// One tensor on its way into a file.
-struct Piece {
+struct Piece<'a> {
+    name: String,
     dtype: Stored,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    content: Content<'a>,
 }
 
-impl Piece {
-    fn vector(values: &[f32], dtype: Dtype) -> Self {
-        Self { dtype: stored(dtype), shape: vec![values.len()], bytes: narrowed(values, dtype) }
+enum Content<'a> {
+    Vector { values: &'a [f32], factor: f32, dtype: Dtype },
+    Frozen { matrix: &'a Frozen, dtype: Dtype },
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Piece<'a> {
+    fn frozen(key: &str, matrix: &'a Frozen, dtype: Dtype) -> Self {
+        let shape = vec![matrix.rows(), matrix.cols()];
+        Self { name: key.to_owned(), dtype: stored(dtype), shape, content: Content::Frozen { matrix, dtype } }
     }
 
-    fn frozen(matrix: &Frozen, dtype: Dtype) -> Result<Self> {
-        let (rows, cols) = (matrix.rows(), matrix.cols());
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(rows * cols * dtype.size()).map_err(|_| Error::out_of_memory())?;
-        let mut values = vec![0.0; cols];
-        for row in 0..rows {
-            matrix.matrix().load(row, 0, &mut values);
-            bytes.extend(narrowed(&values, dtype));
+    fn bytes(&self) -> usize {
+        match &self.content {
+            Content::Vector { values, dtype, .. } => values.len() * dtype.size(),
+            Content::Frozen { matrix, dtype } => matrix.rows() * matrix.cols() * dtype.size(),
+            Content::Bytes(bytes) => bytes.len(),
         }
-        Ok(Self { dtype: stored(dtype), shape: vec![rows, cols], bytes })
+    }
+
+    /// Appends [`Self::bytes`] bytes, for which there is room.
+    fn write(&self, file: &mut Vec<u8>) {
+        match &self.content {
+            Content::Vector { values, factor, dtype } => {
+                values.iter().for_each(|value| push(file, value * factor, *dtype));
+            }
+            Content::Frozen { matrix, dtype } => {
+                let (matrix, mut block) = (matrix.matrix(), [0.0; 1024]);
+                for row in 0..matrix.rows() {
+                    for first in (0..matrix.cols()).step_by(block.len()) {
+                        let part = &mut block[..(matrix.cols() - first).min(1024)];
+                        matrix.load(row, first, part);
+                        part.iter().for_each(|value| push(file, *value, *dtype));
+                    }
+                }
+            }
+            Content::Bytes(bytes) => file.extend_from_slice(bytes),
+        }
     }
 }
 
-impl View for Piece {
-    fn dtype(&self) -> Stored {
-        self.dtype
+/// The safetensors file, laid out as PEFT's: wider element types first, then by name.
+fn file_of(mut pieces: Vec<Piece<'_>>) -> Result<Vec<u8>> {
+    pieces.sort_by(|first, second| second.dtype.cmp(&first.dtype).then_with(|| first.name.cmp(&second.name)));
+    let mut end = 0;
+    let infos = pieces.iter().map(|piece| {
+        let start = end;
+        end += piece.bytes();
+        let info = TensorInfo { dtype: piece.dtype, shape: piece.shape.clone(), data_offsets: (start, end) };
+        (piece.name.clone(), info)
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let unwritable = |error: String| Error::new(Code::Format, format!("could not write the adapter's header: {error}"));
+    let header = Metadata::new(Some(format), infos.collect()).map_err(|error| unwritable(error.to_string()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|error| unwritable(error.to_string()))?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    if header.len() > LARGEST_HEADER {
+        fail!(Format, "the file's header would have {} bytes; readers take at most {LARGEST_HEADER}", header.len());
     }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
+    let mut file = Vec::new();
+    file.try_reserve_exact(size_of::<u64>() + header.len() + end).map_err(|_| Error::out_of_memory())?;
+    file.extend_from_slice(&(header.len() as u64).to_le_bytes());
+    file.extend_from_slice(&header);
+    pieces.iter().for_each(|piece| piece.write(&mut file));
+    Ok(file)
 }
 
 fn stored(dtype: Dtype) -> Stored {
@@ -124,10 +179,10 @@ fn stored(dtype: Dtype) -> Stored {
     }
 }
 
-fn narrowed(values: &[f32], dtype: Dtype) -> Vec<u8> {
+fn push(file: &mut Vec<u8>, value: f32, dtype: Dtype) {
     match dtype {
-        Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-        Dtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        Dtype::F32 => file.extend_from_slice(&value.to_le_bytes()),
+        Dtype::F16 => file.extend_from_slice(&f16::from_f32(value).to_le_bytes()),
+        Dtype::Bf16 => file.extend_from_slice(&bf16::from_f32(value).to_le_bytes()),
     }
 }

@@ -1,9 +1,12 @@
 //! The two files of a PEFT checkpoint, wherever they are, and the names in them.
 
-use std::fs::File;
+use std::ffi::{CStr, CString};
+use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -13,6 +16,9 @@ use crate::fail;
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const TENSOR_FILE: &str = "adapter_model.safetensors";
+/// The same names, as the operating system takes them.
+const CONFIG_NAME: &CStr = c"adapter_config.json";
+const TENSOR_NAME: &CStr = c"adapter_model.safetensors";
 pub const A_KEY: &str = "base_model.pvera_A";
 pub const B_KEY: &str = "base_model.pvera_B";
 pub const LAMBDA_B: &str = ".pvera_lambda_b";
@@ -22,11 +28,6 @@ pub const MODULE_PREFIX: &str = "base_model.model.";
 
 /// A folder is read again when a save exchanged it meanwhile; more often than this is somebody's mistake.
 const ATTEMPTS: usize = 8;
-
-/// The bytes of one file, read or mapped.
-pub fn contents(path: &Path, map: bool) -> Result<Contents> {
-    if map { mapped(path).map(|map| Contents::Mapped(Arc::new(map))) } else { read(path, u64::MAX).map(Contents::Read) }
-}
 
 /// A checkpoint's contents.
 #[derive(Debug)]
@@ -45,6 +46,26 @@ pub enum Contents {
     Mapped(Arc<Mmap>),
 }
 
+impl Contents {
+    /// Reads or maps one file.
+    pub fn of(path: &Path, map: bool) -> Result<Self> {
+        let (folder, name) = (path.parent().filter(|parent| !parent.as_os_str().is_empty()), path.file_name());
+        let Some(name) = name else { fail!(Argument, "'{}' does not name a file", path.display()) };
+        let held = open_folder(folder.unwrap_or(Path::new(".")))?;
+        let name = CString::new(name.as_bytes()).map_err(|error| io(path, "open", &error.into()))?;
+        Self::from_file(&open(&held, &name, path)?, path, map)
+    }
+
+    fn from_file(file: &File, path: &Path, map: bool) -> Result<Self> {
+        Ok(if map { Self::Mapped(Arc::new(mapped(file, path)?)) } else { Self::Read(read(file, path, u64::MAX)?) })
+    }
+
+    /// Copies bytes of the caller's.
+    pub fn memory(bytes: &[u8]) -> Result<Self> {
+        Ok(Self::Read(copied(bytes)?))
+    }
+}
+
 impl std::ops::Deref for Contents {
     type Target = [u8];
 
@@ -57,25 +78,27 @@ impl std::ops::Deref for Contents {
 }
 
 impl Source {
-    /// Reads a folder. Both files come from the same folder even when a save exchanges it meanwhile.
+    /// Reads a folder. Both files come from the same folder even when a save exchanges it meanwhile: the folder is
+    /// opened once, and both are opened in it.
     ///
     /// Mapping avoids a copy of the projections; the caller then promises that nobody shortens the file while the
     /// adapter lives (a truncated map kills the process).
     pub fn folder(folder: &Path, map: bool) -> Result<Self> {
         for _ in 0..ATTEMPTS {
-            let before = identity(folder)?;
-            let source = Self::read_folder(folder, map);
-            if identity(folder)? == before {
+            let held = open_folder(folder)?;
+            let source = Self::read_folder(folder, &held, map);
+            // A save empties the folder that it took away, so what is missing may be in the one that came.
+            if source.is_ok() || inode(folder).ok() == held.metadata().ok().as_ref().map(inode_of) {
                 return source;
             }
         }
         fail!(Io, "folder '{}' changed {ATTEMPTS} times while it was read; is it saved in a loop?", folder.display())
     }
 
-    fn read_folder(folder: &Path, map: bool) -> Result<Self> {
+    fn read_folder(folder: &Path, held: &File, map: bool) -> Result<Self> {
         let (config, tensors) = (folder.join(CONFIG_FILE), folder.join(TENSOR_FILE));
-        let bytes = read(&config, crate::config::LARGEST_FILE as u64)?;
-        let contents = contents(&tensors, map)?;
+        let bytes = read(&open(held, CONFIG_NAME, &config)?, &config, crate::config::LARGEST_FILE as u64)?;
+        let contents = Contents::from_file(&open(held, TENSOR_NAME, &tensors)?, &tensors, map)?;
         Ok(Self {
             config: bytes,
             tensors: contents,
@@ -88,19 +111,28 @@ impl Source {
     pub fn memory(config: &[u8], tensors: &[u8]) -> Result<Self> {
         Ok(Self {
             config: copied(config)?,
-            tensors: Contents::Read(copied(tensors)?),
+            tensors: Contents::memory(tensors)?,
             config_name: "the config in memory".into(),
             tensors_name: "the tensors in memory".into(),
         })
     }
 }
 
-fn identity(folder: &Path) -> Result<(u64, u64)> {
-    let data = std::fs::metadata(folder).map_err(|error| io(folder, "open", &error))?;
-    if !data.is_dir() {
+fn open_folder(folder: &Path) -> Result<File> {
+    let held = File::open(folder).map_err(|error| io(folder, "open", &error))?;
+    if !held.metadata().map_err(|error| io(folder, "open", &error))?.is_dir() {
         fail!(Io, "'{}' is not a folder; wanted one with {CONFIG_FILE} and {TENSOR_FILE}", folder.display());
     }
-    Ok((data.dev(), data.ino()))
+    Ok(held)
+}
+
+/// What tells a file or folder from every other that exists at the same time.
+pub fn inode(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|data| inode_of(&data))
+}
+
+pub fn inode_of(data: &Metadata) -> (u64, u64) {
+    (data.dev(), data.ino())
 }
 
 fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
@@ -111,8 +143,7 @@ fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Reads what the file holds now. A file that shrinks or grows meanwhile gives fewer or more bytes, never a crash.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut file = open(path)?;
+fn read(mut file: &File, path: &Path, limit: u64) -> Result<Vec<u8>> {
     let length = file.metadata().map_err(|error| io(path, "read", &error))?.len();
     if length > limit {
         fail!(Format, "'{}' has {length} bytes; wanted at most {limit}", path.display());
@@ -124,28 +155,35 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn mapped(path: &Path) -> Result<Mmap> {
-    let file = open(path)?;
+fn mapped(file: &File, path: &Path) -> Result<Mmap> {
     // SAFETY: the caller of `folder` asked for a map and promised that the file stays as it is.
-    unsafe { Mmap::map(&file) }.map_err(|error| io(path, "map", &error))
+    unsafe { Mmap::map(file) }.map_err(|error| io(path, "map", &error))
 }
 
-fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(|error| io(path, "open", &error))?;
-    let data = file.metadata().map_err(|error| io(path, "open", &error))?;
-    if !data.is_file() {
+/// Opens a file of the folder that is held open, wherever that folder is by now.
+fn open(held: &File, name: &CStr, path: &Path) -> Result<File> {
+    // Without O_NONBLOCK, a pipe of that name would wait for a writer for ever.
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: an open descriptor and a NUL-terminated name.
+    let descriptor = unsafe { libc::openat(held.as_raw_fd(), name.as_ptr(), flags) };
+    if descriptor < 0 {
+        return Err(io(path, "open", &std::io::Error::last_os_error()));
+    }
+    // SAFETY: just opened, and nobody else's.
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
         fail!(Io, "'{}' is not a file", path.display());
     }
     Ok(file)
 }
 
 pub fn io(path: &Path, verb: &str, error: &std::io::Error) -> Error {
-    Error::new(Code::Io, format!("could not {verb} '{}': {error}", PathBuf::from(path).display()))
+    Error::new(Code::Io, format!("could not {verb} '{}': {error}", path.display()))
 }
 
-/// Whether a key is one of those that hold an adapter's own vectors or projections.
+/// Whether a key is one of those that hold an adapter's own vectors or projections, or the file's metadata.
 pub fn is_reserved(key: &str) -> bool {
-    key == A_KEY || key == B_KEY || key.ends_with(LAMBDA_B) || key.ends_with(LAMBDA_D)
+    key == "__metadata__" || key == A_KEY || key == B_KEY || key.ends_with(LAMBDA_B) || key.ends_with(LAMBDA_D)
 }
 
 /// The module path in a key that ends so.

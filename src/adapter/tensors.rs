@@ -55,19 +55,30 @@ impl ElementType {
 impl Tensor {
     /// Copies a tensor, fallibly.
     pub fn copied(name: &str, element: ElementType, shape: &[usize], bytes: &[u8]) -> Result<Self> {
+        let mut tensor = Self { name: name.to_owned(), element, shape: shape.to_vec(), data: Vec::new() };
+        tensor.check(bytes.len())?;
+        tensor.data.try_reserve_exact(bytes.len()).map_err(|_| Error::out_of_memory())?;
+        tensor.data.extend_from_slice(bytes);
+        Ok(tensor)
+    }
+
+    /// `clone` for data of a file's size: fallible.
+    pub fn duplicate(&self) -> Result<Self> {
+        Self::copied(&self.name, self.element, &self.shape, &self.data)
+    }
+
+    /// Whether that many bytes are what the shape and the element type take.
+    pub(super) fn check(&self, bytes: usize) -> Result<()> {
+        let (name, shape, stored) = (&self.name, &self.shape, self.element.0);
         let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        let wanted = elements.and_then(|count| count.checked_mul(element.0.bitsize())).map(|bits| bits / 8);
-        if wanted != Some(bytes.len()) {
-            fail!(
+        let bits = elements.and_then(|count| count.checked_mul(stored.bitsize()));
+        match bits {
+            Some(bits) if bits.is_multiple_of(8) && bits / 8 == bytes => Ok(()),
+            Some(bits) => fail!(
                 Shape,
-                "tensor '{name}' of shape {shape:?} in {:?} has {} bytes; that does not fit",
-                element.0,
-                bytes.len()
-            );
+                "tensor '{name}' of shape {shape:?} in {stored:?} is given {bytes} bytes; wanted {bits} bits"
+            ),
+            None => fail!(Shape, "tensor '{name}' of shape {shape:?} is more than the address space holds"),
         }
-        let mut data = Vec::new();
-        data.try_reserve_exact(bytes.len()).map_err(|_| Error::out_of_memory())?;
-        data.extend_from_slice(bytes);
-        Ok(Self { name: name.to_owned(), element, shape: shape.to_vec(), data })
     }
 }

@@ -83,6 +83,9 @@ impl Model {
 
     /// Publishes an adapter under a new name; returns its slot.
     pub fn publish(&self, name: &str, adapter: Arc<Adapter>) -> Result<i32> {
+        if name.is_empty() {
+            fail!(Argument, "name is empty; wanted a name to publish the adapter under");
+        }
         let adapter = self.admitted(adapter)?;
         self.change(|slots| {
             if slots.contains(name) {
@@ -129,7 +132,10 @@ impl Model {
         let mut current = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let mut fresh = Slots::clone(&current);
         let outcome = change(&mut fresh)?;
-        *current = Arc::new(fresh);
+        let old = std::mem::replace(&mut *current, Arc::new(fresh));
+        // An adapter may go with the old table, and its memory to the host's allocator: not while others wait.
+        drop(current);
+        drop(old);
         Ok(outcome)
     }
 }

@@ -66,7 +66,7 @@ impl Slots {
     pub fn get(&self, slot: i32) -> Result<&Slot> {
         match usize::try_from(slot).ok().and_then(|slot| self.list.get(slot)) {
             Some(Some(found)) => Ok(found),
-            _ => fail!(NotFound, "slot {slot} holds no adapter; slots 0 to {} exist", self.list.len() as i64 - 1),
+            _ => fail!(NotFound, "slot {slot} holds no adapter; {} slots are in use", self.len()),
         }
     }
 
