@@ -219,8 +219,8 @@ fn training_steps() {
                 let (x, dy, eps) = (get("x").host(), [get("dy").host()], torch_eps(&case, module).unwrap());
                 let mask = case.get(module, "mask").map(Tensor::host);
                 assert_eq!(mask.is_some(), name == "dropout_step");
-                let linears = [snapshot.linear(number).unwrap()];
-                let step = Step::new(&linears, &[0], &x, &dy, request(ModeChoice::AsPeft, Some(&eps), mask.as_ref()));
+                let linears = vec![snapshot.linear(number).unwrap()];
+                let step = Step::new(linears, &[0], &x, &dy, request(ModeChoice::AsPeft, Some(&eps), mask.as_ref()));
                 let found = run(&context, &step).unwrap();
                 let what = |tensor: &str| format!("{name} {module} {tensor}, {backend}");
                 let own = &found.layers[0][0];
@@ -230,7 +230,7 @@ fn training_steps() {
                 assert_close(&what("dλ_d"), &own.lambda_d, &get("dlambda_d").values, GRADIENTS);
                 if name == "train_step" {
                     let zeros = [Host::zeros(x.rows(), dy[0].cols())];
-                    let found = run(&context, &Step { dy: &zeros, kl: Kl { weight: 1.0, mean: true }, ..step }).unwrap();
+                    let found = run(&context, &Step { dy: &zeros, kl: Kl { weight: 1.0, mean: true }, ..step.clone() }).unwrap();
                     assert_close(&what("KL"), &found.kl, &get("kl_mean").values, GRADIENTS);
                     assert_close(&what("KL dx"), &found.dx.values(), &get("kl_dx").values, GRADIENTS);
                     let own = &found.layers[0][0];

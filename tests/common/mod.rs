@@ -4,6 +4,7 @@
 pub mod golden;
 pub mod host;
 pub mod layers;
+pub mod setup;
 pub mod sha256;
 pub mod step;
 pub mod tolerance;

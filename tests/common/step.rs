@@ -13,9 +13,9 @@ use super::tolerance::assert_close_or_empty;
 /// What outputs hold before the step, where it accumulates.
 pub const BEFORE: f32 = 0.25;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Step<'a> {
-    pub linears: &'a [&'a Linear],
+    pub linears: Vec<&'a Linear>,
     /// Those whose gradients are wanted.
     pub slots: &'a [i32],
     pub x: &'a Host,
@@ -33,7 +33,7 @@ pub struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    pub fn new(linears: &'a [&'a Linear], slots: &'a [i32], x: &'a Host, dy: &'a [Host], request: Request<'a>) -> Self {
+    pub fn new(linears: Vec<&'a Linear>, slots: &'a [i32], x: &'a Host, dy: &'a [Host], request: Request<'a>) -> Self {
         Self {
             linears,
             slots,
@@ -81,7 +81,7 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
     let mut y: Vec<Host> = step.dy.iter().map(|dy| output(dy.cols())).collect();
     let targets: Vec<MatrixMut<'_>> = y.iter_mut().map(Host::matrix_mut).collect();
     // SAFETY: everything that the step borrows outlives this function.
-    unsafe { record(context, step.linears, &step.x.matrix(), &step.request, tape, &targets)? };
+    unsafe { record(context, &step.linears, &step.x.matrix(), &step.request, tape, &targets)? };
     let mut layers: Vec<Vec<Slot>> = step.linears.iter().map(|linear| blank(linear, step.slots)).collect();
     let pointers: Vec<Vec<SlotGradients>> = layers.iter_mut().map(|slots| slots.iter_mut().map(pointers).collect()).collect();
     let (mut kl, mut variance) = (vec![f64::NAN; step.dy.len()], vec![vec![0.0; rows]; step.dy.len()]);
