@@ -23,6 +23,8 @@ pub struct Step<'a> {
     pub request: Request<'a>,
     pub policy: Policy,
     pub kl: Kl,
+    /// Whether the value of the divergence is wanted.
+    pub divergence: bool,
     pub dmu: Option<&'a Host>,
     pub dlogvar: Option<&'a Host>,
     pub overwrite: bool,
@@ -42,6 +44,7 @@ impl<'a> Step<'a> {
             request,
             policy: Policy::KeepLatent,
             kl: Kl::default(),
+            divergence: true,
             dmu: None,
             dlogvar: None,
             overwrite: true,
@@ -96,7 +99,7 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
             overwrite,
             kl: step.kl,
             prior,
-            kl_value: Some(kl_value),
+            kl_value: step.divergence.then_some(kl_value),
             variance: Some(Variance { values, index: step.variance_index }),
         })
         .collect();
