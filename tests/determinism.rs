@@ -14,18 +14,15 @@ use pvera::backend::cpu::ParallelFor;
 use pvera::backend::{Kl, Mode, Part, RowKeys};
 use pvera::config::Config;
 use pvera::context::{Context, Kind};
-use pvera::linear::{Choice, Linear, ModeChoice, Noise, Request, Rows, expand, forward, project, project_width, sample};
+use pvera::linear::{
+    Choice, Linear, ModeChoice, Noise, Request, Rows, expand, forward, project, project_width, sample,
+};
 use pvera::memory::Allocator;
 use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
-const SAMPLED: Noise<'static> = Noise {
-    mode: ModeChoice::All(Mode::Sample),
-    seed: 77,
-    antithetic: false,
-    eps: None,
-    dropout_mask: None,
-};
+const SAMPLED: Noise<'static> =
+    Noise { mode: ModeChoice::All(Mode::Sample), seed: 77, antithetic: false, eps: None, dropout_mask: None };
 
 fn request<'a>(choice: Choice<'a>, identity: Option<&'a [u64]>) -> Request<'a> {
     let keys = RowKeys { identity, ..RowKeys::default() };

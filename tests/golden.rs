@@ -82,7 +82,9 @@ fn y_and_delta_beside_a_foreign_base() {
         let snapshot = case.snapshot(Declared::BiasOnly);
         for (backend, context) in contexts() {
             for (number, module) in case.modules.iter().enumerate() {
-                let (Some(base), Some(wanted)) = (case.get(module, "base"), case.get(module, "y_mean")) else { continue };
+                let (Some(base), Some(wanted)) = (case.get(module, "base"), case.get(module, "y_mean")) else {
+                    continue;
+                };
                 let (x, linear) = (case.get(module, "x").unwrap().host(), snapshot.linear(number).unwrap());
                 let request = request(ModeChoice::AsPeft, None, None);
                 let y = run_forward(&context, linear, &x, &request, base.host());
@@ -101,7 +103,8 @@ fn y_and_delta_beside_a_foreign_base() {
 /// x times PEFT's own change of the weight; where the case has none, what y has beyond the base, which is rounded as y is.
 fn wanted_delta(case: &Case, module: &str, base: &Tensor, y: &Tensor, x: &Host) -> (Vec<f64>, f64) {
     let Some(weight) = case.get(module, "delta_weight") else {
-        let delta: Vec<f64> = y.values.iter().zip(&base.values).map(|(y, base)| f64::from(*y) - f64::from(*base)).collect();
+        let delta: Vec<f64> =
+            y.values.iter().zip(&base.values).map(|(y, base)| f64::from(*y) - f64::from(*base)).collect();
         let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0f64, |most, value| most.max(value.abs()));
         let ratio = largest(&mut y.values.iter().map(|value| f64::from(*value))) / largest(&mut delta.iter().copied());
         return (delta, of(x.dtype()) * ratio.max(1.0));
@@ -128,7 +131,8 @@ fn mu_and_logvar() {
             for (number, module) in case.modules.iter().enumerate() {
                 let Some(mu) = case.get(module, "mu") else { continue };
                 let x = case.get(module, "x").unwrap().host();
-                let (mut found_mu, mut found_logvar) = (Host::zeros(mu.shape[0], mu.shape[1]), Host::zeros(mu.shape[0], mu.shape[1]));
+                let (mut found_mu, mut found_logvar) =
+                    (Host::zeros(mu.shape[0], mu.shape[1]), Host::zeros(mu.shape[0], mu.shape[1]));
                 let linear = snapshot.linear(number).unwrap();
                 let request = request(ModeChoice::AsPeft, None, None);
                 let outputs = (found_mu.matrix_mut(), found_logvar.matrix_mut());
@@ -182,7 +186,8 @@ fn a_learned_bias_takes_the_place_of_a_declared_one() {
             assert_close(&format!("{name}, {backend}"), &y.values(), &wanted.values, 1e-6);
             // The host's base knows only the declared bias.
             let delta_only = case.snapshot(Declared::OtherBiasOnly);
-            let base: Vec<f32> = case.get(module, "base").unwrap().values.iter().map(|value| value + BIAS_SHIFT).collect();
+            let base: Vec<f32> =
+                case.get(module, "base").unwrap().values.iter().map(|value| value + BIAS_SHIFT).collect();
             let y = Host::f32(wanted.shape[0], wanted.shape[1], &base);
             let y = run_forward(&context, delta_only.linear(0).unwrap(), &x, &request, y);
             assert_close(&format!("{name} delta only, {backend}"), &y.values(), &wanted.values, 1e-6);
@@ -230,7 +235,8 @@ fn training_steps() {
                 assert_close(&what("dλ_d"), &own.lambda_d, &get("dlambda_d").values, GRADIENTS);
                 if name == "train_step" {
                     let zeros = [Host::zeros(x.rows(), dy[0].cols())];
-                    let found = run(&context, &Step { dy: &zeros, kl: Kl { weight: 1.0, mean: true }, ..step.clone() }).unwrap();
+                    let found = run(&context, &Step { dy: &zeros, kl: Kl { weight: 1.0, mean: true }, ..step.clone() })
+                        .unwrap();
                     assert_close(&what("KL"), &found.kl, &get("kl_mean").values, GRADIENTS);
                     assert_close(&what("KL dx"), &found.dx.values(), &get("kl_dx").values, GRADIENTS);
                     let own = &found.layers[0][0];
@@ -312,11 +318,8 @@ fn large_projections_from_the_key() {
     let text = std::fs::read(root().join("large_projections.json")).unwrap();
     let case: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let number = |name: &str| case[name].as_u64().unwrap();
-    let size = Size {
-        rank: number("r") as usize,
-        in_max: number("in_max") as usize,
-        out_max: number("out_max") as usize,
-    };
+    let size =
+        Size { rank: number("r") as usize, in_max: number("in_max") as usize, out_max: number("out_max") as usize };
     let store = Store::from_key(&Allocator::default(), number("projection_prng_key"), size, Dtype::F32).unwrap();
     for (name, matrix) in [("A", store.a()), ("B", store.b())] {
         let matrix = matrix.matrix();

@@ -23,7 +23,11 @@ use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
 fn request(choice: Choice<'_>, mode: ModeChoice) -> Request<'_> {
-    Request { rows: Rows { choice, ..Rows::default() }, noise: Noise { mode, seed: 4, ..Noise::default() }, training: false }
+    Request {
+        rows: Rows { choice, ..Rows::default() },
+        noise: Noise { mode, seed: 4, ..Noise::default() },
+        training: false,
+    }
 }
 
 const MEAN: ModeChoice = ModeChoice::All(Mode::Mean);
@@ -174,8 +178,7 @@ fn trap_6_unmerge_is_exact_to_the_bit() {
             let linear = snapshot.linear(0).unwrap();
             let (rows, cols) = if layout == WeightLayout::OutIn { (140, 70) } else { (70, 140) };
             let original = Host::new(dtype, rows, cols, 3, &random.values(rows * cols));
-            let request =
-                MergeRequest { choice: Choice::Sum(&[(0, 1.0), (1, -0.5)]), layout, drop_sampling: false };
+            let request = MergeRequest { choice: Choice::Sum(&[(0, 1.0), (1, -0.5)]), layout, drop_sampling: false };
             let mut kinds = Vec::new();
             for kind in [Kind::Cpu, Kind::Reference] {
                 let context = context(kind, 0);
@@ -241,7 +244,10 @@ fn trap_7_an_overflow_is_an_error_or_bounded_never_silent() {
     let train = |setup: &Setup, mode, kl| {
         let drawn = request(Choice::First, mode);
         let linears = setup.linears();
-        common::step::run(&context, &Step { kl, divergence: kl.weight > 0.0, ..Step::new(linears, &[0], &setup.x, &setup.dy, drawn) })
+        common::step::run(
+            &context,
+            &Step { kl, divergence: kl.weight > 0.0, ..Step::new(linears, &[0], &setup.x, &setup.dy, drawn) },
+        )
     };
     let kl = Kl { weight: 1.0, mean: true };
     // ½ logvar is beyond exp's range: nothing that samples can work.
@@ -252,10 +258,14 @@ fn trap_7_an_overflow_is_an_error_or_bounded_never_silent() {
         assert!(error.message().contains("row 0, latent 1") && error.message().contains("logvar_bound"), "{error}");
     }
     let mut draws = Host::zeros(3, 4);
-    let drawn = sample(&context, far.linears()[0], &far.x.matrix(), &request(Choice::First, SAMPLE), 3, &draws.matrix_mut());
+    let drawn =
+        sample(&context, far.linears()[0], &far.x.matrix(), &request(Choice::First, SAMPLE), 3, &draws.matrix_mut());
     assert_eq!(drawn.unwrap_err().code(), Code::Overflow);
     assert_eq!(exact(&far).unwrap_err().code(), Code::Overflow);
-    assert!(tried(&context, far.linears()[0], &far.x, &request(Choice::First, MEAN)).is_ok(), "the mean needs no logvar");
+    assert!(
+        tried(&context, far.linears()[0], &far.x, &request(Choice::First, MEAN)).is_ok(),
+        "the mean needs no logvar"
+    );
     // Its first-order variance does, even of a mean forward.
     assert_eq!(train(&far, MEAN, Kl::default()).err().map(|error| error.code()), Some(Code::Overflow));
     // logvar itself is beyond, half of it is not: draws work, the variance and the divergence cannot.
@@ -319,7 +329,8 @@ fn adapters_of_one_store_sample_each_as_it_wants() {
             let context = context(kind, 1);
             // Scratch that is lent again holds what was there before.
             drop(context.lend(6 * 64).map(|mut lent| lent.fill(1e3)));
-            forward(&context, &setup.linears(), &setup.x.matrix(), &request, &[q.matrix_mut(), v.matrix_mut()]).unwrap();
+            forward(&context, &setup.linears(), &setup.x.matrix(), &request, &[q.matrix_mut(), v.matrix_mut()])
+                .unwrap();
             [q.values(), v.values()].concat()
         });
         assert_close(&format!("{choice:?}"), &found, &wanted, 1e-6);
@@ -337,7 +348,8 @@ fn layers_of_one_adapter_sample_each_as_it_wants() {
             let (mut q, mut v) = (Host::zeros(6, 10), Host::zeros(6, 7));
             let context = context(kind, 1);
             drop(context.lend(6 * 64).map(|mut lent| lent.fill(1e3)));
-            forward(&context, &setup.linears(), &setup.x.matrix(), &request, &[q.matrix_mut(), v.matrix_mut()]).unwrap();
+            forward(&context, &setup.linears(), &setup.x.matrix(), &request, &[q.matrix_mut(), v.matrix_mut()])
+                .unwrap();
             [q.values(), v.values()].concat()
         });
         assert_close(&format!("{choice:?}"), &found, &wanted, 1e-6);

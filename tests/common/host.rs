@@ -45,7 +45,8 @@ impl Host {
     /// Some rows, in any order.
     pub fn rows_of(&self, rows: &[usize]) -> Self {
         let values = self.values();
-        let picked: Vec<f32> = rows.iter().flat_map(|row| &values[row * self.cols()..][..self.cols()]).copied().collect();
+        let picked: Vec<f32> =
+            rows.iter().flat_map(|row| &values[row * self.cols()..][..self.cols()]).copied().collect();
         Self::new(self.parts.dtype, rows.len(), self.cols(), self.parts.row_stride - self.cols(), &picked)
     }
 
@@ -91,7 +92,8 @@ impl Host {
 
     /// Whether everything between and behind the rows is as it was.
     pub fn padding_is_intact(&self) -> bool {
-        let fresh = Self::new(self.dtype(), self.rows(), self.cols(), self.parts.row_stride - self.cols(), &self.values());
+        let fresh =
+            Self::new(self.dtype(), self.rows(), self.cols(), self.parts.row_stride - self.cols(), &self.values());
         fresh.words == self.words
     }
 

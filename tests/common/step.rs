@@ -86,7 +86,8 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
     // SAFETY: everything that the step borrows outlives this function.
     unsafe { record(context, &step.linears, &step.x.matrix(), &step.request, tape, &targets)? };
     let mut layers: Vec<Vec<Slot>> = step.linears.iter().map(|linear| blank(linear, step.slots)).collect();
-    let pointers: Vec<Vec<SlotGradients>> = layers.iter_mut().map(|slots| slots.iter_mut().map(pointers).collect()).collect();
+    let pointers: Vec<Vec<SlotGradients>> =
+        layers.iter_mut().map(|slots| slots.iter_mut().map(pointers).collect()).collect();
     let (mut kl, mut variance) = (vec![f64::NAN; step.dy.len()], vec![vec![0.0; rows]; step.dy.len()]);
     let overwrite = Overwrite { lambda_b: step.overwrite, lambda_d: step.overwrite, bias: step.overwrite };
     let prior = PriorGradients { dmu: step.dmu.map(Host::matrix), dlogvar: step.dlogvar.map(Host::matrix) };

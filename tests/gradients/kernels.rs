@@ -6,9 +6,9 @@ use pvera::linear::{Choice, ModeChoice, Noise, Request, Rows};
 use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
-use crate::common::setup::Setup;
 use crate::common::host::Host;
 use crate::common::layers::{Spec, config, spec};
+use crate::common::setup::Setup;
 
 const KL: Kl = Kl { weight: 0.3, mean: true };
 const SUMMED_KL: Kl = Kl { weight: 0.02, mean: false };
@@ -150,7 +150,11 @@ fn one_adapter_a_row() {
 }
 
 fn qkv() -> [Spec; 3] {
-    [spec("q", 26, 40), Spec { layout: WeightLayout::InOut, ..spec("k", 26, 17) }, Spec { weight: None, ..spec("v", 26, 33) }]
+    [
+        spec("q", 26, 40),
+        Spec { layout: WeightLayout::InOut, ..spec("k", 26, 17) },
+        Spec { weight: None, ..spec("v", 26, 33) },
+    ]
 }
 
 /// Of the second adapter, k has no vectors.
@@ -212,7 +216,8 @@ fn learned_biases() {
         let configs = [Config { bias: Bias::PveraOnly, ..config(4, 1) }, config(6, 2)];
         let setup = Setup::new(13, &specs, &configs, 70);
         for overwrite in [true, false] {
-            let sum = setup.agree("sum", &sampled(Choice::Sum(&[(1, 1.0), (0, 2.0)])), |step| step.overwrite = overwrite);
+            let sum =
+                setup.agree("sum", &sampled(Choice::Sum(&[(1, 1.0), (0, 2.0)])), |step| step.overwrite = overwrite);
             assert_eq!((sum.layers[0][0].bias.len(), sum.layers[0][1].bias.len()), (300, 0));
             let slots = mixed_slots(70, 2);
             setup.agree("by row", &sampled(Choice::PerRow(&slots)), |step| step.overwrite = overwrite);
@@ -228,6 +233,7 @@ fn keys_of_the_callers_own() {
     for antithetic in [false, true] {
         let mut request = Request { rows: Rows { keys, ..Rows::default() }, ..sampled(Choice::First) };
         request.noise.antithetic = antithetic;
-        setup.agree(&format!("{antithetic}"), &request, |step| step.variance_index = Some(&[0, 0, 4, 4, 4, 4, 2, 8, 1]));
+        setup
+            .agree(&format!("{antithetic}"), &request, |step| step.variance_index = Some(&[0, 0, 4, 4, 4, 4, 2, 8, 1]));
     }
 }

@@ -8,10 +8,10 @@ use pvera::config::Config;
 use pvera::linear::{Choice, Linear, Noise, Request, Rows};
 use pvera::noise::{DropoutKey, NormalKey, layer_hash};
 
-use crate::common::setup::Setup;
 use crate::common::contexts;
 use crate::common::host::Host;
 use crate::common::layers::{Spec, config, spec};
+use crate::common::setup::Setup;
 use crate::common::tolerance::assert_close;
 
 const STEP: f64 = 1e-5;
@@ -134,11 +134,11 @@ fn a_group_of_layers_with_two_adapters_and_dropout() {
                 for (place, (slot, _)) in active.iter().enumerate() {
                     let own = found.layers[layer].iter().find(|own| own.slot == *slot).unwrap();
                     let what = format!("layer {layer}, slot {slot}, {dropout}, {backend}");
-                    let numeric =
-                        whole.differences(|whole| whole.layers[layer].terms[place].adapted.lambda_b.as_slice_mut().unwrap());
+                    let numeric = whole
+                        .differences(|whole| whole.layers[layer].terms[place].adapted.lambda_b.as_slice_mut().unwrap());
                     assert_close(&format!("{what}: dλ_b"), &own.lambda_b, &numeric, 1e-5);
-                    let numeric =
-                        whole.differences(|whole| whole.layers[layer].terms[place].adapted.lambda_d.as_slice_mut().unwrap());
+                    let numeric = whole
+                        .differences(|whole| whole.layers[layer].terms[place].adapted.lambda_d.as_slice_mut().unwrap());
                     assert_close(&format!("{what}: dλ_d"), &own.lambda_d, &numeric, 1e-5);
                 }
             }

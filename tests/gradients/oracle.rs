@@ -103,7 +103,8 @@ fn every_mode_agrees_with_finite_differences() {
 fn an_active_bound_stops_the_gradient_of_logvar() {
     for mode in [Mode::Mean, Mode::Sample, Mode::Fixed] {
         let mut bounded = problem(mode, 0.05, 0.3, true);
-        let (_, raw) = problem(mode, f64::INFINITY, 0.3, true).adapted.latents(&project(&bounded.x, &bounded.adapted.a));
+        let (_, raw) =
+            problem(mode, f64::INFINITY, 0.3, true).adapted.latents(&project(&bounded.x, &bounded.adapted.a));
         let beyond = raw.iter().filter(|value| **value > 0.05).count();
         assert!(beyond > 1 && beyond < raw.len() - 1, "{beyond} of {}", raw.len());
         // A step across the bound has no derivative.

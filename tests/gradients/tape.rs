@@ -10,9 +10,9 @@ use pvera::linear::{Choice, Linear, Noise, Policy, Request, Rows, SlotGradients,
 use pvera::memory::Allocator;
 use pvera::tensor::Matrix;
 
-use crate::common::setup::{POLICIES, Setup};
 use crate::common::host::Host;
 use crate::common::layers::{config, model, spec, trainable};
+use crate::common::setup::{POLICIES, Setup};
 use crate::common::step::{Step, run_on};
 use crate::common::{Random, context};
 
@@ -35,8 +35,12 @@ fn what_is_not_wanted_changes_nothing_else() {
         let (linears, mut tape) = (setup.linears(), Tape::new(Policy::KeepLatent, Allocator::default()));
         let mut y = Host::zeros(20, 11);
         let mut only = vec![7.0; 8];
-        let slots =
-            [SlotGradients { slot: 0, lambda_b: std::ptr::null_mut(), lambda_d: only.as_mut_ptr(), bias: std::ptr::null_mut() }];
+        let slots = [SlotGradients {
+            slot: 0,
+            lambda_b: std::ptr::null_mut(),
+            lambda_d: only.as_mut_ptr(),
+            bias: std::ptr::null_mut(),
+        }];
         let overwrite = Overwrite { lambda_d: true, ..Overwrite::default() };
         // SAFETY: everything outlives the two calls.
         unsafe {
@@ -82,7 +86,8 @@ fn a_parameter_that_changed_between_forward_and_backward_is_an_error() {
                 // SAFETY: as above.
                 unsafe {
                     let linears = [&linear];
-                    record(&context, &linears, &x.matrix(), &request(Choice::First), &mut tape, &[y.matrix_mut()]).unwrap();
+                    record(&context, &linears, &x.matrix(), &request(Choice::First), &mut tape, &[y.matrix_mut()])
+                        .unwrap();
                     *start.add(place) += moved;
                     backward(&context, &tape, &[dy.matrix()], &mut [Wanted::default()], None, true)
                 }
@@ -99,7 +104,8 @@ fn a_parameter_that_changed_between_forward_and_backward_is_an_error() {
 fn lists_of_other_lengths_are_errors() {
     let setup = Setup::new(5, &[spec("q", 6, 5), spec("v", 6, 4)], &[config(3, 1)], 2);
     let (linears, context) = (setup.linears(), context(Kind::Cpu, 0));
-    let (mut y, mut tape) = ([Host::zeros(2, 5), Host::zeros(2, 4)], Tape::new(Policy::KeepLatent, Allocator::default()));
+    let (mut y, mut tape) =
+        ([Host::zeros(2, 5), Host::zeros(2, 4)], Tape::new(Policy::KeepLatent, Allocator::default()));
     let [q, v] = &mut y;
     let targets = [q.matrix_mut(), v.matrix_mut()];
     let dy: Vec<Matrix<'_>> = setup.dy.iter().map(Host::matrix).collect();

@@ -4,11 +4,11 @@ use pvera::backend::RowKeys;
 use pvera::context::Kind;
 use pvera::linear::{Choice, ModeChoice, Noise, Request, Rows, moments, sample};
 
-use crate::common::setup::Setup;
 use crate::common::host::Host;
 use crate::common::layers::{config, spec};
-use crate::common::{context, contexts};
+use crate::common::setup::Setup;
 use crate::common::tolerance::assert_close;
+use crate::common::{context, contexts};
 
 const DRAWS: usize = 20_000;
 /// Standard errors that a sound estimate stays within, for some dozens of entries.
