@@ -63,7 +63,7 @@ impl Store {
 
     /// A store of given matrices.
     pub fn new(a: Frozen, b: Frozen, saved_dtype: Dtype) -> Result<Self> {
-        if a.rows() % 2 != 0 || a.rows() == 0 {
+        if !a.rows().is_multiple_of(2) || a.rows() == 0 {
             fail!(Projection, "A has {} rows; wanted 2r, an even number above 0", a.rows());
         }
         if b.cols() != a.rows() / 2 {
