@@ -225,6 +225,27 @@ fn a_draw_is_the_forward_of_its_sample_number() {
 }
 
 #[test]
+fn every_draw_takes_its_own_rows_of_the_callers_noise() {
+    let setup = Setup::new(12, &[spec("layer", 30, 75)], &adapters(), 9);
+    let (linear, mut random) = (setup.linears()[0], Random(12));
+    let eps = Host::new(Dtype::F32, 3 * 9, 27, 2, &random.values(3 * 9 * 27));
+    for kind in [Kind::Cpu, Kind::Reference] {
+        let context = context(kind, 1);
+        let mut given = request(Choice::Sum(&[(0, 1.0), (1, 2.0)]), None);
+        given.noise.eps = Some(eps.matrix());
+        let mut draws = before(linear, 3 * 9, Dtype::F32);
+        sample(&context, linear, &setup.x.matrix(), &given, 3, &draws.matrix_mut()).unwrap();
+        for draw in 0..3 {
+            let rows: Vec<usize> = (draw * 9..draw * 9 + 9).collect();
+            let own = eps.rows_of(&rows);
+            let noise = Noise { eps: Some(own.matrix()), ..given.noise };
+            let given = Request { noise, ..given };
+            assert!(draws.rows_of(&rows).bits() == run(&context, linear, &setup.x, &given).bits(), "{kind:?}, {draw}");
+        }
+    }
+}
+
+#[test]
 fn a_layer_of_a_group_is_the_layer_alone() {
     for dropout in [0.0, 0.25] {
         let configs = adapters().map(|config| Config { pvera_dropout: dropout, ..config });

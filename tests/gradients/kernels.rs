@@ -227,13 +227,33 @@ fn learned_biases() {
 
 #[test]
 fn keys_of_the_callers_own() {
-    let setup = Setup::new(14, &[spec("layer", 14, 12)], &[Config { pvera_dropout: 0.4, ..config(4, 1) }], 9);
+    let setup =
+        Setup::new(14, &[spec("layer", 14, 12)], &[Config { pvera_dropout: 0.4, ..config(4, 1) }, config(4, 1)], 9);
     let (identity, sample) = ([3, 3, 9, 9, 9, 1, u64::MAX, 0, 3], [0, 0, 1, 1, 2, 7, 8, u32::MAX, 0]);
     let keys = RowKeys { identity: Some(&identity), sample: Some(&sample), ..RowKeys::default() };
-    for antithetic in [false, true] {
-        let mut request = Request { rows: Rows { keys, ..Rows::default() }, ..sampled(Choice::First) };
-        request.noise.antithetic = antithetic;
-        setup
-            .agree(&format!("{antithetic}"), &request, |step| step.variance_index = Some(&[0, 0, 4, 4, 4, 4, 2, 8, 1]));
+    // Rows 0, 1 and 8 are one sequence of two adapters, which draw independently.
+    let slots = [0, 1, 0, 0, 1, 0, 1, -1, 0];
+    for choice in [Choice::Sum(&[(0, 1.0), (1, 0.5)]), Choice::PerRow(&slots)] {
+        for antithetic in [false, true] {
+            let mut request = sampled(choice);
+            (request.rows.keys, request.noise.antithetic) = (keys, antithetic);
+            setup.agree(&format!("{choice:?}, {antithetic}"), &request, |step| {
+                step.variance_index = Some(&[0, 0, 4, 4, 4, 4, 2, 8, 0]);
+            });
+        }
     }
+}
+
+/// Adapters of one store share p only where neither drops anything of x.
+#[test]
+fn one_store_and_dropout_for_one_adapter_alone() {
+    let specs = [spec("q", 26, 40), spec("v", 26, 33)];
+    let configs = [Config { pvera_dropout: 0.4, ..config(8, 1) }, config(8, 1), config(8, 1)];
+    let setup = Setup::new(15, &specs, &configs, 21);
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let active = order.map(|slot| (slot, 1.0));
+        setup.agree(&format!("{order:?}"), &sampled(Choice::Sum(&active)), |step| step.kl = KL);
+    }
+    let slots = mixed_slots(21, 3);
+    setup.agree("by row", &sampled(Choice::PerRow(&slots)), |step| step.kl = KL);
 }

@@ -70,7 +70,8 @@ fn first_order_variance_is_that_of_many_draws() {
     let identity = [7, 8, 9, 7, 8];
     let index = [0u32, 0, 1, 0, 0];
     let keys = RowKeys { identity: Some(&identity), ..RowKeys::default() };
-    let slots = [0, 1, 1, 0, 1];
+    // Two adapters draw independently, even in one sequence.
+    let slots = [0, 1, 1, 1, 1];
     for choice in [Choice::Sum(&[(0, 1.0), (1, -0.5)][..]), Choice::PerRow(&slots)] {
         let request = request(choice, keys);
         let y = draws(&setup, &request);
