@@ -200,6 +200,9 @@ pub(super) fn check_outputs(
     draws: usize,
     y: &[MatrixMut<'_>],
 ) -> Result<()> {
+    if y.len() != linears.len() {
+        fail!(Argument, "y has {} matrices; wanted {}, one a layer", y.len(), linears.len());
+    }
     for (linear, y) in linears.iter().zip(y) {
         y.shape("y", ("rows of x", draws * x.rows()), ("out_features", linear.layer().out_features))
             .map_err(|error| error.within(names(&[linear])))?;

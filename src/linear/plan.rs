@@ -2,6 +2,7 @@
 
 use super::Linear;
 use super::request::{Choice, ModeChoice, Request};
+use crate::backend::cpu::FloatMode;
 use crate::backend::{Call, Membership, Mode, Noise, Term};
 use crate::error::{Error, Result};
 use crate::fail;
@@ -38,6 +39,8 @@ impl<'a> Plan<'a> {
             fail!(Shape, "x has {rows} rows; wanted at most {}", u32::MAX);
         }
         let Some(first) = linears.first() else { fail!(Argument, "count is 0; wanted at least one layer") };
+        // Factors are rounded to f32 here, and the host may have left another rounding mode behind.
+        let _mode = FloatMode::enter();
         for linear in linears {
             let (own, other) = (first.layer(), linear.layer());
             if (own.in_offset, own.in_features) != (other.in_offset, other.in_features) {
@@ -123,8 +126,11 @@ impl<'a> Plan<'a> {
                 let Some(mut term) = self.term(linear, linear.slots().get(*slot)?, *scale)? else { continue };
                 term.latent_column = latent_column;
                 latent_column += term.rank();
-                match distinct.iter().find(|known| shares_projection(known, &term)) {
-                    Some(known) => term.p_column = known.p_column,
+                match distinct.iter_mut().find(|known| shares_projection(known, &term)) {
+                    Some(known) => {
+                        term.p_column = known.p_column;
+                        project_for_both(known, &term);
+                    }
                     None => {
                         term.p_column = self.width;
                         self.width += 2 * term.rank();
@@ -169,7 +175,7 @@ impl<'a> Plan<'a> {
                 place_of[place] = terms.len() as i32;
                 push(&mut terms, term)?;
                 push(&mut own_slots, *slot)?;
-                union[place].get_or_insert(term);
+                project_for_both(union[place].get_or_insert(term), &term);
             }
             latent_column += latents;
             let of_row = self.of_row(slots, &used, &place_of)?;
@@ -249,6 +255,13 @@ fn shares_projection(first: &Term<'_>, second: &Term<'_>) -> bool {
         && first.rank() == second.rank()
         && first.dropout.is_none()
         && second.dropout.is_none()
+}
+
+/// A shared projection is made for its most demanding user: the mean needs half of it, a sample all.
+fn project_for_both(shared: &mut Term<'_>, user: &Term<'_>) {
+    if shared.mode == Mode::Mean {
+        shared.mode = user.mode;
+    }
 }
 
 fn check_one_bias(linear: &Linear, terms: &[Term<'_>]) -> Result<()> {

@@ -110,7 +110,7 @@ impl Recorded {
         };
         let mut own = Vec::new();
         own.try_reserve_exact(linears.len()).map_err(|_| Error::out_of_memory())?;
-        own.extend(linears.iter().map(|linear| Linear::clone(linear)));
+        own.extend(linears.iter().copied().cloned());
         // SAFETY: the caller's promise.
         let forever = |matrix: Matrix<'_>| unsafe { matrix.forever() };
         let noise = &request.noise;

@@ -101,6 +101,9 @@ pub unsafe fn backward(
     if dy.len() != linears.len() {
         fail!(Argument, "count is {}; the tape recorded {} layers", dy.len(), linears.len());
     }
+    if wanted.len() != linears.len() {
+        fail!(Argument, "gradients has {} entries; the tape recorded {} layers", wanted.len(), linears.len());
+    }
     let request = recorded.request();
     let plan = Plan::new(&linears, recorded.rows, &request)?;
     let calls = plan.calls();

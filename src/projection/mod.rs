@@ -9,6 +9,7 @@ pub use frozen::Frozen;
 pub use intern::Interned;
 
 use crate::backend::Weight;
+use crate::backend::cpu::FloatMode;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
@@ -45,6 +46,8 @@ impl Store {
             }
         }
         let Some(rows_of_a) = rank.checked_mul(2) else { fail!(Argument, "rank is {rank}; that is too large") };
+        // The bits are PyTorch's under the mode that every process starts in; a host may have set another.
+        let _mode = FloatMode::enter();
         let mut stream = Mt19937::new(key);
         let mut draw = |name: &str, rows: usize, cols: usize| {
             let mut values = Buffer::<f32>::zeroed(allocator, frozen::elements(name, rows, cols)?)?;
@@ -60,7 +63,7 @@ impl Store {
 
     /// A store of given matrices.
     pub fn new(a: Frozen, b: Frozen, saved_dtype: Dtype) -> Result<Self> {
-        if a.rows() % 2 != 0 || a.rows() == 0 {
+        if !a.rows().is_multiple_of(2) || a.rows() == 0 {
             fail!(Projection, "A has {} rows; wanted 2r, an even number above 0", a.rows());
         }
         if b.cols() != a.rows() / 2 {

@@ -4,6 +4,7 @@ use ndarray::ArrayView2;
 
 use super::Cpu;
 use super::expand::{block_mut, draw_latents, inputs_of, overflow};
+use super::float_mode::FloatMode;
 use super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks, tile};
 use super::latent;
 use super::product::{Elements, panel_floats, product};
@@ -26,6 +27,8 @@ pub fn backward(
     gradients: &mut [Gradients<'_, '_>],
     dx: Option<&MatrixMut<'_>>,
 ) -> Result<()> {
+    // What is added up outside the workers obeys the same rules as inside.
+    let _mode = FloatMode::enter();
     let (rows, width) = (group.p.rows(), group.p.cols());
     let mut dp_values = cpu.workers.lend_zeroed(rows * width)?;
     let dp = MatrixMut::from_f32(&mut dp_values, rows, width);
@@ -298,6 +301,10 @@ impl RowJob<'_, '_> {
         let mut divergence = 0.0;
         for k in 0..rank {
             let sigma = math::exp(0.5 * logvar[k]);
+            // The forward met it already, unless it took the mean.
+            if self.slopes.is_some() && sigma == f32::INFINITY {
+                return Err(overflow(row, latent::Overflow { latent: k, logvar: logvar[k] }, "½ logvar"));
+            }
             let along = match term.mode {
                 Mode::Mean => 0.0,
                 Mode::Sample => g[k] * eps[k] * (0.5 * sigma),

@@ -42,7 +42,7 @@ impl Backend for Reference {
         for (position, (call, y)) in expand.calls.iter().zip(y).enumerate() {
             for draw in 0..expand.draws {
                 let first = draw * call.rows;
-                let mut sum = base(call, expand.x.as_ref(), y, first);
+                let mut sum = base(call, expand.x.as_ref(), y, first, part);
                 for member in members(call) {
                     let z = member.adapted.step(&member.projected(&expand.p), &normals(call, &member, draw));
                     let delta = member.adapted.delta(&z);
@@ -78,7 +78,7 @@ impl Backend for Reference {
         mean: &MatrixMut<'_>,
         variance: &MatrixMut<'_>,
     ) -> Result<()> {
-        let mut expected = base(call, Some(x), mean, 0);
+        let mut expected = base(call, Some(x), mean, 0, Part::WHOLE);
         let mut spread = Array2::<f64>::zeros((call.rows, call.outputs));
         for member in members(call) {
             let projected = member.projected(p);
@@ -136,16 +136,26 @@ impl Backend for Reference {
 }
 
 /// `x Wᵀ + bias`, or what y holds with the learned bias in place of the declared one.
-fn base(call: &Call<'_>, x: Option<&Matrix<'_>>, y: &MatrixMut<'_>, first: usize) -> Array2<f64> {
+///
+/// Of y, only the rows of the part are read: the others may be written at this moment.
+fn base(call: &Call<'_>, x: Option<&Matrix<'_>>, y: &MatrixMut<'_>, first: usize, part: Part) -> Array2<f64> {
+    let has_base = call.base.is_some() && x.is_some();
     let mut sum = match (call.base, x) {
         (Some(weight), Some(x)) => dense(x).dot(&gather::weight(weight).t()),
-        _ => dense(&y.as_const()).slice(ndarray::s![first..first + call.rows, ..]).to_owned(),
+        _ => Array2::zeros((call.rows, call.outputs)),
     };
+    if !has_base {
+        let mut held = vec![0.0; call.outputs];
+        for row in part.of(call.rows) {
+            y.as_const().load(first + row, 0, &mut held);
+            sum.row_mut(row).assign(&gather::vector(&held));
+        }
+    }
     let own = call.bias.map(|bias| dense(&bias).row(0).to_owned());
     for row in 0..call.rows {
         let learned = call.learned_bias(row).map(|bias| bias.iter().map(|value| f64::from(*value)).collect());
         let mut target = sum.row_mut(row);
-        match (&own, learned, call.base.is_some()) {
+        match (&own, learned, has_base) {
             (_, Some(learned), true) => target += &ndarray::Array1::from_vec(learned),
             (Some(own), None, true) => target += own,
             (Some(own), Some(learned), false) => target += &(ndarray::Array1::from_vec(learned) - own),
