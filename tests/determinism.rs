@@ -294,8 +294,14 @@ fn antithetic_draws_mirror_each_other() {
 }
 
 /// A host's parallel-for that runs its tasks backwards.
-extern "C" fn backwards(_: *mut c_void, count: usize, run: extern "C" fn(*mut c_void, usize), task: *mut c_void) {
-    (0..count).rev().for_each(|index| run(task, index));
+unsafe extern "C" fn backwards(
+    _: *mut c_void,
+    count: usize,
+    run: Option<unsafe extern "C" fn(*mut c_void, usize)>,
+    task: *mut c_void,
+) {
+    // SAFETY: the library's own task, with the index it counts to.
+    (0..count).rev().for_each(|index| unsafe { run.expect("a task")(task, index) });
 }
 
 #[test]

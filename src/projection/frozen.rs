@@ -97,6 +97,10 @@ impl Frozen {
         self.dtype
     }
 
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.bytes, Bytes::Mapped { .. })
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }

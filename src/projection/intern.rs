@@ -12,7 +12,8 @@ pub struct Interned {
 }
 
 impl Interned {
-    /// The store that stands for these values: an older equal one, or this one.
+    /// The store that stands for these values: an older equal one, or this one. A mapped store is never handed to a caller
+    /// who asked for a copy: that one does not know that a file must stay whole.
     pub fn share(&self, store: Arc<Store>) -> Arc<Store> {
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         stores.retain(|_, same| {
@@ -20,7 +21,11 @@ impl Interned {
             !same.is_empty()
         });
         let same = stores.entry(store.digest()).or_default();
-        if let Some(known) = same.iter().filter_map(Weak::upgrade).find(|known| known.same_values(&store)) {
+        if let Some(known) = same
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|known| (store.is_mapped() || !known.is_mapped()) && known.same_values(&store))
+        {
             return known;
         }
         same.push(Arc::downgrade(&store));

@@ -110,6 +110,11 @@ impl Store {
         self.a.bytes() + self.b.bytes()
     }
 
+    /// Whether a part of it lies in a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        self.a.is_mapped() || self.b.is_mapped()
+    }
+
     pub fn digest(&self) -> u64 {
         self.digest
     }

@@ -40,6 +40,25 @@ fn equal_values_meet_whatever_their_storage() {
 }
 
 #[test]
+fn a_mapped_store_is_not_handed_to_who_asked_for_a_copy() {
+    let path = std::env::temp_dir().join(format!("pvera-mapped-{}", std::process::id()));
+    std::fs::write(&path, [1.0f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat()).unwrap();
+    // SAFETY: the file stays as it is until the map is dropped.
+    let map = Arc::new(unsafe { memmap2::Mmap::map(&std::fs::File::open(&path).unwrap()) }.unwrap());
+    let allocator = Allocator::default();
+    let mapped = |start, rows, cols| Frozen::from_map(&allocator, &map, start, Dtype::F32, rows, cols).unwrap();
+    let copied = |values: &[f32], rows, cols| Frozen::from_f32(&allocator, values, rows, cols).unwrap();
+    let lent = Arc::new(Store::new(mapped(0, 2, 1), mapped(8, 2, 1), Dtype::F32).unwrap());
+    let owned = Arc::new(Store::new(copied(&[1.0, 2.0], 2, 1), copied(&[3.0, 4.0], 2, 1), Dtype::F32).unwrap());
+    assert!(lent.is_mapped() && !owned.is_mapped() && lent.same_values(&owned));
+    let interned = Interned::default();
+    assert!(Arc::ptr_eq(&interned.share(lent.clone()), &lent));
+    assert!(Arc::ptr_eq(&interned.share(owned.clone()), &owned));
+    assert!(Arc::ptr_eq(&interned.share(owned.clone()), &owned), "the owned one is found behind the mapped one");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn bad_sizes_are_errors() {
     let allocator = Allocator::default();
     let code = |rank, in_max, out_max| {
