@@ -80,7 +80,7 @@ impl Section {
             let is_handle =
                 item.lines().last().is_some_and(|line| line.starts_with("typedef struct") && !line.contains('('));
             let target = if is_handle { &mut handles } else { &mut body };
-            write!(target, "{}{item}\n", if is_handle || !target.is_empty() { "\n" } else { "" })
+            writeln!(target, "{}{item}", if is_handle || !target.is_empty() { "\n" } else { "" })
                 .expect("a String grows");
         }
         Self { title, handles, body }
