@@ -10,10 +10,12 @@ mod product;
 mod project;
 mod reduce;
 mod scratch;
+mod team;
 mod workers;
 
 pub use float_mode::FloatMode;
-pub use workers::{Lent, ParallelFor, Workers};
+pub use scratch::Lent;
+pub use workers::{ParallelFor, Workers};
 
 use ndarray::ArrayView2;
 
@@ -48,8 +50,10 @@ impl Backend for Cpu<'_> {
         let (first, count, tasks) = self.tiles(part);
         for call in projections {
             let groups = Group::of(call)?;
-            self.workers.run(tasks, project::sizes(call, &groups), |index, scratch| {
-                project::project(call, &groups, x, scope, p, &tile(x.rows(), p.cols(), first + index, count), scratch)
+            let job = project::Job { call, groups: &groups, x, scope, p };
+            self.workers.run(tasks, job.sizes(), |index, scratch| {
+                job.run(&tile(x.rows(), p.cols(), first + index, count), scratch);
+                Ok(())
             })?;
         }
         Ok(())

@@ -6,89 +6,83 @@ use super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks};
 use super::product::{Elements, panel_floats, product};
 use super::scratch::{Scratch, Sizes};
 use crate::backend::{Call, Mode, Scope};
-use crate::error::Result;
 use crate::tensor::{Matrix, MatrixMut};
 
-/// Scratch for the projections of a call.
-pub fn sizes(call: &Call<'_>, groups: &[Group<'_>]) -> Sizes {
-    let mut sizes = Sizes { x: ROW_BLOCK.min(call.rows) * call.inputs, ..Sizes::default() };
-    for group in groups {
+/// One call's projections.
+pub struct Job<'a, 'b> {
+    pub call: &'b Call<'a>,
+    pub groups: &'b [Group<'a>],
+    pub x: &'b Matrix<'a>,
+    pub scope: Scope,
+    /// f32.
+    pub p: &'b MatrixMut<'a>,
+}
+
+impl Job<'_, '_> {
+    pub fn sizes(&self) -> Sizes {
+        let rows = ROW_BLOCK.min(self.call.rows);
+        let mut sizes = Sizes { x: rows * self.call.inputs, ..Sizes::default() };
+        for group in self.groups {
+            let term = group.shared();
+            sizes.p = sizes.p.max(rows * 2 * term.rank());
+            sizes.weight = sizes.weight.max(panel_floats(&term.a, Elements::AsTheyAre));
+        }
+        sizes
+    }
+
+    /// Projects a tile: its rows of x onto its columns of p.
+    pub fn run(&self, tile: &Tile, scratch: &mut Scratch) {
+        for rows in blocks(tile.rows.clone()) {
+            for group in self.groups {
+                let block = group.within(rows.clone());
+                if block.len() > 0 {
+                    self.block(group, &block, tile, scratch);
+                }
+            }
+        }
+    }
+
+    fn block(&self, group: &Group<'_>, block: &RowBlock<'_>, tile: &Tile, scratch: &mut Scratch) {
         let term = group.shared();
-        sizes.p = sizes.p.max(ROW_BLOCK.min(call.rows) * 2 * term.rank());
-        sizes.weight = sizes.weight.max(panel_floats(&term.a, Elements::AsTheyAre));
-    }
-    sizes
-}
-
-/// Projects a tile: its rows of x onto its columns of p.
-pub fn project(
-    call: &Call<'_>,
-    groups: &[Group<'_>],
-    x: &Matrix<'_>,
-    scope: Scope,
-    p: &MatrixMut<'_>,
-    tile: &Tile,
-    scratch: &mut Scratch,
-) -> Result<()> {
-    for rows in blocks(tile.rows.clone()) {
-        for group in groups {
-            let block = group.within(rows.clone());
-            if block.len() > 0 {
-                project_block(call, group, &block, x, scope, p, tile, scratch);
-            }
+        let halves = if self.scope == Scope::All || group.any(|term| term.mode != Mode::Mean) { 2 } else { 1 };
+        // The tile's columns of p that are this group's, as outputs of A.
+        let first = tile.cols.start.max(term.p_column) - term.p_column;
+        let last = tile.cols.end.min(term.p_column + halves * term.rank()).saturating_sub(term.p_column);
+        if first >= last {
+            return;
         }
-    }
-    Ok(())
-}
-
-#[allow(clippy::too_many_arguments)]
-fn project_block(
-    call: &Call<'_>,
-    group: &Group<'_>,
-    block: &RowBlock<'_>,
-    x: &Matrix<'_>,
-    scope: Scope,
-    p: &MatrixMut<'_>,
-    tile: &Tile,
-    scratch: &mut Scratch,
-) {
-    let term = group.shared();
-    let halves = if scope == Scope::All || group.any(|term| term.mode != Mode::Mean) { 2 } else { 1 };
-    // The tile's columns of p that are this group's, as outputs of A.
-    let first = tile.cols.start.max(term.p_column) - term.p_column;
-    let last = tile.cols.end.min(term.p_column + halves * term.rank()).saturating_sub(term.p_column);
-    if first >= last {
-        return;
-    }
-    let a = term.a.outputs_from(first, last - first);
-    let Scratch { x: copied, p: gathered, weight, .. } = scratch;
-    let in_place = match (block, x.as_f32()) {
-        (RowBlock::Run(range), Some(view)) if !masked(call, group) => Some(view.slice_move(s![range.clone(), ..])),
-        _ => None,
-    };
-    let inputs = match in_place {
-        Some(view) => view,
-        None => {
-            let copied = &mut copied.0[..block.len() * call.inputs];
-            for (place, row) in copied.chunks_exact_mut(call.inputs).enumerate() {
-                x.load(block.row(place), 0, row);
-                mask_row(call, group, block.row(place), 0, row);
+        let a = term.a.outputs_from(first, last - first);
+        let Scratch { x: copied, p: gathered, weight, .. } = scratch;
+        let in_place = match (block, self.x.as_f32()) {
+            (RowBlock::Run(range), Some(view)) if !masked(self.call, group) => {
+                Some(view.slice_move(s![range.clone(), ..]))
             }
-            ndarray::ArrayView2::from_shape((block.len(), call.inputs), copied).expect("sized above")
+            _ => None,
+        };
+        let inputs = match in_place {
+            Some(view) => view,
+            None => {
+                let copied = &mut copied.0[..block.len() * self.call.inputs];
+                for (place, row) in copied.chunks_exact_mut(self.call.inputs).enumerate() {
+                    self.x.load(block.row(place), 0, row);
+                    mask_row(self.call, group, block.row(place), 0, row);
+                }
+                ndarray::ArrayView2::from_shape((block.len(), self.call.inputs), copied).expect("sized above")
+            }
+        };
+        if let RowBlock::Run(range) = block {
+            // SAFETY: tiles of one call are disjoint.
+            let target = unsafe { self.p.tile_f32(range.start, range.len(), term.p_column + first, last - first) };
+            product(inputs, a, Elements::AsTheyAre, target.expect("p is f32"), false, &mut weight.0);
+            return;
         }
-    };
-    if let RowBlock::Run(range) = block {
-        // SAFETY: tiles of one call are disjoint.
-        let target = unsafe { p.tile_f32(range.start, range.len(), term.p_column + first, last - first) };
-        product(inputs, a, Elements::AsTheyAre, target.expect("p is f32"), false, &mut weight.0);
-        return;
-    }
-    let gathered = &mut gathered.0[..block.len() * (last - first)];
-    let target = ArrayViewMut2::from_shape((block.len(), last - first), &mut *gathered).expect("sized above");
-    product(inputs, a, Elements::AsTheyAre, target, false, &mut weight.0);
-    for (place, row) in gathered.chunks_exact(last - first).enumerate() {
-        // SAFETY: tiles of one call are disjoint.
-        unsafe { p.store(block.row(place), term.p_column + first, row) };
+        let gathered = &mut gathered.0[..block.len() * (last - first)];
+        let target = ArrayViewMut2::from_shape((block.len(), last - first), &mut *gathered).expect("sized above");
+        product(inputs, a, Elements::AsTheyAre, target, false, &mut weight.0);
+        for (place, row) in gathered.chunks_exact(last - first).enumerate() {
+            // SAFETY: tiles of one call are disjoint.
+            unsafe { self.p.store(block.row(place), term.p_column + first, row) };
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! The memory that a task works in. It grows to the largest call and stays.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Mutex;
+
+use super::workers::lock;
 use crate::error::Result;
 use crate::memory::{Allocator, Buffer};
 
@@ -71,6 +75,37 @@ impl Sizes {
             delta: self.delta.max(other.delta),
             sum: self.sum.max(other.sum),
             weight: self.weight.max(other.weight),
+        }
+    }
+}
+
+/// f32 lent by the workers for the time of a call; they go back when it is dropped. Not zeroed.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    pub(super) buffer: Buffer<f32>,
+    pub(super) length: usize,
+    pub(super) home: &'a Mutex<Vec<Buffer<f32>>>,
+}
+
+impl Deref for Lent<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[..self.length]
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut home = lock(self.home);
+        if home.try_reserve(1).is_ok() {
+            home.push(std::mem::replace(&mut self.buffer, Buffer::empty()));
         }
     }
 }

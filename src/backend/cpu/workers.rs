@@ -1,13 +1,12 @@
 //! Where CPU work runs: the caller's thread, workers of the context's own, or the host's parallel-for. No global pool.
 
 use std::ffi::c_void;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::float_mode::FloatMode;
-use super::scratch::{Scratch, Sizes};
-use crate::error::{Code, Error, Result};
+use super::scratch::{Lent, Scratch, Sizes};
+use super::team::Own;
+use crate::error::{Error, Result};
 use crate::memory::{Allocator, Buffer};
 use crate::quiet;
 
@@ -37,37 +36,6 @@ pub struct Workers {
     team: Team,
     scratch: Mutex<Vec<Scratch>>,
     idle: Mutex<Vec<Buffer<f32>>>,
-}
-
-/// f32 lent by the workers for the time of a call; they go back when it is dropped. Not zeroed.
-#[derive(Debug)]
-pub struct Lent<'a> {
-    buffer: Buffer<f32>,
-    length: usize,
-    home: &'a Mutex<Vec<Buffer<f32>>>,
-}
-
-impl Deref for Lent<'_> {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.buffer[..self.length]
-    }
-}
-
-impl DerefMut for Lent<'_> {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.buffer[..self.length]
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let mut home = lock(self.home);
-        if home.try_reserve(1).is_ok() {
-            home.push(std::mem::replace(&mut self.buffer, Buffer::empty()));
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -181,114 +149,7 @@ fn run_on_host<F: Fn(usize) + Sync>(host: &ParallelFor, count: usize, body: &F) 
     unsafe { (host.call)(host.user, count, Some(call::<F>), std::ptr::from_ref(body).cast_mut().cast()) }
 }
 
-/// Threads that sleep between calls.
-#[derive(Debug)]
-struct Own {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-    /// One job at a time; a second caller waits its turn.
-    turn: Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    wake: Condvar,
-    done: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    job: Option<Job>,
-    next: usize,
-    running: usize,
-    stop: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Job {
-    body: *const c_void,
-    call: unsafe fn(*const c_void, usize),
-    count: usize,
-}
-
-// SAFETY: the body is Sync and outlives the job (`run` returns only when no worker holds it).
-unsafe impl Send for Job {}
-
-impl Own {
-    fn start(count: usize) -> Result<Self> {
-        let state = State { job: None, next: 0, running: 0, stop: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), done: Condvar::new() });
-        let mut own = Self { shared, threads: Vec::new(), turn: Mutex::new(()) };
-        for _ in 0..count {
-            let shared = own.shared.clone();
-            let spawned = std::thread::Builder::new().name("pvera".into()).spawn(move || shared.work());
-            let thread = spawned
-                .map_err(|error| Error::new(Code::Memory, format!("could not start a worker thread: {error}")))?;
-            own.threads.push(thread);
-        }
-        Ok(own)
-    }
-
-    fn run<F: Fn(usize) + Sync>(&self, count: usize, body: &F) {
-        unsafe fn call<F: Fn(usize)>(body: *const c_void, index: usize) {
-            // SAFETY: `body` is an F that lives until the job is done.
-            unsafe { (*body.cast::<F>())(index) }
-        }
-        let _turn = lock(&self.turn);
-        let job = Job { body: std::ptr::from_ref(body).cast(), call: call::<F>, count };
-        let mut state = lock(&self.shared.state);
-        (state.job, state.next) = (Some(job), 0);
-        self.shared.wake.notify_all();
-        state = self.shared.take_tasks(state, job);
-        state.job = None;
-        while state.running > 0 {
-            state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Shared {
-    fn work(&self) {
-        let mut state = lock(&self.state);
-        while !state.stop {
-            match state.job {
-                Some(job) if state.next < job.count => state = self.take_tasks(state, job),
-                _ => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-
-    /// Runs tasks of the job until none is left to start.
-    fn take_tasks<'a>(&'a self, mut state: MutexGuard<'a, State>, job: Job) -> MutexGuard<'a, State> {
-        while state.next < job.count {
-            let index = state.next;
-            state.next += 1;
-            state.running += 1;
-            drop(state);
-            // SAFETY: `Own::run` keeps the body alive until `running` is zero again. The body catches panics.
-            unsafe { (job.call)(job.body, index) };
-            state = lock(&self.state);
-            state.running -= 1;
-            if state.running == 0 {
-                self.done.notify_all();
-            }
-        }
-        state
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        lock(&self.shared.state).stop = true;
-        self.shared.wake.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -297,6 +158,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::error::Code;
     use crate::fail;
 
     #[test]

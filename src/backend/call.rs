@@ -1,0 +1,144 @@
+//! A resolved call: which matrices and vectors act on which rows of one layer.
+
+use super::Weight;
+use crate::noise::{DropoutKey, NormalKey};
+use crate::tensor::Matrix;
+
+/// How a latent is made from `(mu, logvar)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `z = mu`.
+    Mean,
+    /// `z = mu + eps ∘ exp(½ logvar)`.
+    Sample,
+    /// `z = mu + exp(½ logvar)`.
+    Fixed,
+}
+
+/// One adapter's part in one layer: `y += coefficient ∘ λ_b ∘ (z Bᵀ)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Term<'a> {
+    /// `A[:, layer] [2r, in]`.
+    pub a: Weight<'a>,
+    /// `B[layer, :] [out, r]`.
+    pub b: Weight<'a>,
+    /// `[2r]`.
+    pub lambda_d: &'a [f32],
+    /// `[out]`.
+    pub lambda_b: &'a [f32],
+    /// A learned bias `[out]`, which takes the place of the layer's own.
+    pub bias: Option<&'a [f32]>,
+    /// The adapter's alpha times the row's scale.
+    pub scale: f32,
+    pub mode: Mode,
+    /// `logvar = min(logvar, bound)`; infinite when off.
+    pub logvar_bound: f32,
+    pub noise: NormalKey,
+    /// Keyed dropout on x and its probability; None outside training.
+    pub dropout: Option<(DropoutKey, f32)>,
+    /// Where this term's `[2r]` columns of p begin. Terms of equal A and no dropout share them.
+    pub p_column: usize,
+    /// Where this term's `[r]` columns of eps, mu and logvar begin.
+    pub latent_column: usize,
+}
+
+impl Term<'_> {
+    pub fn rank(&self) -> usize {
+        self.b.inputs()
+    }
+}
+
+/// Which terms a row takes part in.
+#[derive(Clone, Copy, Debug)]
+pub enum Membership<'a> {
+    /// Every term, summed.
+    All,
+    /// One term a row, by index; −1 for none.
+    ByRow(&'a [i32]),
+}
+
+impl Membership<'_> {
+    /// Whether row `row` takes part in term `term`.
+    pub fn holds(&self, row: usize, term: usize) -> bool {
+        match self {
+            Membership::All => true,
+            Membership::ByRow(terms) => terms[row] == term as i32,
+        }
+    }
+}
+
+/// Whose noise a row draws.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RowKeys<'a> {
+    pub identity: Option<&'a [u64]>,
+    pub identity_base: u64,
+    pub sample: Option<&'a [u32]>,
+    pub sample_base: u32,
+}
+
+impl RowKeys<'_> {
+    /// The given identity, or the base plus the row's number.
+    pub fn identity(&self, row: usize) -> u64 {
+        self.identity.map_or(self.identity_base.wrapping_add(row as u64), |identity| identity[row])
+    }
+
+    pub fn sample(&self, row: usize) -> u32 {
+        self.sample.map_or(self.sample_base, |sample| sample[row])
+    }
+}
+
+/// Noise that the caller gives instead of a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Noise<'a> {
+    /// `[n, latents]`.
+    pub eps: Option<Matrix<'a>>,
+    /// `[n, in]`, already scaled by 1/(1−p).
+    pub dropout_mask: Option<Matrix<'a>>,
+    pub antithetic: bool,
+}
+
+/// One adapted layer over n rows, with everything resolved.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Where the layer's inputs begin in the whole layer: keyed dropout is the same on every shard.
+    pub in_offset: usize,
+    /// The base weight; without it, the delta is added to what y holds.
+    pub base: Option<Weight<'a>>,
+    /// The layer's own bias `[1, out]`.
+    pub bias: Option<Matrix<'a>>,
+    pub terms: &'a [Term<'a>],
+    pub membership: Membership<'a>,
+    pub keys: RowKeys<'a>,
+    pub noise: Noise<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// The learned bias of row `row`, if a term of the row has one.
+    pub fn learned_bias(&self, row: usize) -> Option<&'a [f32]> {
+        match self.membership {
+            Membership::All => self.terms.iter().find_map(|term| term.bias),
+            Membership::ByRow(terms) => usize::try_from(terms[row]).ok().and_then(|term| self.terms[term].bias),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Columns of what a tape keeps of `z Bᵀ`: one block of outputs a term, or one in all when a row has one term.
+    pub fn kept_width(&self) -> usize {
+        match self.membership {
+            Membership::All => self.terms.len() * self.outputs,
+            Membership::ByRow(_) => self.outputs,
+        }
+    }
+
+    /// Where term `term` lies in it.
+    pub fn kept_column(&self, term: usize) -> usize {
+        match self.membership {
+            Membership::All => term * self.outputs,
+            Membership::ByRow(_) => 0,
+        }
+    }
+}
