@@ -1,6 +1,7 @@
 //! Reading what C gives: texts, arrays and sized structs.
 
 use std::ffi::{CStr, c_char};
+use std::path::Path;
 
 use crate::error::Result;
 use crate::fail;
@@ -16,6 +17,17 @@ pub unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str> {
         Ok(text) => Ok(text),
         Err(error) => fail!(Argument, "{name} is not UTF-8: {error}"),
     }
+}
+
+/// # Safety
+/// As for [`text`].
+pub unsafe fn path<'a>(name: &str, path: *const c_char) -> Result<&'a Path> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { text(name, path)? };
+    if text.is_empty() {
+        fail!(Argument, "{name} is empty; wanted a path");
+    }
+    Ok(Path::new(text))
 }
 
 /// # Safety

@@ -1,5 +1,6 @@
 //! `pvera_matrix`: memory of the host with a shape, an element type and a device.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 
 use super::handle;
@@ -126,6 +127,11 @@ pub(super) unsafe fn write<'a>(name: &str, given: *const pvera_matrix_mut) -> Re
     unsafe { MatrixMut::new(name, data.cast(), parts(name, &as_const)?) }
 }
 
+/// "y" when there is one, "y[2]" in an array of several.
+fn numbered(name: &str, index: usize, count: usize) -> Cow<'_, str> {
+    if count == 1 { name.into() } else { format!("{name}[{index}]").into() }
+}
+
 /// # Safety
 /// As for [`write`], for each of `count` matrices.
 pub(super) unsafe fn write_all<'a>(
@@ -136,7 +142,7 @@ pub(super) unsafe fn write_all<'a>(
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
     // SAFETY: as above.
-    given.iter().map(|matrix| unsafe { write(name, matrix) }).collect()
+    given.iter().enumerate().map(|(index, matrix)| unsafe { write(&numbered(name, index, count), matrix) }).collect()
 }
 
 /// # Safety
@@ -145,7 +151,7 @@ pub(super) unsafe fn read_all<'a>(name: &str, given: *const pvera_matrix, count:
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
     // SAFETY: as above.
-    given.iter().map(|matrix| unsafe { read(name, matrix) }).collect()
+    given.iter().enumerate().map(|(index, matrix)| unsafe { read(&numbered(name, index, count), matrix) }).collect()
 }
 
 /// The C description of a matrix that the library lends.
