@@ -144,8 +144,8 @@ static void struct_sizes(struct world *w) {
     REFUSED(pvera_forward(w->context, w->q, &x, &newer.rows, NULL, NULL, &y), PVERA_ERROR_UNSUPPORTED, "rows.struct_size is|newer library");
     struct {
         size_t struct_size;
-        int32_t mode;
-    } older = {16, PVERA_MODE_MEAN};
+        int32_t mode, padding; /* zero, as all bytes of a struct that is set to zero first */
+    } older = {sizeof older, PVERA_MODE_MEAN, 0};
     CHECK_OK(pvera_forward(w->context, w->q, &x, NULL, (const pvera_noise *)(const void *)&older, NULL, &y));
 
     pvera_layer layer = {.name = "new", .in_features = 1, .out_features = 1};
