@@ -63,7 +63,7 @@ fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {
         return Ok(());
     }
     if values.is_null() {
-        fail!(Null, "{name} is NULL; wanted {count} values");
+        fail!(Null, "{name} is NULL; wanted {count} {}", if count == 1 { "value" } else { "values" });
     }
     if !values.is_aligned() {
         fail!(Argument, "{name} is {values:p}; wanted an address aligned to {} bytes", align_of::<T>());
@@ -80,6 +80,18 @@ fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {
 /// All zero bytes are a valid value, and its first field is the `usize` of its size.
 pub unsafe trait Sized_: Copy {
     const NAME: &'static str;
+}
+
+/// Reads a sized struct that the call cannot do without.
+///
+/// # Safety
+/// As for [`sized`].
+pub unsafe fn required<T: Sized_>(given: *const T) -> Result<T> {
+    if given.is_null() {
+        fail!(Null, "{} is NULL; wanted the address of a struct", T::NAME);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { sized(given) }
 }
 
 /// Reads a sized struct. NULL is all defaults; a shorter one (of an older header) is completed with zeros; a longer one

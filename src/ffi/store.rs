@@ -50,10 +50,7 @@ pub unsafe extern "C" fn pvera_store_from_key(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (options, out) = unsafe {
-            borrow("options", options)?;
-            (input::sized(options)?, output("store", store)?)
-        };
+        let (options, out) = unsafe { (input::required(options)?, output("store", store)?) };
         if options.rank == 0 || options.in_max == 0 || options.out_max == 0 {
             fail!(
                 Argument,
