@@ -2061,9 +2061,9 @@ pvera_error *pvera_adamw_step(const pvera_adamw *options,
 #endif
 
 /* The three element types of computations. */
-#define PVERA_F32 (PVERA_LITERAL(struct pvera_dtype){PVERA_DTYPE_FLOAT, 32, 1})
-#define PVERA_F16 (PVERA_LITERAL(struct pvera_dtype){PVERA_DTYPE_FLOAT, 16, 1})
-#define PVERA_BF16 (PVERA_LITERAL(struct pvera_dtype){PVERA_DTYPE_BFLOAT, 16, 1})
+#define PVERA_F32 (PVERA_LITERAL(pvera_dtype){PVERA_DTYPE_FLOAT, 32, 1})
+#define PVERA_F16 (PVERA_LITERAL(pvera_dtype){PVERA_DTYPE_FLOAT, 16, 1})
+#define PVERA_BF16 (PVERA_LITERAL(pvera_dtype){PVERA_DTYPE_BFLOAT, 16, 1})
 
 /* A dense f32 matrix on the CPU, to be read. */
 static inline pvera_matrix pvera_f32(const float *data, size_t rows, size_t cols) {

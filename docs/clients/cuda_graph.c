@@ -1,22 +1,36 @@
 /* A CUDA graph replayed with a new seed.
- * Why: host scalars are baked in at capture; seed_at, slot, identity and sample are pointers, read by the kernels when they run.
- * A bad slot in device memory cannot return an error: a sticky flag does, read by pvera_context_check. */
-#include "pvera_sketch.h"
+ * Why: host scalars are baked in at capture; seed_at, slot, identity and sample are pointers, read by the kernels when they
+ * run. A bad slot in device memory cannot return an error: a sticky flag does, read by pvera_context_check. */
+#include "future.h"
 
-void begin_capture(void *stream); void end_capture(void *stream, void **graph); void launch(void *graph, void *stream);
+void begin_capture(void *stream);
+void *end_capture(void *stream);
+void launch(void *graph, void *stream);
+void destroy(void *graph);
 void copy_to_device(void *to, const void *from, size_t size, void *stream);
 
-pvera_error *generate(pvera_context *context, void *stream, const pvera_linear *linear, const pvera_matrix *x, const pvera_matrix_mut *y,
-                      uint64_t *device_seed, const int32_t *device_slot, const uint64_t *device_identity, const uint32_t *device_sample) {
-    void *graph = NULL;
-    pvera_rows rows = {.struct_size = sizeof rows, .slot = device_slot, .identity = device_identity, .sample = device_sample};
-    pvera_noise noise = {.struct_size = sizeof noise, .mode = 2, .seed_at = device_seed};
+/* Where the captured kernels read what changes from replay to replay; all in device memory. */
+struct device_inputs {
+    uint64_t *seed;
+    const int32_t *slot;
+    const uint64_t *identity;
+    const uint32_t *sample;
+};
+
+pvera_error *generate(const pvera_context *context, void *stream, const pvera_linear *linear, const pvera_matrix *x,
+                      const pvera_matrix_mut *y, const struct device_inputs *device) {
+    pvera_rows rows = {.struct_size = sizeof rows, .slot = device->slot};
+    pvera_noise noise = {.struct_size = sizeof noise, .mode = PVERA_MODE_SAMPLE, .seed_at = device->seed};
+    rows.identity = device->identity;
+    rows.sample = device->sample;
     begin_capture(stream);
     pvera_error *error = pvera_forward(context, linear, x, &rows, &noise, NULL, y);
-    end_capture(stream, &graph);
+    void *graph = end_capture(stream);
     for (uint64_t seed = 0; !error && seed < 8; ++seed) {
-        copy_to_device(device_seed, &seed, sizeof seed, stream);
+        copy_to_device(device->seed, &seed, sizeof seed, stream);
         launch(graph, stream);
+        error = pvera_context_check(context);
     }
-    return error ? error : pvera_context_check(context);
+    destroy(graph);
+    return error;
 }

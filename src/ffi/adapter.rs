@@ -1,7 +1,6 @@
 //! `pvera_adapter`: one adapter, loaded or in training.
 
 use std::ffi::c_char;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes::pvera_bytes;
@@ -95,10 +94,10 @@ pub unsafe extern "C" fn pvera_adapter_load(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (model, folder) = unsafe { (borrow("model", model)?, input::text("folder", folder)?) };
+        let (model, folder) = unsafe { (borrow("model", model)?, input::path("folder", folder)?) };
         // SAFETY: as above.
         let (options, out) = unsafe { (read_options(options)?, output("adapter", adapter)?) };
-        let own = Adapter::load(&model.0, Path::new(folder), &options)?;
+        let own = Adapter::load(&model.0, folder, &options)?;
         out.write(handle::give(pvera_adapter(Arc::new(own)))?);
         Ok(())
     })
@@ -342,8 +341,8 @@ pub unsafe extern "C" fn pvera_adapter_store(
 pub unsafe extern "C" fn pvera_adapter_save(adapter: *const pvera_adapter, folder: *const c_char) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (adapter, folder) = unsafe { (borrow("adapter", adapter)?, input::text("folder", folder)?) };
-        adapter.0.save(Path::new(folder))
+        let (adapter, folder) = unsafe { (borrow("adapter", adapter)?, input::path("folder", folder)?) };
+        adapter.0.save(folder)
     })
 }
 

@@ -100,7 +100,9 @@ impl<'a> GivenRows<'a> {
         unsafe {
             let given = input::sized(rows)?;
             let slot = input::optional_array("rows.slot", given.slot, count)?;
-            let active = input::optional_array("rows.active", given.active, given.active_count)?;
+            let has_active = !given.active.is_null() || given.active_count > 0;
+            let active =
+                has_active.then(|| input::array("rows.active", given.active, given.active_count)).transpose()?;
             if slot.is_some() && active.is_some() {
                 fail!(
                     Argument,
@@ -148,7 +150,7 @@ pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'
         };
         Ok(Noise {
             mode,
-            seed: given.seed_at.as_ref().copied().unwrap_or(given.seed),
+            seed: input::optional_array("noise.seed_at", given.seed_at, 1)?.map_or(given.seed, |seed| seed[0]),
             antithetic: given.antithetic,
             eps: matrix::optional("noise.eps", &given.eps)?,
             dropout_mask: matrix::optional("noise.dropout_mask", &given.dropout_mask)?,
@@ -161,8 +163,14 @@ pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'
 pub(super) unsafe fn read_linears<'a>(linears: *const *const pvera_linear, count: usize) -> Result<Vec<&'a Linear>> {
     // SAFETY: the caller's promise.
     let given = unsafe { input::array("linears", linears, count)? };
-    // SAFETY: as above.
-    given.iter().map(|linear| Ok(&unsafe { borrow("linears[i]", *linear)? }.0)).collect()
+    let read = |(index, linear): (usize, &*const pvera_linear)| {
+        // SAFETY: as above.
+        match unsafe { linear.as_ref() } {
+            Some(linear) => Ok(&linear.0),
+            None => fail!(Null, "linears[{index}] is NULL; wanted a handle"),
+        }
+    };
+    given.iter().enumerate().map(read).collect()
 }
 
 /// Exact mean and variance of y given x, without sampling:

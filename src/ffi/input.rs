@@ -1,6 +1,7 @@
 //! Reading what C gives: texts, arrays and sized structs.
 
 use std::ffi::{CStr, c_char};
+use std::path::Path;
 
 use crate::error::Result;
 use crate::fail;
@@ -16,6 +17,17 @@ pub unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str> {
         Ok(text) => Ok(text),
         Err(error) => fail!(Argument, "{name} is not UTF-8: {error}"),
     }
+}
+
+/// # Safety
+/// As for [`text`].
+pub unsafe fn path<'a>(name: &str, path: *const c_char) -> Result<&'a Path> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { text(name, path)? };
+    if text.is_empty() {
+        fail!(Argument, "{name} is empty; wanted a path");
+    }
+    Ok(Path::new(text))
 }
 
 /// # Safety
@@ -51,7 +63,7 @@ fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {
         return Ok(());
     }
     if values.is_null() {
-        fail!(Null, "{name} is NULL; wanted {count} values");
+        fail!(Null, "{name} is NULL; wanted {count} {}", if count == 1 { "value" } else { "values" });
     }
     if !values.is_aligned() {
         fail!(Argument, "{name} is {values:p}; wanted an address aligned to {} bytes", align_of::<T>());
@@ -68,6 +80,18 @@ fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {
 /// All zero bytes are a valid value, and its first field is the `usize` of its size.
 pub unsafe trait Sized_: Copy {
     const NAME: &'static str;
+}
+
+/// Reads a sized struct that the call cannot do without.
+///
+/// # Safety
+/// As for [`sized`].
+pub unsafe fn required<T: Sized_>(given: *const T) -> Result<T> {
+    if given.is_null() {
+        fail!(Null, "{} is NULL; wanted the address of a struct", T::NAME);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { sized(given) }
 }
 
 /// Reads a sized struct. NULL is all defaults; a shorter one (of an older header) is completed with zeros; a longer one

@@ -59,10 +59,7 @@ pub unsafe extern "C" fn pvera_linear_new(
         let (layer, store, out) =
             unsafe { (pvera_layer::read(layer)?, borrow("store", store)?, output("linear", linear)?) };
         // SAFETY: as above.
-        let vectors = unsafe {
-            borrow("vectors", vectors)?;
-            input::sized(vectors)?
-        };
+        let vectors = unsafe { input::required(vectors)? };
         // SAFETY: as above.
         let config = match unsafe { config.as_ref() } {
             Some(config) => config.0.clone(),

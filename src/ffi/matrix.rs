@@ -1,8 +1,9 @@
 //! `pvera_matrix`: memory of the host with a shape, an element type and a device.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
+use std::fmt::Display;
 
-use super::handle;
 use crate::error::Result;
 use crate::fail;
 use crate::tensor::{Dtype, Matrix, MatrixMut, Parts};
@@ -65,14 +66,14 @@ pub struct pvera_matrix_mut {
 }
 
 /// The element type of a computation, or what is wrong with it.
-pub(super) fn dtype(name: &str, given: pvera_dtype) -> Result<Dtype> {
+pub(super) fn dtype(name: impl Display, given: pvera_dtype) -> Result<Dtype> {
     match (given.code, given.bits, given.lanes) {
         (PVERA_DTYPE_FLOAT, 32, 0 | 1) => Ok(Dtype::F32),
         (PVERA_DTYPE_FLOAT, 16, 0 | 1) => Ok(Dtype::F16),
         (PVERA_DTYPE_BFLOAT, 16, 0 | 1) => Ok(Dtype::Bf16),
         (code, bits, lanes) => fail!(
             Dtype,
-            "{name}.dtype is (code {code}, {bits} bits, {lanes} lanes); wanted f32 (2, 32, 1), f16 (2, 16, 1) or bf16 (4, 16, 1)"
+            "{name} is (code {code}, {bits} bits, {lanes} lanes); wanted f32 (2, 32, 1), f16 (2, 16, 1) or bf16 (4, 16, 1)"
         ),
     }
 }
@@ -91,14 +92,14 @@ fn parts(name: &str, given: &pvera_matrix) -> Result<Parts> {
         other => fail!(Device, "{name}.device.type is {other}; wanted 1, the CPU"),
     }
     let pvera_matrix { rows, cols, row_stride, .. } = *given;
-    Ok(Parts { rows, cols, row_stride, dtype: dtype(name, given.dtype)? })
+    Ok(Parts { rows, cols, row_stride, dtype: dtype(format_args!("{name}.dtype"), given.dtype)? })
 }
 
 /// # Safety
 /// `given` is NULL or points to a matrix whose memory lives as long as the call.
 pub(super) unsafe fn read<'a>(name: &str, given: *const pvera_matrix) -> Result<Matrix<'a>> {
     // SAFETY: the caller's promise.
-    let given = unsafe { handle::borrow(name, given)? };
+    let Some(given) = (unsafe { given.as_ref() }) else { fail!(Null, "{name} is NULL; wanted a matrix") };
     // SAFETY: as above.
     unsafe { Matrix::new(name, given.data.cast(), parts(name, given)?) }
 }
@@ -119,11 +120,16 @@ pub(super) unsafe fn optional<'a>(name: &str, given: &pvera_matrix) -> Result<Op
 /// As for [`read`], and nobody else uses the memory during the call.
 pub(super) unsafe fn write<'a>(name: &str, given: *const pvera_matrix_mut) -> Result<MatrixMut<'a>> {
     // SAFETY: the caller's promise.
-    let given = unsafe { handle::borrow(name, given)? };
+    let Some(given) = (unsafe { given.as_ref() }) else { fail!(Null, "{name} is NULL; wanted a matrix") };
     let pvera_matrix_mut { data, rows, cols, row_stride, dtype, device } = *given;
     let as_const = pvera_matrix { data, rows, cols, row_stride, dtype, device };
     // SAFETY: as above.
     unsafe { MatrixMut::new(name, data.cast(), parts(name, &as_const)?) }
+}
+
+/// "y" when there is one, "y[2]" in an array of several.
+fn numbered(name: &str, index: usize, count: usize) -> Cow<'_, str> {
+    if count == 1 { name.into() } else { format!("{name}[{index}]").into() }
 }
 
 /// # Safety
@@ -133,19 +139,25 @@ pub(super) unsafe fn write_all<'a>(
     given: *const pvera_matrix_mut,
     count: usize,
 ) -> Result<Vec<MatrixMut<'a>>> {
+    if count == 1 && given.is_null() {
+        fail!(Null, "{name} is NULL; wanted a matrix");
+    }
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
     // SAFETY: as above.
-    given.iter().map(|matrix| unsafe { write(name, matrix) }).collect()
+    given.iter().enumerate().map(|(index, matrix)| unsafe { write(&numbered(name, index, count), matrix) }).collect()
 }
 
 /// # Safety
 /// As for [`read`], for each of `count` matrices.
 pub(super) unsafe fn read_all<'a>(name: &str, given: *const pvera_matrix, count: usize) -> Result<Vec<Matrix<'a>>> {
+    if count == 1 && given.is_null() {
+        fail!(Null, "{name} is NULL; wanted a matrix");
+    }
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
     // SAFETY: as above.
-    given.iter().map(|matrix| unsafe { read(name, matrix) }).collect()
+    given.iter().enumerate().map(|(index, matrix)| unsafe { read(&numbered(name, index, count), matrix) }).collect()
 }
 
 /// The C description of a matrix that the library lends.

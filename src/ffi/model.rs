@@ -58,8 +58,7 @@ impl pvera_layer {
     pub(super) unsafe fn read(given: *const pvera_layer) -> Result<Layer> {
         // SAFETY: the caller's promise.
         unsafe {
-            handle::borrow("layer", given)?;
-            let own = input::sized(given)?;
+            let own = input::required(given)?;
             let layout = match own.weight_layout {
                 PVERA_WEIGHT_OUT_IN => WeightLayout::OutIn,
                 PVERA_WEIGHT_IN_OUT => WeightLayout::InOut,

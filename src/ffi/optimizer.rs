@@ -1,8 +1,8 @@
 //! AdamW, so that a C program can train with nothing else.
 
 use super::error::pvera_error;
+use super::guard;
 use super::input::{self, Sized_};
-use super::{guard, handle};
 use crate::optimizer::{AdamW, adamw_step};
 
 /// AdamW (Loshchilov and Hutter 2019) with decoupled weight decay, as torch.optim.AdamW. Zero fields are zero, not
@@ -48,10 +48,7 @@ pub unsafe extern "C" fn pvera_adamw_step(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (given, gradients) = unsafe {
-            handle::borrow("options", options)?;
-            (input::sized(options)?, input::array("gradients", gradients, count)?)
-        };
+        let (given, gradients) = unsafe { (input::required(options)?, input::array("gradients", gradients, count)?) };
         // SAFETY: as above.
         let (parameters, first, second) = unsafe {
             (

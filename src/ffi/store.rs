@@ -1,7 +1,6 @@
 //! `pvera_store`: the frozen random pair A and B.
 
 use std::ffi::c_char;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::context::pvera_allocator;
@@ -11,6 +10,7 @@ use super::input::{self, Sized_};
 use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
 use super::{guard, matrix};
 use crate::adapter::read_store;
+use crate::fail;
 use crate::projection::{Frozen, Size, Store};
 use crate::tensor::Dtype;
 
@@ -50,7 +50,16 @@ pub unsafe extern "C" fn pvera_store_from_key(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (options, out) = unsafe { (input::sized(options)?, output("store", store)?) };
+        let (options, out) = unsafe { (input::required(options)?, output("store", store)?) };
+        if options.rank == 0 || options.in_max == 0 || options.out_max == 0 {
+            fail!(
+                Argument,
+                "options.rank, in_max and out_max are {}, {} and {}; wanted at least 1 each",
+                options.rank,
+                options.in_max,
+                options.out_max
+            );
+        }
         let size = Size { rank: options.rank, in_max: options.in_max, out_max: options.out_max };
         let round_to = optional_dtype("options.base_dtype", options.base_dtype)?.unwrap_or(Dtype::F32);
         let own = Store::from_key(&options.allocator.checked("options.allocator")?, key, size, round_to)?;
@@ -98,8 +107,8 @@ pub unsafe extern "C" fn pvera_store_from_file(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (path, out) = unsafe { (input::text("path", path)?, output("store", store)?) };
-        out.write(handle::give(pvera_store(Arc::new(read_store(Path::new(path), map)?)))?);
+        let (path, out) = unsafe { (input::path("path", path)?, output("store", store)?) };
+        out.write(handle::give(pvera_store(Arc::new(read_store(path, map)?)))?);
         Ok(())
     })
 }

@@ -31,10 +31,7 @@ unsafe impl Sized_ for pvera_stopping {
 /// `stopping` is NULL or sized.
 unsafe fn read(stopping: *const pvera_stopping) -> Result<Stopping> {
     // SAFETY: the caller's promise.
-    let given = unsafe {
-        handle::borrow("stopping", stopping)?;
-        input::sized(stopping)?
-    };
+    let given = unsafe { input::required(stopping)? };
     Stopping::new(given.error_level, given.maximum_passes)
 }
 

@@ -34,7 +34,7 @@ impl Stopping {
     /// `Argument` for a value out of range.
     pub fn new(level_error: f64, maximum_passes: u32) -> Result<Self> {
         if !(level_error > 0.0 && level_error < 1.0) {
-            fail!(Argument, "level_error is {level_error}; wanted more than 0 and less than 1");
+            fail!(Argument, "error_level is {level_error}; wanted more than 0 and less than 1");
         }
         if maximum_passes < 2 {
             fail!(Argument, "maximum_passes is {maximum_passes}; wanted at least 2");

@@ -76,7 +76,8 @@ impl Sums {
 }
 
 fn put(target: Option<&mut [f32]>, sums: &[f32], overwrite: bool) {
-    for (place, sum) in target.into_iter().flatten().zip(sums) {
+    let Some(target) = target else { return };
+    for (place, sum) in target.iter_mut().zip(sums) {
         *place = if overwrite { *sum } else { *place + *sum };
     }
 }

@@ -166,7 +166,8 @@ fn base(call: &Call<'_>, x: Option<&Matrix<'_>>, y: &MatrixMut<'_>, first: usize
 }
 
 fn write_row(target: &MatrixMut<'_>, row: usize, first_col: usize, values: impl Iterator<Item = f64>) {
-    let rounded: Vec<f32> = values.map(|value| value as f32).collect();
+    let mut rounded: Vec<f32> = Vec::new();
+    values.for_each(|value| rounded.push(value as f32));
     // SAFETY: the reference runs on one thread, or on the disjoint rows of a part.
     unsafe { target.store(row, first_col, &rounded) }
 }

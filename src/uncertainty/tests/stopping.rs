@@ -99,7 +99,7 @@ fn a_known_mean_stops() {
 #[test]
 fn bad_input_is_named() {
     for level in [0.0, 1.0, f64::NAN] {
-        assert_fails(Stopping::new(level, 64), Code::Argument, "level_error is");
+        assert_fails(Stopping::new(level, 64), Code::Argument, "error_level is");
     }
     assert_fails(Stopping::new(LEVEL_ERROR, 1), Code::Argument, "maximum_passes is 1");
     let stopping = Stopping::new(LEVEL_ERROR, 8).unwrap();
