@@ -31,7 +31,7 @@
  *
  * Numbers. f32 arithmetic whatever the element types, in a fixed order: a row has the same bits in any batch, on any
  * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call
- * and put back.
+ * and put back. A finite result that is too large for f16 is stored as infinity, as a conversion does.
  *
  * Not stable before 1.0: anything but the codes, constants and pvera_matrix.
  */
@@ -694,6 +694,14 @@ pvera_error *pvera_store_from_file(const char *path,
                                    pvera_store **store);
 
 /**
+ * The projections of a safetensors file in memory, size bytes, which are copied.
+ *
+ * Pointers:
+ * bytes points to size bytes; store is a place for the result.
+ */
+pvera_error *pvera_store_from_memory(const uint8_t *bytes, size_t size, pvera_store **store);
+
+/**
  * Another handle on the same store.
  *
  * Pointers:
@@ -1353,7 +1361,8 @@ pvera_error *pvera_moments(const pvera_context *context,
 /**
  * The latent distribution of every row: (mu, logvar) = split(λ_d ∘ (x Aᵀ)), logvar bounded if the config says so.
  *
- * mu and logvar [n, latents], columns as those of pvera_noise.eps; sharing no memory with x or each other.
+ * mu and logvar [n, latents], columns as those of pvera_noise.eps; sharing no memory with x or each other. Rows of the
+ * base alone, and columns beyond the rank of a row's adapter, are left as they were.
  *
  * Pointers:
  * As for pvera_moments.

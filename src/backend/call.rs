@@ -15,6 +15,16 @@ pub enum Mode {
     Fixed,
 }
 
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Mean => "mean",
+            Mode::Sample => "sample",
+            Mode::Fixed => "fixed",
+        }
+    }
+}
+
 /// One adapter's part in one layer: `y += coefficient ∘ λ_b ∘ (z Bᵀ)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Term<'a> {

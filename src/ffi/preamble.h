@@ -31,7 +31,7 @@
  *
  * Numbers. f32 arithmetic whatever the element types, in a fixed order: a row has the same bits in any batch, on any
  * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call
- * and put back.
+ * and put back. A finite result that is too large for f16 is stored as infinity, as a conversion does.
  *
  * Not stable before 1.0: anything but the codes, constants and pvera_matrix.
  */

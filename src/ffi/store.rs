@@ -9,7 +9,7 @@ use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
 use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
 use super::{guard, matrix};
-use crate::adapter::read_store;
+use crate::adapter::{read_store, store_from_memory};
 use crate::fail;
 use crate::projection::{Frozen, Size, Store};
 use crate::tensor::Dtype;
@@ -109,6 +109,24 @@ pub unsafe extern "C" fn pvera_store_from_file(
         // SAFETY: the caller's promise.
         let (path, out) = unsafe { (input::path("path", path)?, output("store", store)?) };
         out.write(handle::give(pvera_store(Arc::new(read_store(path, map)?)))?);
+        Ok(())
+    })
+}
+
+/// The projections of a safetensors file in memory, `size` bytes, which are copied.
+///
+/// # Safety
+/// `bytes` points to `size` bytes; `store` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_from_memory(
+    bytes: *const u8,
+    size: usize,
+    store: *mut *mut pvera_store,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (bytes, out) = unsafe { (input::array("bytes", bytes, size)?, output("store", store)?) };
+        out.write(handle::give(pvera_store(Arc::new(store_from_memory(bytes)?)))?);
         Ok(())
     })
 }

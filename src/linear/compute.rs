@@ -43,7 +43,7 @@ pub fn sample(
         ModeChoice::AsPeft => request.noise.mode = ModeChoice::All(Mode::Sample),
         ModeChoice::All(Mode::Sample) => {}
         ModeChoice::All(mode) => {
-            fail!(Argument, "noise.mode is {mode:?}; wanted sample, since every other draw is the same")
+            fail!(Argument, "noise.mode is {}; wanted sample, since draws of any other are all the same", mode.name())
         }
     }
     let Some(rows) = draws.checked_mul(x.rows()) else {

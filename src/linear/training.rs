@@ -25,7 +25,6 @@ pub unsafe fn record(
     tape: &mut Tape,
     y: &[MatrixMut<'_>],
 ) -> Result<()> {
-    tape.recorded = None;
     let request = Request { training: true, ..*request };
     check_inputs(linears, x)?;
     check_outputs(linears, x, &request, 1, y)?;
@@ -34,6 +33,7 @@ pub unsafe fn record(
     let calls = plan.calls();
     let rows = x.rows();
     let kept_sizes: Vec<usize> = calls.iter().map(|call| rows * call.kept_width()).collect();
+    tape.recorded = None;
     tape.reserve(rows * plan.width, &kept_sizes)?;
     // SAFETY: the caller's promise.
     let recorded = unsafe { Recorded::new(linears, x, plan.width, &request, fingerprint(&calls))? };
@@ -99,7 +99,7 @@ pub unsafe fn backward(
     let recorded = tape.recorded()?;
     let linears: Vec<&Linear> = recorded.linears.iter().collect();
     if dy.len() != linears.len() {
-        fail!(Argument, "count is {}; the tape recorded {} layers", dy.len(), linears.len());
+        fail!(Argument, "count is {}; wanted {}, the layers that the tape recorded", dy.len(), linears.len());
     }
     if wanted.len() != linears.len() {
         fail!(Argument, "gradients has {} entries; the tape recorded {} layers", wanted.len(), linears.len());

@@ -182,6 +182,8 @@ static void files(struct world *w) {
     CHECK_ERROR(pvera_adapter_save(w->adapter, "no/such/folder"), PVERA_ERROR_IO, "no/such");
     CHECK_ERROR(pvera_adapter_save(w->adapter, ""), PVERA_ERROR_ARGUMENT, "folder is empty|wanted a path");
     CHECK_ERROR(pvera_adapter_load(w->model, "", NULL, &adapter), PVERA_ERROR_ARGUMENT, "folder is empty|wanted a path");
+    CHECK_ERROR(pvera_store_from_memory((const uint8_t *)"eight..!", 8, (pvera_store **)&adapter), PVERA_ERROR_FORMAT,
+                "the tensors in memory|safetensors");
     CHECK_ERROR(pvera_store_from_file("", false, (pvera_store **)&adapter), PVERA_ERROR_ARGUMENT, "path is empty|wanted a path");
     rmdir(folder);
     for (size_t keep = 0; keep < tensors.size; keep += 1 + tensors.size / 300)

@@ -97,6 +97,8 @@ static void stores(struct world *w) {
     NULL_IS("store", pvera_store_from_matrices(&a, &b, NULL, NULL));
     NULL_IS("path", pvera_store_from_file(NULL, false, PLACE(pvera_store *)));
     NULL_IS("store", pvera_store_from_file("nowhere", false, NULL));
+    NULL_IS("bytes", pvera_store_from_memory(NULL, 8, PLACE(pvera_store *)));
+    NULL_IS("store", pvera_store_from_memory((const uint8_t *)"", 0, NULL));
     NULL_IS("store", pvera_store_clone(NULL, PLACE(pvera_store *)));
     NULL_IS("clone", pvera_store_clone(w->store, NULL));
     NULL_IS("store", pvera_store_matrices(NULL, PLACE(pvera_matrix), PLACE(pvera_matrix) + 1));
