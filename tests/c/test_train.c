@@ -229,6 +229,14 @@ static void round_trip(void) {
     pvera_adapter_options options = {.struct_size = sizeof options, .map_file = true};
     MUST(pvera_adapter_load(world->model, folder, &options, &loaded[0]));
     MUST(pvera_adapter_load_memory(world->model, config.data, config.size, tensors.data, tensors.size, NULL, &loaded[1]));
+    pvera_store *of_bytes = NULL, *of_adapter = NULL;
+    bool same_store = false;
+    MUST(pvera_store_from_memory(tensors.data, tensors.size, &of_bytes));
+    MUST(pvera_adapter_store(carrying, &of_adapter));
+    MUST(pvera_store_equal(of_bytes, of_adapter, &same_store));
+    CHECK(same_store, "a store from the checkpoint's bytes differs from the adapter's");
+    pvera_store_free(of_bytes);
+    pvera_store_free(of_adapter);
     for (int i = 0; i < 3; ++i) {
         pvera_adapter *from = i < 2 ? loaded[i] : carrying, *copy = NULL;
         pvera_linear *linear = NULL;
