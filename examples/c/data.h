@@ -26,7 +26,7 @@ images images_changed(const images *original, change how);
 void images_free(images *set);
 
 float transposed(const float *image, size_t pixel); /* rows and columns swapped: the shift that the base fails on */
-float inverted(const float *image, size_t pixel);   /* white on black */
+float inverted(const float *image, size_t pixel);   /* dark and light exchanged */
 float scrambled(const float *image, size_t pixel);  /* the pixels in a fixed disorder */
 
 /* The frozen network: layer i maps sizes[i] values to sizes[i + 1], with ReLU between the layers. */

@@ -19,6 +19,16 @@ void fail(const char *format, ...) {
     exit(EXIT_FAILURE);
 }
 
+static int failed;
+
+void require(bool holds, const char *what) {
+    if (holds) return;
+    printf("FAILED: %s\n", what);
+    failed++;
+}
+
+int failures(void) { return failed; }
+
 void join_path(const char *folder, const char *name, char path[LONGEST_PATH]) {
     if (snprintf(path, LONGEST_PATH, "%s/%s", folder, name) >= LONGEST_PATH) fail("%s: the path is too long", folder);
 }

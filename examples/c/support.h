@@ -12,6 +12,10 @@ void check(pvera_error *error);
 /* Ends the program with this sentence. */
 _Noreturn void fail(const char *format, ...);
 
+/* Says what does not hold, and counts it. */
+void require(bool holds, const char *what);
+int failures(void);
+
 /* Zeroed memory, or the end of the program. */
 void *allocate(size_t count, size_t size);
 
