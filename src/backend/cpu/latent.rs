@@ -105,6 +105,105 @@ fn sampled_anywhere(lambda_d: &[f32], p: &[f32], bound: f32, eps: Option<&[f32]>
     finite
 }
 
+/// One row on the way back: its latents, and g = dL/dz.
+pub struct Slope<'a> {
+    pub mode: Mode,
+    pub mu: &'a [f32],
+    pub logvar: &'a [f32],
+    pub g: &'a [f32],
+    /// What the KL divergence counts for one latent entry; None leaves it out.
+    pub kl_each: Option<f32>,
+    /// Whether `g ∘ σ` has to be finite.
+    pub wants_slopes: bool,
+}
+
+impl Slope<'_> {
+    /// (dmu, dlogvar) of the row, KL included, and its divergence. `eps` is the row's noise and becomes `g ∘ σ`.
+    ///
+    /// # Errors
+    /// An exponential that does not fit f32, with what exp was taken of.
+    pub fn gradients(
+        &self,
+        eps: &mut [f32],
+        dmu: &mut [f32],
+        dlogvar: &mut [f32],
+    ) -> Result<f64, (Overflow, &'static str)> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the features were just found.
+            return unsafe { self.gradients_fma(eps, dmu, dlogvar) };
+        }
+        self.gradients_anywhere(eps, dmu, dlogvar)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn gradients_fma(
+        &self,
+        eps: &mut [f32],
+        dmu: &mut [f32],
+        dlogvar: &mut [f32],
+    ) -> Result<f64, (Overflow, &'static str)> {
+        self.gradients_anywhere(eps, dmu, dlogvar)
+    }
+
+    #[inline(always)]
+    fn gradients_anywhere(
+        &self,
+        eps: &mut [f32],
+        dmu: &mut [f32],
+        dlogvar: &mut [f32],
+    ) -> Result<f64, (Overflow, &'static str)> {
+        let rank = self.mu.len();
+        let (mu, logvar, g) = (self.mu, &self.logvar[..rank], &self.g[..rank]);
+        let (eps, dmu, dlogvar) = (&mut eps[..rank], &mut dmu[..rank], &mut dlogvar[..rank]);
+        let overflow = |latent: usize| Overflow { latent, logvar: logvar[latent] };
+
+        // dmu holds σ until its own turn.
+        let mut finite = true;
+        for k in 0..rank {
+            dmu[k] = math::exp(0.5 * logvar[k]);
+            finite &= dmu[k] != f32::INFINITY;
+        }
+        // The forward met it already, unless it took the mean.
+        if self.wants_slopes && !finite {
+            let latent = dmu.iter().position(|sigma| *sigma == f32::INFINITY).unwrap_or(0);
+            return Err((overflow(latent), "½ logvar"));
+        }
+        match self.mode {
+            Mode::Mean => dlogvar.fill(0.0),
+            Mode::Sample => (0..rank).for_each(|k| dlogvar[k] = g[k] * eps[k] * (0.5 * dmu[k])),
+            Mode::Fixed => (0..rank).for_each(|k| dlogvar[k] = g[k] * (0.5 * dmu[k])),
+        }
+        (0..rank).for_each(|k| eps[k] = g[k] * dmu[k]);
+
+        let Some(kl_each) = self.kl_each else {
+            dmu.copy_from_slice(g);
+            return Ok(0.0);
+        };
+        // dmu holds exp(logvar) until its own turn.
+        finite = true;
+        for k in 0..rank {
+            dmu[k] = math::exp(logvar[k]);
+            finite &= dmu[k] != f32::INFINITY;
+        }
+        if !finite {
+            let latent = dmu.iter().position(|variance| *variance == f32::INFINITY).unwrap_or(0);
+            return Err((overflow(latent), "logvar"));
+        }
+        let mut divergence = 0.0;
+        for k in 0..rank {
+            let (mu, logvar, variance) = (f64::from(mu[k]), f64::from(logvar[k]), f64::from(dmu[k]));
+            divergence -= 0.5 * (1.0 + logvar - mu * mu - variance);
+        }
+        for k in 0..rank {
+            dlogvar[k] = (0.5 * kl_each).mul_add(dmu[k] - 1.0, dlogvar[k]);
+            dmu[k] = kl_each.mul_add(mu[k], g[k]);
+        }
+        Ok(divergence)
+    }
+}
+
 #[cold]
 fn find_overflow(term: &Term<'_>, p: &[f32], factor: f32) -> Overflow {
     let rank = term.rank();

@@ -2,14 +2,13 @@
 
 use ndarray::ArrayView2;
 
-use super::super::expand::{block_mut, draw_latents, overflow};
+use super::super::expand::{add_scaled, block_mut, draw_latents, overflow};
 use super::super::groups::{Group, RowBlock};
 use super::super::latent;
 use super::super::product::{Elements, product};
 use super::super::scratch::Scratch;
-use crate::backend::{Call, Mode, PriorGradients};
+use crate::backend::{Call, PriorGradients};
 use crate::error::Result;
-use crate::noise::math;
 use crate::tensor::{Matrix, MatrixMut};
 
 /// One f64 a row; tasks write disjoint rows.
@@ -84,32 +83,15 @@ impl RowJob<'_, '_> {
         latent::latents(term, p, mu, logvar);
         latent::noise(self.call, term, row, 0, eps);
         let (dmu, dlogvar) = dm.0[..2 * rank].split_at_mut(rank);
-        let mut divergence = 0.0;
-        for k in 0..rank {
-            let sigma = math::exp(0.5 * logvar[k]);
-            // The forward met it already, unless it took the mean.
-            if self.slopes.is_some() && sigma == f32::INFINITY {
-                return Err(overflow(row, latent::Overflow { latent: k, logvar: logvar[k] }, "½ logvar"));
-            }
-            let along = match term.mode {
-                Mode::Mean => 0.0,
-                Mode::Sample => g[k] * eps[k] * (0.5 * sigma),
-                Mode::Fixed => g[k] * (0.5 * sigma),
-            };
-            (dmu[k], dlogvar[k]) = (g[k], along);
-            if self.needs_kl {
-                let variance = math::exp(logvar[k]);
-                if variance == f32::INFINITY {
-                    return Err(overflow(row, latent::Overflow { latent: k, logvar: logvar[k] }, "logvar"));
-                }
-                dmu[k] = self.kl_each.mul_add(mu[k], dmu[k]);
-                dlogvar[k] = (0.5 * self.kl_each).mul_add(variance - 1.0, dlogvar[k]);
-                let (mu, logvar) = (f64::from(mu[k]), f64::from(logvar[k]));
-                divergence -= 0.5 * (1.0 + logvar - mu * mu - f64::from(variance));
-            }
-            // The slope along each unit of noise takes the place of eps, which is used up.
-            eps[k] = g[k] * sigma;
-        }
+        let slope = latent::Slope {
+            mode: term.mode,
+            mu,
+            logvar,
+            g,
+            kl_each: self.needs_kl.then_some(self.kl_each),
+            wants_slopes: self.slopes.is_some(),
+        };
+        let divergence = slope.gradients(eps, dmu, dlogvar).map_err(|(at, what)| overflow(row, at, what))?;
         if let Some(slopes) = self.slopes {
             // SAFETY: each row belongs to one task; its terms have columns of their own.
             unsafe { slopes.store(row, term.latent_column, eps) };
@@ -142,7 +124,7 @@ impl RowJob<'_, '_> {
     /// `dp += λ_d ∘ dm`: terms and layers that share a projection add up.
     fn add_dp(&self, column: usize, row: usize, lambda_d: &[f32], dm: &[f32], dp: &mut [f32]) {
         self.dp.as_const().load(row, column, dp);
-        dp.iter_mut().zip(lambda_d).zip(dm).for_each(|((dp, lambda_d), dm)| *dp = lambda_d.mul_add(*dm, *dp));
+        add_scaled(1.0, lambda_d, dm, dp);
         // SAFETY: each row belongs to one task.
         unsafe { self.dp.store(row, column, dp) };
     }
