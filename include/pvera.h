@@ -921,7 +921,8 @@ typedef struct pvera_adapter_options {
     bool map_file;
     /**
      * The number under which the adapter draws its noise; 0: a hash of the name it is published under ("default" while it
-     * is not published).
+     * is not published). Checkpoints do not hold it: to draw the same noise again, publish under the same name or give the
+     * same number.
      */
     uint64_t identity;
 } pvera_adapter_options;
@@ -1291,7 +1292,8 @@ typedef struct pvera_rows {
      */
     const int32_t *slot;
     /**
-     * [active_count] adapters that are summed on every row, each slot once; or NULL. Not together with slot.
+     * [active_count] adapters that are summed on every row, each slot once; or NULL. Not together with slot. Not NULL
+     * and a count of 0: the base alone.
      */
     const pvera_active *active;
     size_t active_count;
@@ -1565,8 +1567,10 @@ typedef struct pvera_gradients {
     pvera_matrix dmu;
     pvera_matrix dlogvar;
     /**
-     * First-order variance of f, when dy is df/dy: Σ over latents of (Σ over rows of one identity and sample of g·σ)² is
-     * added to variance[variance_index[row]], with g = dL/dz. NULL leaves it out.
+     * First-order variance of f, when dy is df/dy of one number f a row (or a sequence): Σ over latents of (Σ over rows of
+     * one identity and sample of g·σ)² with g = dL/dz is added to variance[variance_index[row]], whatever overwrite
+     * says. For a network: a mean forward with a tape for each layer, then one backward with the same array for every
+     * layer, zero before it. NULL leaves it out.
      */
     double *variance;
     size_t variance_count;
@@ -1924,9 +1928,12 @@ typedef struct pvera_bin {
 pvera_error *pvera_stopping_next_look(const pvera_stopping *stopping, uint32_t passes, uint32_t *look);
 
 /**
- * The rows whose most voted class is not settled at this look: rows (of capacity = the statistics' rows) gets their
- * numbers, count how many. A row that is settled on another class than the one it would choose most often in the long
- * run happens with at most the error level. Every row is at a look.
+ * The rows whose most voted class is not settled: rows (of capacity = the statistics' rows) gets their numbers, count
+ * how many. Settling a row on another class than the one it would choose most often in the long run happens with at most
+ * the error level.
+ *
+ * Call it when every row has as many passes as a look (pvera_stopping_next_look), then draw on for the rows it returns
+ * only (pvera_statistics_add_rows): settled ones stay at the look where they settled, and stay settled.
  *
  * Pointers:
  * stopping is sized, statistics are statistics, rows points to capacity places, count is a place for the result.

@@ -39,7 +39,8 @@ pub struct pvera_adapter_options {
     /// Map the tensor file instead of reading it; it must then stay as it is while the adapter lives.
     pub map_file: bool,
     /// The number under which the adapter draws its noise; 0: a hash of the name it is published under ("default" while it
-    /// is not published).
+    /// is not published). Checkpoints do not hold it: to draw the same noise again, publish under the same name or give the
+    /// same number.
     pub identity: u64,
 }
 

@@ -42,7 +42,8 @@ pub struct pvera_rows {
     pub struct_size: usize,
     /// `[n]` one adapter a row, −1 for the base alone; or NULL.
     pub slot: *const i32,
-    /// `[active_count]` adapters that are summed on every row, each slot once; or NULL. Not together with slot.
+    /// `[active_count]` adapters that are summed on every row, each slot once; or NULL. Not together with slot. Not NULL
+    /// and a count of 0: the base alone.
     pub active: *const pvera_active,
     pub active_count: usize,
     /// `[n]`, or NULL: identity_base plus the row's number.

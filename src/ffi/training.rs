@@ -200,8 +200,10 @@ pub struct pvera_gradients {
     /// Gradients of other priors, `[n, latents]`, added to dL/dmu and dL/dlogvar. All zero when absent.
     pub dmu: pvera_matrix,
     pub dlogvar: pvera_matrix,
-    /// First-order variance of f, when dy is df/dy: `Σ over latents of (Σ over rows of one identity and sample of g·σ)²` is
-    /// added to `variance[variance_index[row]]`, with g = dL/dz. NULL leaves it out.
+    /// First-order variance of f, when dy is df/dy of one number f a row (or a sequence): `Σ over latents of (Σ over rows of
+    /// one identity and sample of g·σ)²` with g = dL/dz is added to `variance[variance_index[row]]`, whatever `overwrite`
+    /// says. For a network: a mean forward with a tape for each layer, then one backward with the same array for every
+    /// layer, zero before it. NULL leaves it out.
     pub variance: *mut f64,
     pub variance_count: usize,
     /// `[n]`, which value each row belongs to; NULL: row i to value i.

@@ -53,9 +53,12 @@ pub unsafe extern "C" fn pvera_stopping_next_look(
     })
 }
 
-/// The rows whose most voted class is not settled at this look: `rows` (of `capacity` = the statistics' rows) gets their
-/// numbers, `count` how many. A row that is settled on another class than the one it would choose most often in the long
-/// run happens with at most the error level. Every row is at a look.
+/// The rows whose most voted class is not settled: `rows` (of `capacity` = the statistics' rows) gets their numbers, `count`
+/// how many. Settling a row on another class than the one it would choose most often in the long run happens with at most
+/// the error level.
+///
+/// Call it when every row has as many passes as a look (`pvera_stopping_next_look`), then draw on for the rows it returns
+/// only (`pvera_statistics_add_rows`): settled ones stay at the look where they settled, and stay settled.
 ///
 /// # Safety
 /// `stopping` is sized, `statistics` are statistics, `rows` points to `capacity` places, `count` is a place for the result.

@@ -37,12 +37,7 @@ pub fn latents(term: &Term<'_>, p: &[f32], mu: &mut [f32], logvar: &mut [f32]) {
 pub fn variances(term: &Term<'_>, p: &[f32], out: &mut [f32]) -> Result<(), Overflow> {
     let rank = term.rank();
     multiply(&term.lambda_d[rank..], &p[rank..2 * rank], out);
-    let mut finite = true;
-    for value in out.iter_mut() {
-        *value = math::exp(bounded(*value, term.logvar_bound));
-        finite &= *value != f32::INFINITY;
-    }
-    if finite { Ok(()) } else { Err(find_overflow(term, p, 1.0)) }
+    if exponentiate(out, term.logvar_bound) { Ok(()) } else { Err(find_overflow(term, p, 1.0)) }
 }
 
 /// Fills a row's noise: the caller's, or drawn by key. Nothing to do outside sample mode.
@@ -63,6 +58,32 @@ pub fn noise(call: &Call<'_>, term: &Term<'_>, row: usize, draw: usize, eps: &mu
 #[inline(always)]
 pub fn bounded(logvar: f32, bound: f32) -> f32 {
     if logvar > bound { bound } else { logvar }
+}
+
+/// `values = exp(min(values, bound))`; false when one overflowed.
+fn exponentiate(values: &mut [f32], bound: f32) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the features were just found.
+        return unsafe { exponentiate_fma(values, bound) };
+    }
+    exponentiate_anywhere(values, bound)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn exponentiate_fma(values: &mut [f32], bound: f32) -> bool {
+    exponentiate_anywhere(values, bound)
+}
+
+#[inline(always)]
+fn exponentiate_anywhere(values: &mut [f32], bound: f32) -> bool {
+    let mut finite = true;
+    for value in values.iter_mut() {
+        *value = math::exp(bounded(*value, bound));
+        finite &= *value != f32::INFINITY;
+    }
+    finite
 }
 
 fn multiply(first: &[f32], second: &[f32], out: &mut [f32]) {
