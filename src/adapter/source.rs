@@ -1,11 +1,10 @@
 //! The two files of a PEFT checkpoint, wherever they are, and the names in them.
 
-use std::ffi::{CStr, CString};
-use std::fs::{File, Metadata};
+use std::ffi::CStr;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +28,9 @@ pub const MODULE_PREFIX: &str = "base_model.model.";
 /// A folder is read again when a save exchanged it meanwhile; more often than this is somebody's mistake.
 const ATTEMPTS: usize = 8;
 
+/// Without it, a pipe in a file's place would wait for a writer for ever.
+const NO_WAIT: i32 = libc::O_NONBLOCK;
+
 /// A checkpoint's contents.
 #[derive(Debug)]
 pub struct Source {
@@ -49,11 +51,8 @@ pub enum Contents {
 impl Contents {
     /// Reads or maps one file.
     pub fn of(path: &Path, map: bool) -> Result<Self> {
-        let (folder, name) = (path.parent().filter(|parent| !parent.as_os_str().is_empty()), path.file_name());
-        let Some(name) = name else { fail!(Argument, "'{}' does not name a file", path.display()) };
-        let held = open_folder(folder.unwrap_or(Path::new(".")))?;
-        let name = CString::new(name.as_bytes()).map_err(|error| io(path, "open", &error.into()))?;
-        Self::from_file(&open(&held, &name, path)?, path, map)
+        let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path);
+        Self::from_file(&regular(file.map_err(|error| io(path, "open", &error))?, path)?, path, map)
     }
 
     fn from_file(file: &File, path: &Path, map: bool) -> Result<Self> {
@@ -162,15 +161,17 @@ fn mapped(file: &File, path: &Path) -> Result<Mmap> {
 
 /// Opens a file of the folder that is held open, wherever that folder is by now.
 fn open(held: &File, name: &CStr, path: &Path) -> Result<File> {
-    // Without O_NONBLOCK, a pipe of that name would wait for a writer for ever.
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | NO_WAIT;
     // SAFETY: an open descriptor and a NUL-terminated name.
     let descriptor = unsafe { libc::openat(held.as_raw_fd(), name.as_ptr(), flags) };
     if descriptor < 0 {
         return Err(io(path, "open", &std::io::Error::last_os_error()));
     }
     // SAFETY: just opened, and nobody else's.
-    let file = unsafe { File::from_raw_fd(descriptor) };
+    regular(unsafe { File::from_raw_fd(descriptor) }, path)
+}
+
+fn regular(file: File, path: &Path) -> Result<File> {
     if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
         fail!(Io, "'{}' is not a file", path.display());
     }

@@ -1,5 +1,5 @@
 //! The one place where handles become references and back. An owned handle is a box; a borrowed one is a reference into
-//! the handle that lends it, and has a const type in C, so that freeing it does not compile there.
+//! the handle that lends it, and has a const type in C: freeing it is an error in C++ and draws a warning in C.
 
 use std::alloc::{Layout, alloc};
 

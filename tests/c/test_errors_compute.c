@@ -211,7 +211,7 @@ static void backward(struct world *w) {
     pvera_matrix shared = pvera_f32(y_values, ROWS, OUT);
     REFUSED(pvera_backward(w->context, tape, &shared, NULL, &dx), PVERA_ERROR_OVERLAP, "dx overlaps dy");
     const pvera_matrix two[2] = {dy, dy};
-    REFUSED(pvera_backward_group(w->context, tape, 2, two, NULL, &dx), PVERA_ERROR_ARGUMENT, "count is 2|1 layer");
+    REFUSED(pvera_backward_group(w->context, tape, 2, two, NULL, &dx), PVERA_ERROR_ARGUMENT, "count is 2|wanted 1");
     float saved = w->parameters[0];
     w->parameters[0] += 1;
     GRADIENTS_ARE((void)0, PVERA_ERROR_STATE, "'q'|changed between forward and backward");
