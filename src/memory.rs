@@ -76,7 +76,10 @@ unsafe impl<T: bytemuck::Pod + Sync> Sync for Buffer<T> {}
 
 impl<T: bytemuck::Pod> Buffer<T> {
     pub const fn empty() -> Self {
-        Self { memory: NonNull::dangling(), length: 0, allocator: Allocator { host: None } }
+        // Aligned as a real one, so that an empty slice of any element type may be made of it.
+        // SAFETY: the alignment is not zero.
+        let memory = unsafe { NonNull::new_unchecked(std::ptr::without_provenance_mut(ALIGNMENT)) };
+        Self { memory, length: 0, allocator: Allocator { host: None } }
     }
 
     pub fn zeroed(allocator: &Allocator, length: usize) -> Result<Self> {

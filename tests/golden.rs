@@ -160,7 +160,7 @@ fn merging_gives_the_change_of_the_weight() {
                 let Some(wanted) = case.get(module, "delta_weight") else { continue };
                 let zeros = Host::filled(wanted.dtype, wanted.shape[0], wanted.shape[1], 0, 0.0);
                 let mut merged = zeros.clone();
-                let request = MergeRequest { choice: Choice::First, layout, drop_sampling: false };
+                let request = MergeRequest { choice: Choice::First, layout, drop_sampling: false, wants_undo: true };
                 let linear = snapshot.linear(number).unwrap();
                 merge(&context, linear, &request, &zeros.matrix(), &merged.matrix_mut()).unwrap();
                 let what = format!("{} {module} delta weight, {backend}", case.name);

@@ -155,7 +155,7 @@ fn trap_5_a_merge_under_sampling_is_refused_unless_asked_for() {
     for (_, context) in contexts() {
         let mut merged = weight.clone();
         let mut go = |choice, drop_sampling| {
-            let request = MergeRequest { choice, layout: WeightLayout::OutIn, drop_sampling };
+            let request = MergeRequest { choice, layout: WeightLayout::OutIn, drop_sampling, wants_undo: false };
             merge(&context, linear, &request, &weight.matrix(), &merged.matrix_mut()).map(|_| merged.values())
         };
         for choice in [Choice::First, Choice::Sum(&[(1, 1.0), (0, 1.0)])] {
@@ -178,7 +178,12 @@ fn trap_6_unmerge_is_exact_to_the_bit() {
             let linear = snapshot.linear(0).unwrap();
             let (rows, cols) = if layout == WeightLayout::OutIn { (140, 70) } else { (70, 140) };
             let original = Host::new(dtype, rows, cols, 3, &random.values(rows * cols));
-            let request = MergeRequest { choice: Choice::Sum(&[(0, 1.0), (1, -0.5)]), layout, drop_sampling: false };
+            let request = MergeRequest {
+                choice: Choice::Sum(&[(0, 1.0), (1, -0.5)]),
+                layout,
+                drop_sampling: false,
+                wants_undo: true,
+            };
             let mut kinds = Vec::new();
             for kind in [Kind::Cpu, Kind::Reference] {
                 let context = context(kind, 0);
@@ -186,7 +191,7 @@ fn trap_6_unmerge_is_exact_to_the_bit() {
                 merge(&context, linear, &request, &original.matrix(), &apart.matrix_mut()).unwrap();
                 let mut weight = original.clone();
                 let target = weight.matrix_mut();
-                let undo = merge(&context, linear, &request, &target.as_const(), &target).unwrap();
+                let undo = merge(&context, linear, &request, &target.as_const(), &target).unwrap().unwrap();
                 assert_eq!(weight.bits(), apart.bits(), "in place or not");
                 assert_ne!(weight.bits(), original.bits());
                 kinds.push(weight.values());
@@ -206,7 +211,8 @@ fn a_merge_that_is_not_finite_writes_nothing() {
     let model = model(&mut random, &[spec("layer", 4, 3)]);
     let snapshot = publish(&model, &mut random, &[Config { alpha: 1e6, ..config(2, 1) }]);
     let weight = Host::new(Dtype::F16, 3, 4, 0, &random.values(12));
-    let request = MergeRequest { choice: Choice::First, layout: WeightLayout::OutIn, drop_sampling: false };
+    let request =
+        MergeRequest { choice: Choice::First, layout: WeightLayout::OutIn, drop_sampling: false, wants_undo: true };
     for (_, context) in contexts() {
         let mut merged = weight.clone();
         let linear = snapshot.linear(0).unwrap();

@@ -4,7 +4,7 @@ use super::compute::{GivenRows, pvera_rows};
 use super::context::pvera_context;
 use super::error::pvera_error;
 use super::guard;
-use super::handle::{self, borrow, write_if_wanted};
+use super::handle::{self, borrow};
 use super::linear::pvera_linear;
 use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
 use super::model::{PVERA_WEIGHT_IN_OUT, PVERA_WEIGHT_OUT_IN};
@@ -16,7 +16,7 @@ use crate::model::WeightLayout;
 pub const PVERA_MERGE_MEAN: u32 = 1;
 
 /// The bits that a merge replaced.
-pub struct pvera_undo(MergeUndo);
+pub struct pvera_undo(Option<MergeUndo>);
 
 /// `merged = weight + scale · diag(λ_b) B diag(λ_d[:r]) A[:r]`, summed over the adapters of `rows` (active, or slot 0; not
 /// one a row): the mean of the layer as one weight. `weight` and `merged` are of one shape (by `layout`, `PVERA_WEIGHT_…`)
@@ -53,10 +53,24 @@ pub unsafe extern "C" fn pvera_merge(
         if flags & !PVERA_MERGE_MEAN != 0 {
             fail!(Argument, "flags is {flags:#x}; wanted 0 or PVERA_MERGE_MEAN (1)");
         }
-        let request = MergeRequest { choice: rows.rows().choice, layout, drop_sampling: flags & PVERA_MERGE_MEAN != 0 };
-        let own = linear::merge(&context.0, &linear.0, &request, &weight, &merged)?;
-        if !undo.is_null() {
-            write_if_wanted(undo, handle::give(pvera_undo(own))?);
+        // The handle comes first: once the weight is changed, nothing may fail.
+        let handle = if undo.is_null() { std::ptr::null_mut() } else { handle::give(pvera_undo(None))? };
+        let request = MergeRequest {
+            choice: rows.rows().choice,
+            layout,
+            drop_sampling: flags & PVERA_MERGE_MEAN != 0,
+            wants_undo: !undo.is_null(),
+        };
+        match linear::merge(&context.0, &linear.0, &request, &weight, &merged) {
+            Ok(own) if !handle.is_null() => {
+                (*handle).0 = own;
+                undo.write(handle);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                handle::take(handle);
+                return Err(error);
+            }
         }
         Ok(())
     })
@@ -70,7 +84,13 @@ pub unsafe extern "C" fn pvera_merge(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pvera_unmerge(undo: *const pvera_undo, weight: *const pvera_matrix_mut) -> *mut pvera_error {
     // SAFETY: the caller's promise.
-    guard(|| unsafe { borrow("undo", undo)?.0.unmerge(&matrix::write("weight", weight)?) })
+    guard(|| unsafe {
+        let (undo, weight) = (borrow("undo", undo)?, matrix::write("weight", weight)?);
+        match &undo.0 {
+            Some(own) => own.unmerge(&weight),
+            None => fail!(State, "undo holds no merge"),
+        }
+    })
 }
 
 /// Frees an undo; NULL is nothing.

@@ -29,6 +29,8 @@ pub struct MergeRequest<'a> {
     pub layout: WeightLayout,
     /// Merge the mean of adapters that sample at inference, whose sampling is thereby lost.
     pub drop_sampling: bool,
+    /// Keep what undoes the merge: as much memory as the weight.
+    pub wants_undo: bool,
 }
 
 /// `merged = weight + Σ scale · diag(λ_b) B diag(λ_d[:r]) A[:r]`. Every element is checked before the first is written.
@@ -40,7 +42,7 @@ pub fn merge(
     request: &MergeRequest<'_>,
     weight: &Matrix<'_>,
     merged: &MatrixMut<'_>,
-) -> Result<MergeUndo> {
+) -> Result<Option<MergeUndo>> {
     let layer = linear.layer();
     let (out, inputs) = (("out_features", layer.out_features), ("in_features", layer.in_features));
     let transposed = request.layout == WeightLayout::InOut;
@@ -62,12 +64,12 @@ pub fn merge(
         Request { rows: Rows { choice: request.choice, keys: RowKeys::default() }, noise, training: false };
     let plan = Plan::new(&[linear], 0, &plan_request)?;
     refuse_sampling(linear, &plan, request)?;
-    let undo = MergeUndo::before(context.allocator(), weight)?;
+    let undo = if request.wants_undo { Some(MergeUndo::before(context.allocator(), weight)?) } else { None };
     let as_used = Weight::output_major(weight);
     let as_used = if transposed { as_used.transposed() } else { as_used };
     let calls = plan.calls();
     context.with_backend(|backend| backend.merge(calls[0].terms, as_used, merged, transposed))?;
-    Ok(MergeUndo { merged: digest(&merged.as_const()), ..undo })
+    Ok(undo.map(|undo| MergeUndo { merged: digest(&merged.as_const()), ..undo }))
 }
 
 fn refuse_sampling(linear: &Linear, plan: &Plan<'_>, request: &MergeRequest<'_>) -> Result<()> {
@@ -107,13 +109,7 @@ impl MergeUndo {
         for row in 0..self.rows {
             let original = &self.original[row * length..][..length];
             // SAFETY: the row has `length` bytes; the caller lent the matrix for writing.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    original.as_ptr(),
-                    row_bytes(&weight.as_const(), row).as_ptr().cast_mut(),
-                    length,
-                )
-            };
+            unsafe { std::ptr::copy_nonoverlapping(original.as_ptr(), weight.row_pointer(row), length) };
         }
         Ok(())
     }

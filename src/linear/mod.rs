@@ -5,8 +5,6 @@ mod merge;
 mod plan;
 mod request;
 mod tape;
-#[cfg(test)]
-mod tests;
 mod training;
 
 pub use compute::{expand, forward, latent, moments, project, project_width, sample};

@@ -68,6 +68,9 @@ fn bad_sizes_are_errors() {
     assert_eq!(code(usize::MAX, 1, 1), Code::Argument);
     assert_eq!(code(1 << 40, 1 << 40, 1), Code::Shape);
     assert_eq!(code(1 << 30, 1 << 20, 1), Code::Memory);
+    let none = Frozen::from_bytes(&allocator, &[], Dtype::F32, 2, 0).unwrap();
+    let b = Frozen::from_f32(&allocator, &[1.0; 2], 2, 1).unwrap();
+    assert_eq!(Store::new(none, b, Dtype::F32).unwrap_err().code(), Code::Projection, "no columns");
     let a = Frozen::from_f32(&allocator, &[1.0; 6], 3, 2).unwrap();
     let b = Frozen::from_f32(&allocator, &[1.0; 2], 2, 1).unwrap();
     assert_eq!(Store::new(a, b, Dtype::F32).unwrap_err().code(), Code::Projection);

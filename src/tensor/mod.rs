@@ -13,7 +13,6 @@ use std::marker::PhantomData;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 
 use crate::error::Result;
-use crate::fail;
 
 /// What a matrix is made of, before any check: the fields of `pvera_matrix`.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +165,12 @@ impl<'a> MatrixMut<'a> {
             .then(|| unsafe { ArrayViewMut2::from_shape_ptr(shape, self.data.cast::<f32>().add(start)) })
     }
 
+    /// The first element of row `row`, to be written.
+    pub fn row_pointer(&self, row: usize) -> *mut u8 {
+        assert!(row < self.rows());
+        self.data.wrapping_add(row * self.parts.row_stride * self.dtype().size())
+    }
+
     /// Rounds values into part of row `row`, from `first_col` on.
     ///
     /// # Safety
@@ -188,13 +193,5 @@ impl<'a> MatrixMut<'a> {
     /// Another handle on the same matrix, for a call that hands it on in a list.
     pub fn alias(other: &'a MatrixMut<'_>) -> Self {
         Self { data: other.data, parts: other.parts, lifetime: PhantomData }
-    }
-}
-
-/// Checks a matrix that may be absent.
-pub fn required<T>(name: &str, given: Option<T>) -> Result<T> {
-    match given {
-        Some(value) => Ok(value),
-        None => fail!(Null, "{name} is NULL; wanted a matrix"),
     }
 }

@@ -20,10 +20,12 @@ pub use workers::{ParallelFor, Workers};
 use ndarray::ArrayView2;
 
 use super::{Backend, Backward, Call, Expand, Gradients, Part, Scope, Term, Weight, check_merged};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::memory::Buffer;
 use crate::tensor::{Matrix, MatrixMut};
 use groups::{Group, ROW_BLOCK, tile};
 use product::{Elements, panel_floats, product};
+use scratch::Sizes;
 
 /// Computes in f32 on the workers of a context.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +63,17 @@ impl Backend for Cpu<'_> {
 
     fn expand(&self, expand: &Expand<'_>, y: &[MatrixMut<'_>], part: Part) -> Result<()> {
         let (first, count, tasks) = self.tiles(part);
-        for (position, (call, y)) in expand.calls.iter().zip(y).enumerate() {
-            let groups = Group::of(call)?;
+        // Everything that can fail comes before the first layer's y is written.
+        let groups = groups_of(expand.calls)?;
+        let each = expand.calls.iter().zip(&groups).zip(y);
+        let sizes =
+            each.fold(Sizes::default(), |all, ((call, groups), y)| all.max(expand::sizes(call, groups, y.cols())));
+        let session = self.workers.session(tasks, sizes)?;
+        for (position, ((call, groups), y)) in expand.calls.iter().zip(&groups).zip(y).enumerate() {
             let keep = expand.keep.map(|keep| &keep[position]);
             let (x, p) = (expand.x.as_ref(), &expand.p);
-            let job = expand::Job { call, groups: &groups, x, p, draws: expand.draws, y, keep };
-            self.workers.run(tasks, expand::sizes(call, &groups, y.cols()), |index, scratch| {
+            let job = expand::Job { call, groups, x, p, draws: expand.draws, y, keep };
+            session.run(tasks, |index, scratch| {
                 let tile = tile(call.rows, y.cols(), first + index, count);
                 if tile.cols.is_empty() { Ok(()) } else { job.run(&tile, scratch) }
             })?;
@@ -119,7 +126,8 @@ impl Backend for Cpu<'_> {
         // Rows of `B diag(λ_d[:r])`, a block at a time, times A[:r].
         let mut left = self.workers.lend(ROW_BLOCK * rank)?;
         let mut delta = self.workers.lend(ROW_BLOCK * inputs)?;
-        let mut sum = self.workers.lend(outputs * inputs)?;
+        // As large as the weight, and rare: not from what the context keeps.
+        let mut sum = Buffer::<f32>::zeroed(self.workers.allocator(), outputs * inputs)?;
         let panel = terms.iter().map(|term| panel_floats(&term.a.transposed(), Elements::AsTheyAre)).max().unwrap_or(0);
         let mut panel = self.workers.lend(panel)?;
         let _mode = FloatMode::enter();
@@ -148,6 +156,15 @@ impl Backend for Cpu<'_> {
         }
         store_merged(&sum, outputs, inputs, merged, transposed)
     }
+}
+
+fn groups_of<'a>(calls: &[Call<'a>]) -> Result<Vec<Vec<Group<'a>>>> {
+    let mut groups = Vec::new();
+    groups.try_reserve_exact(calls.len()).map_err(|_| Error::out_of_memory())?;
+    for call in calls {
+        groups.push(Group::of(call)?);
+    }
+    Ok(groups)
 }
 
 /// Checks that every rounded element is finite, then writes.

@@ -4,7 +4,7 @@
 use super::Cpu;
 use super::scratch::Sizes;
 use crate::backend::{Call, Membership, Overwrite, TermGradients, Variance};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{Allocator, Buffer};
 use crate::tensor::Matrix;
 
@@ -131,9 +131,16 @@ impl Columns {
 unsafe impl Sync for Columns {}
 
 /// Rows of one identity and sample share their noise: their slopes add before they are squared.
-pub fn add_variance(call: &Call<'_>, slopes: &[f32], width: usize, variance: &mut Variance<'_>) -> Result<()> {
-    let mut order = Vec::new();
-    order.try_reserve(call.rows).map_err(|_| Error::out_of_memory())?;
+///
+/// `order` is scratch with room for every row, so that this cannot fail.
+pub fn add_variance(
+    call: &Call<'_>,
+    slopes: &[f32],
+    width: usize,
+    order: &mut Vec<usize>,
+    variance: &mut Variance<'_>,
+) {
+    order.clear();
     let value_of = |row: usize| variance.index.map_or(row, |index| index[row] as usize);
     let term_of = |row: usize| match call.membership {
         Membership::All => 0,
@@ -150,5 +157,4 @@ pub fn add_variance(call: &Call<'_>, slopes: &[f32], width: usize, variance: &mu
         }
         variance.values[value_of(same[0])] += squares;
     }
-    Ok(())
 }

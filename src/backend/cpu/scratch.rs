@@ -19,7 +19,7 @@ pub struct Scratch {
     pub eps: Floats,
     /// A product with B or A, before it is added.
     pub delta: Floats,
-    /// Rows of y that are held in 16 bits.
+    /// Rows of y while they are summed, and the base product beside them.
     pub sum: Floats,
     /// A panel of a 16-bit weight, widened.
     pub weight: Floats,

@@ -66,63 +66,43 @@ impl Workers {
     }
 
     /// Runs `task(index, scratch)` for each index below `count`; returns the error of the lowest index.
-    ///
-    /// Scratch of these sizes is there before the first task starts, so that a task never fails for memory.
     pub fn run(
         &self,
         count: usize,
         sizes: Sizes,
         task: impl Fn(usize, &mut Scratch) -> Result<()> + Sync,
     ) -> Result<()> {
-        self.reserve(count.min(self.lanes), &sizes)?;
-        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-        let body = |index: usize| {
-            let _mode = FloatMode::enter();
-            let outcome = quiet::catch(|| {
-                let mut scratch = self.borrow(&sizes)?;
-                let outcome = task(index, &mut scratch);
-                lock(&self.scratch).push(scratch);
-                outcome
-            });
-            if let Err(error) = outcome {
-                let mut first = lock(&failed);
-                if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
-                    *first = Some((index, error));
-                }
-            }
-        };
-        match &self.team {
-            _ if count <= 1 => (0..count).for_each(body),
-            Team::Caller => (0..count).for_each(body),
-            Team::Own(own) => own.run(count, &body),
-            Team::Host(host) => run_on_host(host, count, &body),
-        }
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+        self.session(count, sizes)?.run(count, task)
     }
 
-    fn reserve(&self, lanes: usize, sizes: &Sizes) -> Result<()> {
+    /// Scratch of these sizes for up to `count` tasks at a time, held until the session ends: what is written after this
+    /// cannot fail for want of memory.
+    pub fn session(&self, count: usize, sizes: Sizes) -> Result<Session<'_>> {
+        let lanes = count.min(self.lanes);
+        let mut own = Vec::new();
+        own.try_reserve_exact(lanes).map_err(|_| Error::out_of_memory())?;
         let mut idle = lock(&self.scratch);
-        while idle.len() < lanes {
-            idle.try_reserve(1).map_err(|_| Error::out_of_memory())?;
-            idle.push(Scratch::default());
-        }
-        idle.iter_mut().rev().take(lanes).try_for_each(|scratch| scratch.reserve(&self.allocator, sizes))
+        // Room to come back to, also for what other sessions made meanwhile.
+        idle.try_reserve(self.lanes).map_err(|_| Error::out_of_memory())?;
+        let from = idle.len().saturating_sub(lanes);
+        own.extend(idle.drain(from..));
+        drop(idle);
+        own.resize_with(lanes, Scratch::default);
+        let mut session = Session { workers: self, sizes, scratch: Mutex::new(own) };
+        let own = session.scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        own.iter_mut().try_for_each(|scratch| scratch.reserve(&self.allocator, &sizes))?;
+        Ok(session)
     }
 
-    /// A scratch from the reserve; other calls on the same context may have taken what was reserved, so it may still grow.
-    fn borrow(&self, sizes: &Sizes) -> Result<Scratch> {
-        let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
-        scratch.reserve(&self.allocator, sizes)?;
-        Ok(scratch)
-    }
-
-    /// Lends `length` f32: the smallest idle buffer that suffices, else a new one.
+    /// Lends `length` f32: the smallest idle buffer that suffices, else the largest one, grown. So what is held idle does
+    /// not exceed what was once lent at the same time.
     pub fn lend(&self, length: usize) -> Result<Lent<'_>> {
         let mut idle = lock(&self.idle);
         let fits = (0..idle.len()).filter(|place| idle[*place].len() >= length).min_by_key(|place| idle[*place].len());
-        let found = fits.map(|place| idle.swap_remove(place));
+        let place = fits.or_else(|| (0..idle.len()).max_by_key(|place| idle[*place].len()));
+        let mut buffer = place.map_or_else(Buffer::empty, |place| idle.swap_remove(place));
         drop(idle);
-        let buffer = found.map_or_else(|| Buffer::zeroed(&self.allocator, length), Ok)?;
+        buffer.reserve(&self.allocator, length)?;
         Ok(Lent { buffer, length, home: &self.idle })
     }
 
@@ -137,6 +117,59 @@ impl Workers {
     pub fn scratch_bytes(&self) -> usize {
         let idle: usize = lock(&self.idle).iter().map(|buffer| buffer.len() * size_of::<f32>()).sum();
         idle + lock(&self.scratch).iter().map(Scratch::bytes).sum::<usize>()
+    }
+}
+
+/// Scratch that belongs to one call.
+#[derive(Debug)]
+pub struct Session<'a> {
+    workers: &'a Workers,
+    sizes: Sizes,
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+impl Session<'_> {
+    /// As [`Workers::run`], with the session's scratch.
+    pub fn run(&self, count: usize, task: impl Fn(usize, &mut Scratch) -> Result<()> + Sync) -> Result<()> {
+        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let body = |index: usize| {
+            let _mode = FloatMode::enter();
+            let outcome = quiet::catch(|| {
+                // A host that runs more tasks at a time than it said gets scratch of its own for them.
+                let taken = lock(&self.scratch).pop();
+                let mut scratch = taken.unwrap_or_default();
+                scratch.reserve(&self.workers.allocator, &self.sizes)?;
+                let outcome = task(index, &mut scratch);
+                lock(&self.scratch).push(scratch);
+                outcome
+            });
+            if let Err(error) = outcome {
+                let mut first = lock(&failed);
+                if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
+                    *first = Some((index, error));
+                }
+            }
+        };
+        match &self.workers.team {
+            _ if count <= 1 => (0..count).for_each(body),
+            Team::Caller => (0..count).for_each(body),
+            Team::Own(own) => own.run(count, &body),
+            Team::Host(host) => run_on_host(host, count, &body),
+        }
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let own = std::mem::take(self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let mut idle = lock(&self.workers.scratch);
+        for scratch in own {
+            // What does not fit is freed: never more is kept than worked at the same time.
+            if idle.len() < idle.capacity() {
+                idle.push(scratch);
+            }
+        }
     }
 }
 
@@ -194,5 +227,22 @@ mod tests {
         assert_eq!(error.code(), Code::Panic);
         assert!(error.message().contains("deliberate"));
         assert!(workers.run(4, Sizes::default(), |_, _| Ok(())).is_ok(), "the team survives");
+    }
+
+    #[test]
+    fn what_is_kept_idle_is_what_was_lent_at_the_same_time() {
+        let workers = Workers::new(Allocator::default(), 0, None).unwrap();
+        for length in 1..1000 {
+            drop(workers.lend(128 * length).unwrap());
+        }
+        assert_eq!(workers.scratch_bytes(), 128 * 999 * size_of::<f32>());
+        drop((workers.lend(10).unwrap(), workers.lend(20).unwrap()));
+        assert_eq!(workers.scratch_bytes(), (128 * 999 + 20) * size_of::<f32>());
+        let sizes = Sizes { x: 100, ..Sizes::default() };
+        let before = workers.scratch_bytes();
+        for _ in 0..5 {
+            workers.run(7, sizes, |_, _| Ok(())).unwrap();
+        }
+        assert_eq!(workers.scratch_bytes() - before, 100 * size_of::<f32>(), "one lane, one scratch");
     }
 }

@@ -41,7 +41,7 @@ pub fn backward(
         inputs::input_gradient(cpu, group, &dp.as_const(), dx)?;
     }
     for (layer, wanted) in layers.iter_mut().zip(gradients) {
-        layer.deliver(wanted)?;
+        layer.deliver(wanted);
     }
     Ok(())
 }
@@ -67,6 +67,8 @@ struct Layer<'a, 'g, 'w> {
     kl_rows: Buffer<f64>,
     /// `g ∘ σ` `[n, latents]`, for the first-order variance.
     slopes: Lent<'w>,
+    /// Room for sorting the rows by their noise.
+    order: Vec<usize>,
 }
 
 impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
@@ -89,6 +91,9 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
         for (term, targets) in call.terms.iter().zip(wanted.terms.iter()) {
             sums.push(Sums::new(allocator, term.rank(), call.outputs, targets)?);
         }
+        let mut order = Vec::new();
+        let sorted_rows = if wanted.variance.is_some() { call.rows } else { 0 };
+        order.try_reserve_exact(sorted_rows).map_err(|_| Error::out_of_memory())?;
         let kl_divisor = if wanted.kl.mean { entries.max(1) as f64 } else { 1.0 };
         let wants_kl = wanted.kl_value.is_some();
         Ok(Self {
@@ -106,6 +111,7 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
             dm: cpu.workers.lend(chunk * 2 * latent_width)?,
             latent_width,
             kl_rows: Buffer::zeroed(allocator, if wants_kl { call.rows } else { 0 })?,
+            order,
             slopes: cpu.workers.lend_zeroed(if wanted.variance.is_some() { call.rows * latent_width } else { 0 })?,
         })
     }
@@ -205,17 +211,16 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
     }
 
     /// Writes the caller's outputs.
-    fn deliver(&mut self, wanted: &mut Gradients<'_, '_>) -> Result<()> {
+    fn deliver(&mut self, wanted: &mut Gradients<'_, '_>) {
         if let Some(value) = wanted.kl_value.as_deref_mut() {
             *value = self.kl_rows.iter().sum::<f64>() / self.kl_divisor;
         }
         if let Some(variance) = &mut wanted.variance {
-            reduce::add_variance(self.call, &self.slopes, self.latent_width, variance)?;
+            reduce::add_variance(self.call, &self.slopes, self.latent_width, &mut self.order, variance);
         }
         for (sums, targets) in self.sums.iter().zip(wanted.terms.iter_mut()) {
             sums.deliver(targets, wanted.overwrite);
         }
-        Ok(())
     }
 }
 
