@@ -26,6 +26,9 @@ pub struct Store {
     digest: u64,
 }
 
+/// Values drawn between two looks at the watch: some milliseconds' work.
+const WATCHED: usize = 1 << 20;
+
 /// How large a store drawn from a key is, and how its values are rounded.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -39,6 +42,19 @@ impl Store {
     ///
     /// `round_to` is the element type of the base model: PEFT casts A and B to it first.
     pub fn from_key(allocator: &Allocator, key: u64, size: Size, round_to: Dtype) -> Result<Self> {
+        Self::from_key_watched(allocator, key, size, round_to, &mut |_, _| Ok(()))
+    }
+
+    /// The same, with `watch(values drawn, values in all)` called now and then; its error ends the draw.
+    pub fn from_key_watched(
+        allocator: &Allocator,
+        key: u64,
+        size: Size,
+        round_to: Dtype,
+        watch: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Self> {
+        // The bits are PyTorch's under the mode that every process starts in; a host may have set another.
+        let _mode = FloatMode::enter();
         let Size { rank, in_max, out_max } = size;
         for (name, value) in [("rank", rank), ("in_max", in_max), ("out_max", out_max)] {
             if value == 0 {
@@ -46,17 +62,21 @@ impl Store {
             }
         }
         let Some(rows_of_a) = rank.checked_mul(2) else { fail!(Argument, "rank is {rank}; that is too large") };
-        // The bits are PyTorch's under the mode that every process starts in; a host may have set another.
-        let _mode = FloatMode::enter();
+        let counts = (frozen::elements("A", rows_of_a, in_max)?, frozen::elements("B", out_max, rank)?);
+        let (mut drawn, total) = (0u64, counts.0 as u64 + counts.1 as u64);
         let mut stream = Mt19937::new(key);
-        let mut draw = |name: &str, rows: usize, cols: usize| {
-            let mut values = Buffer::<f32>::zeroed(allocator, frozen::elements(name, rows, cols)?)?;
-            draw_projection(&mut stream, cols, &mut values);
-            values.iter_mut().for_each(|value| *value = round_to.rounded(*value));
+        let mut draw = |count: usize, rows: usize, cols: usize| {
+            let mut values = Buffer::<f32>::zeroed(allocator, count)?;
+            for piece in values.chunks_mut(WATCHED) {
+                watch(drawn, total)?;
+                draw_projection(&mut stream, cols, piece);
+                piece.iter_mut().for_each(|value| *value = round_to.rounded(*value));
+                drawn += piece.len() as u64;
+            }
             Frozen::from_f32(allocator, &values, rows, cols)
         };
-        let a = draw("A", rows_of_a, in_max)?;
-        let b = draw("B", out_max, rank)?;
+        let a = draw(counts.0, rows_of_a, in_max)?;
+        let b = draw(counts.1, out_max, rank)?;
         // PEFT's autocast_adapter_dtype stores rounded projections in f32.
         Self::new(a, b, Dtype::F32)
     }
