@@ -77,6 +77,10 @@ static void layers(struct world *w) {
     CHECK(!linear && !own && slot == 99 && adapts && range.lambda_b == 99, "an output was written");
 }
 
+static void release_nothing(void *user, void *memory, size_t size, size_t alignment) {
+    (void)user, (void)memory, (void)size, (void)alignment;
+}
+
 static void projections(struct world *w) {
     float values[64] = {0};
     pvera_store *store = NULL;
@@ -94,6 +98,9 @@ static void projections(struct world *w) {
     CHECK_ERROR(pvera_store_from_key(1, &options, &store), PVERA_ERROR_DTYPE, "options.base_dtype|3 bits");
     CHECK_ERROR(pvera_store_from_file("no/such/file", false, NULL, &store), PVERA_ERROR_IO, "no/such/file|No such file");
     CHECK_ERROR(pvera_store_from_file("/", true, NULL, &store), PVERA_ERROR_IO, "'/'");
+    pvera_allocator half = {.release = release_nothing};
+    CHECK_ERROR(pvera_store_from_file("/", false, &half, &store), PVERA_ERROR_NULL, "allocator: one of|wanted both, or neither");
+    CHECK_ERROR(pvera_store_from_memory((const uint8_t *)"", 0, &half, &store), PVERA_ERROR_NULL, "allocator: one of");
     CHECK(store == NULL, "an output was written");
 
     MUST(pvera_config_clone(w->config, &config));
