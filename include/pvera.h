@@ -26,8 +26,9 @@
  * Memory. Matrices are the host's and lent for the call, but for what a layer or a tape says to borrow. Every allocation
  * whose size comes from a caller or a file can fail with PVERA_ERROR_MEMORY.
  *
- * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is always the default, and a
- * program and a library of different age understand each other. pvera_matrix is frozen instead.
+ * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is the default where there is
+ * one (pvera_store_options, pvera_stopping and pvera_adamw have fields that must be given), and a program and a library
+ * of different age understand each other. pvera_matrix is frozen instead.
  *
  * Numbers. f32 arithmetic whatever the element types, in a fixed order: a row has the same bits in any batch, on any
  * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call
@@ -684,22 +685,28 @@ pvera_error *pvera_store_from_matrices(const pvera_matrix *a,
 
 /**
  * The projections of a safetensors file that holds base_model.pvera_A and base_model.pvera_B. With map the file is
- * mapped instead of read; it must then stay as it is while the store lives.
+ * mapped instead of read; it must then stay as it is while the store lives. allocator (NULL: the library's own) gives
+ * what A and B take outside the map; it must live as long as the store.
  *
  * Pointers:
- * path is a text; store is a place for the result.
+ * path is a text; allocator is NULL or an allocator; store is a place for the result.
  */
 pvera_error *pvera_store_from_file(const char *path,
                                    bool map,
+                                   const pvera_allocator *allocator,
                                    pvera_store **store);
 
 /**
- * The projections of a safetensors file in memory, size bytes, which are copied.
+ * The projections of a safetensors file in memory, size bytes, which are copied. allocator (NULL: the library's own)
+ * is as for pvera_store_from_file.
  *
  * Pointers:
- * bytes points to size bytes; store is a place for the result.
+ * bytes points to size bytes; allocator is NULL or an allocator; store is a place for the result.
  */
-pvera_error *pvera_store_from_memory(const uint8_t *bytes, size_t size, pvera_store **store);
+pvera_error *pvera_store_from_memory(const uint8_t *bytes,
+                                     size_t size,
+                                     const pvera_allocator *allocator,
+                                     pvera_store **store);
 
 /**
  * Another handle on the same store.
@@ -944,6 +951,8 @@ typedef struct pvera_parameter_range {
  * Loads a PEFT checkpoint folder (adapter_config.json, adapter_model.safetensors) for the layers of a model. Stores of
  * equal values are shared inside the model.
  *
+ * A layer whose vectors are in the file although the config does not target it is adapted, with a warning that names it.
+ *
  * Errors name the file, the tensor, what it holds and what was wanted. A folder that pvera_adapter_save replaces
  * meanwhile gives the old adapter or the new one.
  *
@@ -1069,7 +1078,9 @@ pvera_error *pvera_adapter_store(const pvera_adapter *adapter, pvera_store **sto
 
 /**
  * Writes a PEFT checkpoint folder, which PEFT loads with the same outputs. alpha is multiplied into λ_b, since PEFT has
- * none.
+ * none: it is 1 after a reload, and inference_mode is true. logvar_bound is written, but PEFT ignores it: where the
+ * bound acts, PEFT's sampled outputs differ. A parameter (or its product with alpha) that is not finite is
+ * PVERA_ERROR_OVERFLOW, and nothing is written.
  *
  * All or nothing: the files are written beside the folder and take its place in one step. Other files and folders in it
  * are kept.

@@ -145,6 +145,23 @@ fn a_targeted_layer_without_vectors_is_an_error() {
 }
 
 #[test]
+fn vectors_that_the_config_does_not_target_are_used_with_a_warning() {
+    let folder = golden("train_step");
+    let (model, heard) = model(layers_of(&folder));
+    let mut config = Config::from_json(&fs::read(folder.join(CONFIG)).unwrap()).unwrap();
+    config.set_json("target_modules", r#"["v_proj"]"#).unwrap();
+    let tensors = fs::read(folder.join(TENSORS)).unwrap();
+    let load = |config: &Config| Adapter::from_memory(&model, config.to_json().as_bytes(), &tensors, &options());
+    assert_eq!(load(&config).unwrap().adapted_layers().count(), 2);
+    let [warning] = &heard.warnings()[..] else { panic!("{heard:?}") };
+    assert!(warning.contains("vectors for layer 'q_proj', which the config does not target"), "{warning}");
+
+    config.set_json("target_modules", "null").unwrap();
+    load(&config).unwrap();
+    assert_eq!(heard.warnings().len(), 1, "PEFT's own table is asked by the model's type, which nobody knows here");
+}
+
+#[test]
 fn drawing_can_be_cancelled() {
     let folder = golden("seed_only");
     let (model, _) = model_that(Heard { stops: true, ..Heard::default() }, layers_of(&folder));

@@ -13,7 +13,7 @@ use super::source::{
 };
 use super::tensors::{ElementType, Tensor};
 use super::{Adapter, Parameters, SavedDtypes, check_f32};
-use crate::config::{Config, Targeting};
+use crate::config::{Config, Targeting, Targets};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::model::{Layers, Model};
@@ -48,12 +48,11 @@ impl Adapter {
     }
 
     fn from_source(model: &Model, source: &Source, options: &LoadOptions) -> Result<Self> {
-        let config = Config::from_json(&source.config).and_then(|config| check_f32(&config).map(|()| config));
-        let config = config.map_err(|error| error.within(&source.config_name))?;
+        let (config, targeting) = read_config(&source.config).map_err(|error| error.within(&source.config_name))?;
         let file = SafeTensors::deserialize(&source.tensors).map_err(|error| {
             Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name))
         })?;
-        let loading = Loading { model, layers: model.layers(), config, file, source, options };
+        let loading = Loading { model, layers: model.layers(), config, targeting, file, source, options };
         loading.adapter().map_err(|error| error.within(&source.tensors_name))
     }
 }
@@ -65,6 +64,7 @@ pub(super) struct Loading<'a> {
     pub model: &'a Model,
     pub layers: Arc<Layers>,
     pub config: Config,
+    targeting: Option<Targeting>,
     file: SafeTensors<'a>,
     pub source: &'a Source,
     pub options: &'a LoadOptions,
@@ -154,13 +154,21 @@ impl Loading<'_> {
         views.get(&bias_key).map_or(Ok(()), |view| check_vector(&bias_key, view, layer.out_total, of_layer))
     }
 
-    /// A layer that the config targets has its vectors in the file.
+    /// A layer that the config targets has its vectors in the file; vectors of one that it does not target are strange,
+    /// but configs are edited by hand.
     fn check_targets(&self, layout: &Layout) -> Result<()> {
-        // Without a model type, PEFT's table for null target_modules says nothing.
-        let Ok(targeting) = Targeting::new(&self.config, None) else { return Ok(()) };
+        let Some(targeting) = &self.targeting else { return Ok(()) };
         for (number, layer) in self.layers.iter().enumerate() {
-            if layout.find(number).is_none() && targeting.matches(&layer.name, true, layer.output_head)? {
-                fail!(Format, "the config targets layer '{}', but the file has no vectors for it", layer.name);
+            let targeted = targeting.matches(&layer.name, true, layer.output_head)?;
+            match (targeted, layout.find(number)) {
+                (true, None) => {
+                    fail!(Format, "the config targets layer '{}', but the file has no vectors for it", layer.name)
+                }
+                (false, Some(_)) => self.model.listener().warning(&format!(
+                    "{}: the file has vectors for layer '{}', which the config does not target; they are used, but PEFT would leave them out",
+                    self.source.tensors_name, layer.name
+                )),
+                _ => {}
             }
         }
         Ok(())
@@ -209,6 +217,18 @@ impl Loading<'_> {
         tensors.sort_by(|first, second| first.name.cmp(&second.name));
         Ok(tensors)
     }
+}
+
+/// The config and what it targets: None where PEFT would look null target_modules up by the model's type, which the
+/// config does not say.
+fn read_config(bytes: &[u8]) -> Result<(Config, Option<Targeting>)> {
+    let config = Config::from_json(bytes)?;
+    check_f32(&config)?;
+    let targeting = match config.target_modules {
+        Targets::None => None,
+        _ => Some(Targeting::new(&config, None)?),
+    };
+    Ok((config, targeting))
 }
 
 fn check_vector(key: &str, view: &TensorView<'_>, wanted: usize, of: &str) -> Result<()> {

@@ -32,8 +32,11 @@ impl Adapter {
     /// Writes a PEFT checkpoint folder. All or nothing: a fresh folder is written and takes the old one's place at once;
     /// other files of the old folder stay in it.
     ///
-    /// Our alpha, which PEFT does not have, is multiplied into λ_b. Vectors that came in 16 bits are saved so where
-    /// that loses nothing, else in f32.
+    /// Our alpha, which PEFT does not have, is multiplied into λ_b, so it is 1 after a reload; `inference_mode` is true
+    /// then, too. `logvar_bound` is written, but PEFT ignores it: its sampled outputs differ where the bound acts.
+    /// Vectors that came in 16 bits are saved so where that loses nothing, else in f32.
+    ///
+    /// Errors: `Overflow` for a parameter, or its product with alpha, that is not finite.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let checkpoint = self.checkpoint()?;
         replace_folder(folder, &[(CONFIG_FILE, &checkpoint.config), (TENSOR_FILE, &checkpoint.tensors)])

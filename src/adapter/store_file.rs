@@ -12,17 +12,17 @@ use crate::fail;
 use crate::memory::Allocator;
 use crate::projection::{Frozen, Store};
 
-/// Reads (or maps) the projections of a checkpoint's tensor file.
-pub fn read_store(path: &Path, map: bool) -> Result<Store> {
-    store_in(&Contents::of(path, map)?).map_err(|error| error.within(path.display()))
+/// Reads (or maps) the projections of a checkpoint's tensor file. What is not mapped lives in the allocator's memory.
+pub fn read_store(path: &Path, map: bool, allocator: &Allocator) -> Result<Store> {
+    store_in(&Contents::of(path, map)?, allocator).map_err(|error| error.within(path.display()))
 }
 
 /// The same from memory, copied.
-pub fn store_from_memory(bytes: &[u8]) -> Result<Store> {
-    store_in(&Contents::memory(bytes)?).map_err(|error| error.within("the tensors in memory"))
+pub fn store_from_memory(bytes: &[u8], allocator: &Allocator) -> Result<Store> {
+    store_in(&Contents::memory(bytes)?, allocator).map_err(|error| error.within("the tensors in memory"))
 }
 
-fn store_in(bytes: &Contents) -> Result<Store> {
+fn store_in(bytes: &Contents, allocator: &Allocator) -> Result<Store> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| Error::new(Code::Format, format!("not a valid safetensors file: {error}")))?;
     let view = |key: &str| match file.tensor(key) {
@@ -30,7 +30,7 @@ fn store_in(bytes: &Contents) -> Result<Store> {
         Ok(view) => fail!(Projection, "{key} has shape {:?}; wanted a matrix", view.shape()),
         Err(_) => fail!(Projection, "{key} is not in the file"),
     };
-    stored(&Allocator::default(), &view(A_KEY)?, &view(B_KEY)?, bytes)
+    stored(allocator, &view(A_KEY)?, &view(B_KEY)?, bytes)
 }
 
 /// A and B of a file, copied or left in its map.

@@ -81,6 +81,8 @@ unsafe fn read_options(options: *const pvera_adapter_options) -> Result<LoadOpti
 /// Loads a PEFT checkpoint folder (`adapter_config.json`, `adapter_model.safetensors`) for the layers of a model. Stores of
 /// equal values are shared inside the model.
 ///
+/// A layer whose vectors are in the file although the config does not target it is adapted, with a warning that names it.
+///
 /// Errors name the file, the tensor, what it holds and what was wanted. A folder that `pvera_adapter_save` replaces
 /// meanwhile gives the old adapter or the new one.
 ///
@@ -331,7 +333,9 @@ pub unsafe extern "C" fn pvera_adapter_store(
 }
 
 /// Writes a PEFT checkpoint folder, which PEFT loads with the same outputs. `alpha` is multiplied into λ_b, since PEFT has
-/// none.
+/// none: it is 1 after a reload, and `inference_mode` is true. `logvar_bound` is written, but PEFT ignores it: where the
+/// bound acts, PEFT's sampled outputs differ. A parameter (or its product with alpha) that is not finite is
+/// PVERA_ERROR_OVERFLOW, and nothing is written.
 ///
 /// All or nothing: the files are written beside the folder and take its place in one step. Other files and folders in it
 /// are kept.

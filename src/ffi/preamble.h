@@ -26,8 +26,9 @@
  * Memory. Matrices are the host's and lent for the call, but for what a layer or a tape says to borrow. Every allocation
  * whose size comes from a caller or a file can fail with PVERA_ERROR_MEMORY.
  *
- * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is always the default, and a
- * program and a library of different age understand each other. pvera_matrix is frozen instead.
+ * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is the default where there is
+ * one (pvera_store_options, pvera_stopping and pvera_adamw have fields that must be given), and a program and a library
+ * of different age understand each other. pvera_matrix is frozen instead.
  *
  * Numbers. f32 arithmetic whatever the element types, in a fixed order: a row has the same bits in any batch, on any
  * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call

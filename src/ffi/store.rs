@@ -10,7 +10,9 @@ use super::input::{self, Sized_};
 use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
 use super::{guard, matrix};
 use crate::adapter::{read_store, store_from_memory};
+use crate::error::Result;
 use crate::fail;
+use crate::memory::Allocator;
 use crate::projection::{Frozen, Size, Store};
 use crate::tensor::Dtype;
 
@@ -36,6 +38,15 @@ pub struct pvera_store_options {
 // SAFETY: integers, pointers and optional functions; the size comes first.
 unsafe impl Sized_ for pvera_store_options {
     const NAME: &'static str = "options";
+}
+
+/// The host's allocator, or the library's own for NULL.
+///
+/// # Safety
+/// `allocator` is NULL or an allocator.
+unsafe fn optional(allocator: *const pvera_allocator) -> Result<Allocator> {
+    // SAFETY: the caller's promise.
+    unsafe { allocator.as_ref() }.map_or(Ok(Allocator::default()), |given| given.checked("allocator"))
 }
 
 /// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator.
@@ -83,10 +94,7 @@ pub unsafe extern "C" fn pvera_store_from_matrices(
         // SAFETY: the caller's promise.
         let (a, b, out) = unsafe { (matrix::read("a", a)?, matrix::read("b", b)?, output("store", store)?) };
         // SAFETY: as above.
-        let allocator = match unsafe { allocator.as_ref() } {
-            Some(given) => given.checked("allocator")?,
-            None => crate::memory::Allocator::default(),
-        };
+        let allocator = unsafe { optional(allocator)? };
         let saved_dtype = a.dtype();
         let own = Store::new(Frozen::copied(&allocator, &a)?, Frozen::copied(&allocator, &b)?, saved_dtype)?;
         out.write(handle::give(pvera_store(Arc::new(own)))?);
@@ -95,38 +103,46 @@ pub unsafe extern "C" fn pvera_store_from_matrices(
 }
 
 /// The projections of a safetensors file that holds `base_model.pvera_A` and `base_model.pvera_B`. With `map` the file is
-/// mapped instead of read; it must then stay as it is while the store lives.
+/// mapped instead of read; it must then stay as it is while the store lives. `allocator` (NULL: the library's own) gives
+/// what A and B take outside the map; it must live as long as the store.
 ///
 /// # Safety
-/// `path` is a text; `store` is a place for the result.
+/// `path` is a text; `allocator` is NULL or an allocator; `store` is a place for the result.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pvera_store_from_file(
     path: *const c_char,
     map: bool,
+    allocator: *const pvera_allocator,
     store: *mut *mut pvera_store,
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
         let (path, out) = unsafe { (input::path("path", path)?, output("store", store)?) };
-        out.write(handle::give(pvera_store(Arc::new(read_store(path, map)?)))?);
+        // SAFETY: as above.
+        let allocator = unsafe { optional(allocator)? };
+        out.write(handle::give(pvera_store(Arc::new(read_store(path, map, &allocator)?)))?);
         Ok(())
     })
 }
 
-/// The projections of a safetensors file in memory, `size` bytes, which are copied.
+/// The projections of a safetensors file in memory, `size` bytes, which are copied. `allocator` (NULL: the library's own)
+/// is as for `pvera_store_from_file`.
 ///
 /// # Safety
-/// `bytes` points to `size` bytes; `store` is a place for the result.
+/// `bytes` points to `size` bytes; `allocator` is NULL or an allocator; `store` is a place for the result.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pvera_store_from_memory(
     bytes: *const u8,
     size: usize,
+    allocator: *const pvera_allocator,
     store: *mut *mut pvera_store,
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
         let (bytes, out) = unsafe { (input::array("bytes", bytes, size)?, output("store", store)?) };
-        out.write(handle::give(pvera_store(Arc::new(store_from_memory(bytes)?)))?);
+        // SAFETY: as above.
+        let allocator = unsafe { optional(allocator)? };
+        out.write(handle::give(pvera_store(Arc::new(store_from_memory(bytes, &allocator)?)))?);
         Ok(())
     })
 }

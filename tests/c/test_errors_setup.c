@@ -77,6 +77,10 @@ static void layers(struct world *w) {
     CHECK(!linear && !own && slot == 99 && adapts && range.lambda_b == 99, "an output was written");
 }
 
+static void release_nothing(void *user, void *memory, size_t size, size_t alignment) {
+    (void)user, (void)memory, (void)size, (void)alignment;
+}
+
 static void projections(struct world *w) {
     float values[64] = {0};
     pvera_store *store = NULL;
@@ -92,8 +96,11 @@ static void projections(struct world *w) {
     CHECK_ERROR(pvera_store_from_key(1, &options, &store), PVERA_ERROR_SHAPE, "address space");
     options.rank = 1, options.base_dtype.bits = 3;
     CHECK_ERROR(pvera_store_from_key(1, &options, &store), PVERA_ERROR_DTYPE, "options.base_dtype|3 bits");
-    CHECK_ERROR(pvera_store_from_file("no/such/file", false, &store), PVERA_ERROR_IO, "no/such/file|No such file");
-    CHECK_ERROR(pvera_store_from_file("/", true, &store), PVERA_ERROR_IO, "'/'");
+    CHECK_ERROR(pvera_store_from_file("no/such/file", false, NULL, &store), PVERA_ERROR_IO, "no/such/file|No such file");
+    CHECK_ERROR(pvera_store_from_file("/", true, NULL, &store), PVERA_ERROR_IO, "'/'");
+    pvera_allocator half = {.release = release_nothing};
+    CHECK_ERROR(pvera_store_from_file("/", false, &half, &store), PVERA_ERROR_NULL, "allocator: one of|wanted both, or neither");
+    CHECK_ERROR(pvera_store_from_memory((const uint8_t *)"", 0, &half, &store), PVERA_ERROR_NULL, "allocator: one of");
     CHECK(store == NULL, "an output was written");
 
     MUST(pvera_config_clone(w->config, &config));
@@ -176,15 +183,15 @@ static void files(struct world *w) {
     CHECK_ERROR(pvera_adapter_load(w->model, folder, NULL, &adapter), PVERA_ERROR_IO, "adapter_model.safetensors|No such file");
     const char *path = write_file(folder, "adapter_model.safetensors", tensors.data, tensors.size - 4);
     CHECK_ERROR(pvera_adapter_load(w->model, folder, NULL, &adapter), PVERA_ERROR_FORMAT, "adapter_model.safetensors");
-    CHECK_ERROR(pvera_store_from_file(path, false, (pvera_store **)&adapter), PVERA_ERROR_FORMAT, "adapter_model.safetensors");
+    CHECK_ERROR(pvera_store_from_file(path, false, NULL, (pvera_store **)&adapter), PVERA_ERROR_FORMAT, "adapter_model.safetensors");
     remove(path);
     remove(config_path);
     CHECK_ERROR(pvera_adapter_save(w->adapter, "no/such/folder"), PVERA_ERROR_IO, "no/such");
     CHECK_ERROR(pvera_adapter_save(w->adapter, ""), PVERA_ERROR_ARGUMENT, "folder is empty|wanted a path");
     CHECK_ERROR(pvera_adapter_load(w->model, "", NULL, &adapter), PVERA_ERROR_ARGUMENT, "folder is empty|wanted a path");
-    CHECK_ERROR(pvera_store_from_memory((const uint8_t *)"eight..!", 8, (pvera_store **)&adapter), PVERA_ERROR_FORMAT,
+    CHECK_ERROR(pvera_store_from_memory((const uint8_t *)"eight..!", 8, NULL, (pvera_store **)&adapter), PVERA_ERROR_FORMAT,
                 "the tensors in memory|safetensors");
-    CHECK_ERROR(pvera_store_from_file("", false, (pvera_store **)&adapter), PVERA_ERROR_ARGUMENT, "path is empty|wanted a path");
+    CHECK_ERROR(pvera_store_from_file("", false, NULL, (pvera_store **)&adapter), PVERA_ERROR_ARGUMENT, "path is empty|wanted a path");
     rmdir(folder);
     for (size_t keep = 0; keep < tensors.size; keep += 1 + tensors.size / 300)
         CHECK_ERROR(pvera_adapter_load_memory(w->model, config.data, config.size, tensors.data, keep, NULL, &adapter),

@@ -44,7 +44,7 @@ static pvera_error *job(struct memory *memory, int32_t policy, struct result *re
     pvera_context *context = NULL;
     pvera_model *model = NULL;
     pvera_config *config = NULL;
-    pvera_store *store = NULL, *copied = NULL;
+    pvera_store *store = NULL, *copied = NULL, *of_file = NULL;
     pvera_adapter *adapter = NULL, *loaded = NULL, *copy = NULL;
     pvera_linear *linear = NULL;
     pvera_snapshot *snapshot = NULL;
@@ -79,6 +79,7 @@ static pvera_error *job(struct memory *memory, int32_t policy, struct result *re
     TRY(pvera_adapter_parameters(adapter, &parameters, &count));
     if (!error) fill(parameters, count, 4);
     TRY(pvera_adapter_save_memory(adapter, &files[0], &files[1]));
+    TRY(pvera_store_from_memory(files[1].data, files[1].size, &own, &of_file));
     TRY(pvera_adapter_load_memory(model, files[0].data, files[0].size, files[1].data, files[1].size, NULL, &loaded));
     TRY(pvera_adapter_trainable(loaded, NULL, 0, &copy));
     TRY(pvera_model_publish(model, "one", adapter, NULL));
@@ -102,7 +103,7 @@ static pvera_error *job(struct memory *memory, int32_t policy, struct result *re
     pvera_snapshot_free(snapshot);
     pvera_adapter_free(copy), pvera_adapter_free(loaded), pvera_adapter_free(adapter);
     pvera_bytes_free(&files[0]), pvera_bytes_free(&files[1]);
-    pvera_store_free(copied), pvera_store_free(store);
+    pvera_store_free(of_file), pvera_store_free(copied), pvera_store_free(store);
     pvera_config_free(config);
     pvera_model_free(model);
     pvera_context_free(context);

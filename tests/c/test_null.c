@@ -95,10 +95,10 @@ static void stores(struct world *w) {
     NULL_IS("a.data", pvera_store_from_matrices(&no_data, &b, NULL, PLACE(pvera_store *)));
     NULL_IS("b", pvera_store_from_matrices(&a, NULL, NULL, PLACE(pvera_store *)));
     NULL_IS("store", pvera_store_from_matrices(&a, &b, NULL, NULL));
-    NULL_IS("path", pvera_store_from_file(NULL, false, PLACE(pvera_store *)));
-    NULL_IS("store", pvera_store_from_file("nowhere", false, NULL));
-    NULL_IS("bytes", pvera_store_from_memory(NULL, 8, PLACE(pvera_store *)));
-    NULL_IS("store", pvera_store_from_memory((const uint8_t *)"", 0, NULL));
+    NULL_IS("path", pvera_store_from_file(NULL, false, NULL, PLACE(pvera_store *)));
+    NULL_IS("store", pvera_store_from_file("nowhere", false, NULL, NULL));
+    NULL_IS("bytes", pvera_store_from_memory(NULL, 8, NULL, PLACE(pvera_store *)));
+    NULL_IS("store", pvera_store_from_memory((const uint8_t *)"", 0, NULL, NULL));
     NULL_IS("store", pvera_store_clone(NULL, PLACE(pvera_store *)));
     NULL_IS("clone", pvera_store_clone(w->store, NULL));
     NULL_IS("store", pvera_store_matrices(NULL, PLACE(pvera_matrix), PLACE(pvera_matrix) + 1));

@@ -41,11 +41,11 @@ fn targeted<'table>(row: &Value, modules: &[Module<'table>]) -> std::result::Res
 
 #[test]
 fn the_reference_table_is_matched() {
-    let table = parse(include_str!("../../../tests/data/targeting.json"));
+    let table = parse(include_str!("../../../tests/golden/targeting.json"));
     let paths = texts(&table["paths"]);
     let modules: Vec<_> = paths.iter().map(|path| Module { path, linear: true, output_head: false }).collect();
     let cases = table["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 14);
+    assert_eq!(cases.len(), 20);
     for case in cases {
         assert_eq!(targeted(case, &modules).unwrap(), texts(&case["targeted"]), "{}", case["config"]);
     }
