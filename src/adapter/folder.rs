@@ -50,7 +50,8 @@ pub fn replace_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
             let _ = std::env::set_current_dir(folder);
         }
         sync_folder(parent)?;
-        settle(&fresh.path, folder, files)?;
+        // The new checkpoint is in place and synced: what is left to tidy cannot fail the save, and the next one sweeps it.
+        let _ = settle(&fresh.path, folder, files);
     } else {
         fs::rename(&fresh.path, folder).map_err(|error| io(folder, "create", &error))?;
         fresh.kept = true;

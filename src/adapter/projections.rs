@@ -96,8 +96,10 @@ pub(super) fn draw(
             dtype.name()
         ));
     }
-    if !model.listener().progress("draw projections", 0, 1) {
-        return Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections"));
-    }
-    Store::from_key(model.allocator(), config.projection_prng_key, size, base_dtype.unwrap_or(Dtype::F32))
+    let mut watch = |drawn: u64, total: u64| match model.listener().progress("draw projections", drawn, total) {
+        true => Ok(()),
+        false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
+    };
+    let round_to = base_dtype.unwrap_or(Dtype::F32);
+    Store::from_key_watched(model.allocator(), config.projection_prng_key, size, round_to, &mut watch)
 }
