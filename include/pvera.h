@@ -223,7 +223,9 @@ typedef struct pvera_torch_generator pvera_torch_generator;
 #define PVERA_ERROR_UNSUPPORTED 16
 
 /**
- * A result is not a finite number, though the inputs allow the call. Outputs may be partly written.
+ * A result is not a finite number, though the inputs allow the call. Outputs may be partly written. Of the matrix
+ * computations only exp(½ logvar), and exp(logvar) where KL or moments need it, are checked: NaN in x and products that
+ * overflow go into the outputs, as in any matrix library.
  */
 #define PVERA_ERROR_OVERFLOW 17
 
@@ -813,9 +815,9 @@ typedef struct pvera_layer {
      */
     int32_t weight_layout;
     /**
-     * Whether this is the model's output head, which "all-linear" leaves out.
+     * 0 or 1 (as any other number): whether this is the model's output head, which "all-linear" leaves out.
      */
-    bool output_head;
+    uint8_t output_head;
     /**
      * Optional base bias [1, out_features], borrowed like the weight. Needed beside a foreign base only where an adapter
      * learned a bias, which takes its place.
@@ -919,13 +921,14 @@ typedef struct pvera_adapter_options {
      */
     pvera_dtype base_dtype;
     /**
-     * Carry the vectors of layers that are not declared here along, instead of refusing them.
+     * 0 or 1 (as any other number): carry the vectors of layers that are not declared here along, instead of refusing them.
      */
-    bool ignore_undeclared;
+    uint8_t ignore_undeclared;
     /**
-     * Map the tensor file instead of reading it; it must then stay as it is while the adapter lives.
+     * 0 or 1 (as any other number): map the tensor file instead of reading it; it must then stay as it is while the adapter
+     * lives.
      */
-    bool map_file;
+    uint8_t map_file;
     /**
      * The number under which the adapter draws its noise; 0: a hash of the name it is published under ("default" while it
      * is not published). Checkpoints do not hold it: to draw the same noise again, publish under the same name or give the
@@ -1333,9 +1336,9 @@ typedef struct pvera_noise {
      */
     int32_t mode;
     /**
-     * Whether sample 2j + 1 takes the negated noise of sample 2j.
+     * 0 or 1 (as any other number): whether sample 2j + 1 takes the negated noise of sample 2j.
      */
-    bool antithetic;
+    uint8_t antithetic;
     uint64_t seed;
     /**
      * Where the seed is read instead, when the work runs; or NULL. (In device memory for a captured CUDA graph.)
@@ -1617,10 +1620,11 @@ void pvera_tape_free(pvera_tape *tape);
 
 /**
  * y = x Wᵀ + bias + λ_b ∘ (z Bᵀ), with (mu, logvar) = split(λ_d ∘ (x Aᵀ)) and z by mode (PVeRA, arXiv 2512.07703).
- * A layer declared without a weight adds the delta to what y holds.
+ * A layer declared without a weight adds the delta to what y holds. A layer that the adapter does not adapt gets its base
+ * alone.
  *
  * x [n, in_features], y [n, out_features]: any element type and row stride; computed in f32, rounded once. y shares no
- * memory with x, the weight, the bias or the matrices of noise; it need not be initialised when the layer has a weight.
+ * memory with anything that the call reads: x, weights, biases, adapters' vectors, noise; it need not be initialised when the layer has a weight.
  * rows and noise may be NULL. With a tape (may be NULL) this is a training forward: sampled unless the mode says
  * otherwise, with the adapter's dropout on x, and pvera_backward can follow.
  *
@@ -1661,6 +1665,9 @@ pvera_error *pvera_forward_group(const pvera_context *context,
  * dx [n, in_features] (NULL skips it). With g = (λ_b ∘ dy) B: dλ_b = Σ dy ∘ (z Bᵀ), dλ_d = Σ dm ∘ p,
  * dx += mask ∘ ((λ_d ∘ dm) A) + dy W, where dmu = g and dlogvar = ½ g ∘ eps ∘ exp(½ logvar), plus KL and priors. The noise
  * is drawn again from its key.
+ *
+ * No output shares memory with another (of any layer of a group) or with what the call reads: PVERA_ERROR_OVERLAP. Only
+ * variance may be one array for several layers.
  *
  * The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward. Sums
  * over rows have the same bits for any number of threads. Nothing is written before every check and every sum is done,

@@ -34,17 +34,18 @@ pub struct pvera_adapter_options {
     pub out_max: usize,
     /// Element type of the base model, to which projections from the key are rounded, as PEFT does. Zero: f32.
     pub base_dtype: pvera_dtype,
-    /// Carry the vectors of layers that are not declared here along, instead of refusing them.
-    pub ignore_undeclared: bool,
-    /// Map the tensor file instead of reading it; it must then stay as it is while the adapter lives.
-    pub map_file: bool,
+    /// 0 or 1 (as any other number): carry the vectors of layers that are not declared here along, instead of refusing them.
+    pub ignore_undeclared: u8,
+    /// 0 or 1 (as any other number): map the tensor file instead of reading it; it must then stay as it is while the adapter
+    /// lives.
+    pub map_file: u8,
     /// The number under which the adapter draws its noise; 0: a hash of the name it is published under ("default" while it
     /// is not published). Checkpoints do not hold it: to draw the same noise again, publish under the same name or give the
     /// same number.
     pub identity: u64,
 }
 
-// SAFETY: integers and truth values (zero is false); the size comes first.
+// SAFETY: integers; the size comes first.
 unsafe impl Sized_ for pvera_adapter_options {
     const NAME: &'static str = "options";
 }
@@ -72,8 +73,8 @@ unsafe fn read_options(options: *const pvera_adapter_options) -> Result<LoadOpti
         in_max: positive(given.in_max),
         out_max: positive(given.out_max),
         base_dtype: optional_dtype("options.base_dtype", given.base_dtype)?,
-        ignore_undeclared: given.ignore_undeclared,
-        map: given.map_file,
+        ignore_undeclared: given.ignore_undeclared != 0,
+        map: given.map_file != 0,
         identity: (given.identity != 0).then_some(given.identity),
     })
 }

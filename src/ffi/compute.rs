@@ -67,8 +67,8 @@ pub struct pvera_noise {
     pub struct_size: usize,
     /// `PVERA_MODE_…`.
     pub mode: i32,
-    /// Whether sample 2j + 1 takes the negated noise of sample 2j.
-    pub antithetic: bool,
+    /// 0 or 1 (as any other number): whether sample 2j + 1 takes the negated noise of sample 2j.
+    pub antithetic: u8,
     pub seed: u64,
     /// Where the seed is read instead, when the work runs; or NULL. (In device memory for a captured CUDA graph.)
     pub seed_at: *const u64,
@@ -112,7 +112,9 @@ impl<'a> GivenRows<'a> {
             }
             Ok(Self {
                 slot,
-                active: active.map(|active| active.iter().map(|one| (one.slot, one.scale)).collect()),
+                active: active
+                    .map(|list| input::collected(list.len(), list.iter().map(|one| Ok((one.slot, one.scale)))))
+                    .transpose()?,
                 keys: RowKeys {
                     identity: input::optional_array("rows.identity", given.identity, count)?,
                     identity_base: given.identity_base,
@@ -152,7 +154,7 @@ pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'
         Ok(Noise {
             mode,
             seed: input::optional_array("noise.seed_at", given.seed_at, 1)?.map_or(given.seed, |seed| seed[0]),
-            antithetic: given.antithetic,
+            antithetic: given.antithetic != 0,
             eps: matrix::optional("noise.eps", &given.eps)?,
             dropout_mask: matrix::optional("noise.dropout_mask", &given.dropout_mask)?,
         })
@@ -171,7 +173,7 @@ pub(super) unsafe fn read_linears<'a>(linears: *const *const pvera_linear, count
             None => fail!(Null, "linears[{index}] is NULL; wanted a handle"),
         }
     };
-    given.iter().enumerate().map(read).collect()
+    input::collected(count, given.iter().enumerate().map(read))
 }
 
 /// Exact mean and variance of y given x, without sampling:

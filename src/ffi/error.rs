@@ -40,7 +40,9 @@ pub const PVERA_ERROR_PROJECTION: i32 = 14;
 pub const PVERA_ERROR_MEMORY: i32 = 15;
 /// Valid, but not supported by this build or backend.
 pub const PVERA_ERROR_UNSUPPORTED: i32 = 16;
-/// A result is not a finite number, though the inputs allow the call. Outputs may be partly written.
+/// A result is not a finite number, though the inputs allow the call. Outputs may be partly written. Of the matrix
+/// computations only exp(½ logvar), and exp(logvar) where KL or moments need it, are checked: NaN in x and products that
+/// overflow go into the outputs, as in any matrix library.
 pub const PVERA_ERROR_OVERFLOW: i32 = 17;
 /// The host's progress callback asked to stop.
 pub const PVERA_ERROR_CANCELLED: i32 = 18;

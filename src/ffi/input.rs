@@ -2,8 +2,9 @@
 
 use std::ffi::{CStr, c_char};
 use std::path::Path;
+use std::ptr::NonNull;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 
 /// # Safety
@@ -56,6 +57,37 @@ pub unsafe fn optional_array<'a, T>(name: &str, values: *const T, count: usize) 
     }
     // SAFETY: the caller's promise.
     unsafe { array(name, values, count) }.map(Some)
+}
+
+/// The address of `count` values that may also be reached otherwise, so that no reference to them is made yet; NULL stands
+/// for "not given".
+pub fn optional_places<T>(name: &str, values: *mut T, count: usize) -> Result<Option<NonNull<T>>> {
+    if !values.is_null() {
+        check(name, values, count)?;
+    }
+    Ok(NonNull::new(values))
+}
+
+/// Arrays of `count` values, of which at least one is written, share no memory.
+pub fn apart<T>(count: usize, arrays: &[(&str, *const T)]) -> Result<()> {
+    let bytes = count.saturating_mul(size_of::<T>());
+    for (place, (name, array)) in arrays.iter().enumerate().filter(|(_, (_, array))| !array.is_null()) {
+        let near = |other: &&(&str, *const T)| !other.1.is_null() && other.1.addr().abs_diff(array.addr()) < bytes;
+        if let Some((other, _)) = arrays[..place].iter().find(near) {
+            fail!(Overlap, "{name} overlaps {other}; wanted memory of its own");
+        }
+    }
+    Ok(())
+}
+
+/// Collects `count` items whose number a caller chose.
+pub fn collected<T>(count: usize, items: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
+    for item in items {
+        list.push(item?);
+    }
+    Ok(list)
 }
 
 fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {

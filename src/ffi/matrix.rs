@@ -145,7 +145,8 @@ pub(super) unsafe fn write_all<'a>(
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
     // SAFETY: as above.
-    given.iter().enumerate().map(|(index, matrix)| unsafe { write(&numbered(name, index, count), matrix) }).collect()
+    let each = |(index, matrix): (usize, &_)| unsafe { write(&numbered(name, index, count), matrix) };
+    super::input::collected(count, given.iter().enumerate().map(each))
 }
 
 /// # Safety
@@ -157,7 +158,8 @@ pub(super) unsafe fn read_all<'a>(name: &str, given: *const pvera_matrix, count:
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
     // SAFETY: as above.
-    given.iter().enumerate().map(|(index, matrix)| unsafe { read(&numbered(name, index, count), matrix) }).collect()
+    let each = |(index, matrix): (usize, &_)| unsafe { read(&numbered(name, index, count), matrix) };
+    super::input::collected(count, given.iter().enumerate().map(each))
 }
 
 /// The C description of a matrix that the library lends.

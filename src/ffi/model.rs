@@ -40,8 +40,8 @@ pub struct pvera_layer {
     pub weight: pvera_matrix,
     /// `PVERA_WEIGHT_…`.
     pub weight_layout: i32,
-    /// Whether this is the model's output head, which "all-linear" leaves out.
-    pub output_head: bool,
+    /// 0 or 1 (as any other number): whether this is the model's output head, which "all-linear" leaves out.
+    pub output_head: u8,
     /// Optional base bias `[1, out_features]`, borrowed like the weight. Needed beside a foreign base only where an adapter
     /// learned a bias, which takes its place.
     pub bias: pvera_matrix,
@@ -80,7 +80,7 @@ impl pvera_layer {
                 out_total: total(own.out_total, own.out_offset, own.out_features),
                 weight: matrix::optional("layer.weight", &own.weight)?.map(|weight| (weight, layout)),
                 bias: matrix::optional("layer.bias", &own.bias)?,
-                output_head: own.output_head,
+                output_head: own.output_head != 0,
             })
         }
     }

@@ -48,7 +48,16 @@ pub unsafe extern "C" fn pvera_adamw_step(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (given, gradients) = unsafe { (input::required(options)?, input::array("gradients", gradients, count)?) };
+        let given = unsafe { input::required(options)? };
+        let arrays = [
+            ("parameters", parameters.cast_const()),
+            ("gradients", gradients),
+            ("first_moments", first_moments.cast_const()),
+            ("second_moments", second_moments.cast_const()),
+        ];
+        input::apart(count, &arrays)?;
+        // SAFETY: as above.
+        let gradients = unsafe { input::array("gradients", gradients, count)? };
         // SAFETY: as above.
         let (parameters, first, second) = unsafe {
             (

@@ -187,6 +187,7 @@ unsafe fn fill_two(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let own = borrow("statistics", statistics)?;
+        input::apart(count, &[("lower", lower.cast_const()), ("upper", upper.cast_const())])?;
         fill(&own.0, input::array_mut("lower", lower, count)?, input::array_mut("upper", upper, count)?)
     })
 }

@@ -8,10 +8,10 @@ use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
 use super::linear::pvera_linear;
 use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
-use crate::backend::{Kl, Overwrite, PriorGradients, Variance};
+use crate::backend::{Kl, Overwrite, PriorGradients};
 use crate::error::Result;
 use crate::fail;
-use crate::linear::{self, Linear, Policy, Request, SlotGradients, Tape, Wanted};
+use crate::linear::{self, Linear, Policy, Request, SlotGradients, Tape, VarianceTarget, Wanted};
 
 /// Keep p: 2r floats a row for each distinct projection. The default.
 pub const PVERA_TAPE_KEEP_LATENT: i32 = 0;
@@ -89,10 +89,11 @@ pub unsafe extern "C" fn pvera_tape_free(tape: *mut pvera_tape) {
 }
 
 /// `y = x Wᵀ + bias + λ_b ∘ (z Bᵀ)`, with `(mu, logvar) = split(λ_d ∘ (x Aᵀ))` and z by mode (PVeRA, arXiv 2512.07703).
-/// A layer declared without a weight adds the delta to what y holds.
+/// A layer declared without a weight adds the delta to what y holds. A layer that the adapter does not adapt gets its base
+/// alone.
 ///
 /// `x [n, in_features]`, `y [n, out_features]`: any element type and row stride; computed in f32, rounded once. y shares no
-/// memory with x, the weight, the bias or the matrices of noise; it need not be initialised when the layer has a weight.
+/// memory with anything that the call reads: x, weights, biases, adapters' vectors, noise; it need not be initialised when the layer has a weight.
 /// `rows` and `noise` may be NULL. With a tape (may be NULL) this is a training forward: sampled unless the mode says
 /// otherwise, with the adapter's dropout on x, and `pvera_backward` can follow.
 ///
@@ -220,6 +221,9 @@ unsafe impl Sized_ for pvera_gradients {
 /// dx += mask ∘ ((λ_d ∘ dm) A) + dy W, where dmu = g and dlogvar = ½ g ∘ eps ∘ exp(½ logvar), plus KL and priors. The noise
 /// is drawn again from its key.
 ///
+/// No output shares memory with another (of any layer of a group) or with what the call reads: PVERA_ERROR_OVERLAP. Only
+/// `variance` may be one array for several layers.
+///
 /// The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward. Sums
 /// over rows have the same bits for any number of threads. Nothing is written before every check and every sum is done,
 /// but for dx after an overflow or a panic.
@@ -259,13 +263,11 @@ pub unsafe extern "C" fn pvera_backward_group(
         let dx = if dx.is_null() { None } else { Some(matrix::write("dx", dx)?) };
         let rows = dy.first().map_or(0, |dy| dy.rows());
         let given = read_gradients(gradients, count)?;
-        let slots: Vec<Vec<SlotGradients>> = given.iter().map(|one| read_slots(one)).collect::<Result<_>>()?;
-        let mut wanted = Vec::new();
-        for (given, slots) in given.iter().zip(&slots) {
-            wanted.push(read_wanted(given, slots, rows)?);
-        }
+        let slots = input::collected(count, given.iter().map(|one| read_slots(one)))?;
+        let each = given.iter().zip(&slots).map(|(given, slots)| read_wanted(given, slots, rows));
+        let wanted = input::collected(count, each)?;
         let overwrite_dx = given.first().is_some_and(|given| given.overwrite & PVERA_OVERWRITE_DX != 0);
-        linear::backward(&context.0, &tape.0, &dy, &mut wanted, dx.as_ref(), overwrite_dx)
+        linear::backward(&context.0, &tape.0, &dy, &wanted, dx.as_ref(), overwrite_dx)
     })
 }
 
@@ -274,8 +276,11 @@ pub unsafe extern "C" fn pvera_backward_group(
 unsafe fn read_gradients(gradients: *const pvera_gradients, count: usize) -> Result<Vec<pvera_gradients>> {
     // SAFETY: the caller's promise; the structs of an older or newer header lie `struct_size` bytes apart.
     unsafe {
+        if !gradients.is_aligned() {
+            fail!(Argument, "gradients is {gradients:p}; wanted an aligned address");
+        }
         let step = gradients.cast::<usize>().as_ref().copied().unwrap_or(0);
-        (0..count).map(|index| input::sized(gradients.byte_add(index * step))).collect()
+        input::collected(count, (0..count).map(|index| input::sized(gradients.byte_add(index * step))))
     }
 }
 
@@ -284,13 +289,10 @@ unsafe fn read_gradients(gradients: *const pvera_gradients, count: usize) -> Res
 unsafe fn read_slots(given: &pvera_gradients) -> Result<Vec<SlotGradients>> {
     // SAFETY: the caller's promise.
     let slots = unsafe { input::array("gradients.slots", given.slots, given.slot_count)? };
-    let read = |slot: &pvera_slot_gradients| SlotGradients {
-        slot: slot.slot,
-        lambda_b: slot.lambda_b,
-        lambda_d: slot.lambda_d,
-        bias: slot.bias,
+    let read = |slot: &pvera_slot_gradients| {
+        Ok(SlotGradients { slot: slot.slot, lambda_b: slot.lambda_b, lambda_d: slot.lambda_d, bias: slot.bias })
     };
-    Ok(slots.iter().map(read).collect())
+    input::collected(slots.len(), slots.iter().map(read))
 }
 
 /// # Safety
@@ -311,11 +313,8 @@ unsafe fn read_wanted<'a>(given: &pvera_gradients, slots: &'a [SlotGradients], r
     let bit = |bit: u32| given.overwrite & bit != 0;
     // SAFETY: the caller's promise.
     unsafe {
-        let values = if given.variance.is_null() {
-            None
-        } else {
-            Some(input::array_mut("gradients.variance", given.variance, given.variance_count)?)
-        };
+        let count = given.variance_count;
+        let variance = input::optional_places("gradients.variance", given.variance, count)?;
         let index = input::optional_array("gradients.variance_index", given.variance_index, rows)?;
         Ok(Wanted {
             slots,
@@ -329,8 +328,8 @@ unsafe fn read_wanted<'a>(given: &pvera_gradients, slots: &'a [SlotGradients], r
                 dmu: matrix::optional("gradients.dmu", &given.dmu)?,
                 dlogvar: matrix::optional("gradients.dlogvar", &given.dlogvar)?,
             },
-            kl_value: given.kl_value.as_mut(),
-            variance: values.map(|values| Variance { values, index }),
+            kl_value: input::optional_places("gradients.kl_value", given.kl_value, 1)?,
+            variance: variance.map(|values| VarianceTarget { values, count, index }),
         })
     }
 }

@@ -1,13 +1,14 @@
 //! The calls without a tape. Each resolves and checks everything, then hands over to the backend.
 
 use super::Linear;
+use super::overlap::{Name, check_apart};
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
 use crate::backend::{Call, Expand, Mode, Part, Scope};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::tensor::{Matrix, MatrixMut, disjoint, disjoint_mut};
+use crate::tensor::{Matrix, MatrixMut};
 
 /// `y = x Wᵀ + bias + delta` of each layer of a group with one input; without a weight, `y += delta`.
 pub fn forward(
@@ -18,8 +19,9 @@ pub fn forward(
     y: &[MatrixMut<'_>],
 ) -> Result<()> {
     check_inputs(linears, x)?;
-    check_outputs(linears, x, request, 1, y)?;
+    check_outputs(linears, x, 1, y)?;
     let plan = Plan::new(linears, x.rows(), request)?;
+    check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), request)?;
     let mut p = context.lend(x.rows() * plan.width)?;
     run(context, &plan, x, 1, &mut p, y).map_err(|error| error.within(names(linears)))
@@ -60,8 +62,8 @@ pub fn sample(
     let linears = [linear];
     check_inputs(&linears, x)?;
     y.shape("y", ("samples · rows of x", rows), ("out_features", linear.layer().out_features))?;
-    check_apart(&linears, x, &request, std::slice::from_ref(y))?;
     let plan = Plan::new(&linears, x.rows(), &request)?;
+    check_apart(&plan, &linears, ("x", x), std::slice::from_ref(y), y_of(1))?;
     check_noise(&plan, &linears, rows, &request)?;
     let mut p = context.lend(x.rows() * plan.width)?;
     run(context, &plan, x, draws, &mut p, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
@@ -83,10 +85,10 @@ pub fn moments(
     let (rows, cols) = (("rows of x", x.rows()), ("out_features", linear.layer().out_features));
     for (name, output) in [("mean", mean), ("variance", variance)] {
         output.shape(name, rows, cols)?;
-        disjoint(name, output, "x", x)?;
     }
-    disjoint_mut("variance", variance, "mean", mean)?;
     let plan = Plan::new(&linears, x.rows(), &request)?;
+    let outputs = [MatrixMut::alias(mean), MatrixMut::alias(variance)];
+    check_apart(&plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mean", "variance"][place]))?;
     let (p, calls) = (&mut *context.lend(x.rows() * plan.width)?, plan.calls());
     let p = MatrixMut::from_f32(p, x.rows(), plan.width);
     let outcome = context.with_backend(|backend| {
@@ -111,9 +113,9 @@ pub fn latent(
     let (rows, cols) = (("rows of x", x.rows()), ("latents", plan.latent_width()));
     for (name, output) in [("mu", mu), ("logvar", logvar)] {
         output.shape(name, rows, cols)?;
-        disjoint(name, output, "x", x)?;
     }
-    disjoint_mut("logvar", logvar, "mu", mu)?;
+    let outputs = [MatrixMut::alias(mu), MatrixMut::alias(logvar)];
+    check_apart(&plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mu", "logvar"][place]))?;
     let (p, calls) = (&mut *context.lend(x.rows() * plan.width)?, plan.calls());
     let p = MatrixMut::from_f32(p, x.rows(), plan.width);
     context.with_backend(|backend| {
@@ -143,7 +145,7 @@ pub fn project(
     p.f32_only("p")?;
     let plan = Plan::new(&linears, x.rows(), request)?;
     p.shape("p", ("rows of x", x.rows()), ("project_width", plan.width))?;
-    disjoint("p", p, "x", x)?;
+    check_apart(&plan, &linears, ("x", x), &[MatrixMut::alias(p)], |_| Name::Plain("p"))?;
     check_mask(linear, x.rows(), request)?;
     context.with_backend(|backend| backend.project(&plan.projections(), x, Scope::AsModes, p, part))
 }
@@ -161,8 +163,8 @@ pub fn expand(
     check_part(part)?;
     p.f32_only("p")?;
     y.shape("y", ("rows of p", p.rows()), ("out_features", linear.layer().out_features))?;
-    disjoint("y", y, "p", p)?;
     let plan = Plan::new(&linears, p.rows(), request)?;
+    check_apart(&plan, &linears, ("p", p), std::slice::from_ref(y), y_of(1))?;
     p.shape("p", ("rows", p.rows()), ("project_width", plan.width))?;
     check_noise(&plan, &linears, p.rows(), request)?;
     let calls = plan.calls();
@@ -192,14 +194,8 @@ pub(super) fn check_inputs(linears: &[&Linear], x: &Matrix<'_>) -> Result<()> {
     x.shape("x", ("rows", x.rows()), ("in_features", first.layer().in_features))
 }
 
-/// Shapes of the outputs of a group, and that they share no memory with anything that is read.
-pub(super) fn check_outputs(
-    linears: &[&Linear],
-    x: &Matrix<'_>,
-    request: &Request<'_>,
-    draws: usize,
-    y: &[MatrixMut<'_>],
-) -> Result<()> {
+/// Shapes of the outputs of a group.
+pub(super) fn check_outputs(linears: &[&Linear], x: &Matrix<'_>, draws: usize, y: &[MatrixMut<'_>]) -> Result<()> {
     if y.len() != linears.len() {
         fail!(Argument, "y has {} matrices; wanted {}, one a layer", y.len(), linears.len());
     }
@@ -207,27 +203,12 @@ pub(super) fn check_outputs(
         y.shape("y", ("rows of x", draws * x.rows()), ("out_features", linear.layer().out_features))
             .map_err(|error| error.within(names(&[linear])))?;
     }
-    check_apart(linears, x, request, y)
+    Ok(())
 }
 
-fn check_apart(linears: &[&Linear], x: &Matrix<'_>, request: &Request<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
-    for (place, (linear, target)) in linears.iter().zip(y).enumerate() {
-        disjoint("y", target, "x", x)?;
-        let layer = linear.layer();
-        let read = [
-            ("noise.eps", request.noise.eps),
-            ("noise.dropout_mask", request.noise.dropout_mask),
-            ("the base weight", layer.weight.map(|(weight, _)| weight)),
-            ("the base bias", layer.bias),
-        ];
-        for (name, matrix) in read {
-            matrix.map_or(Ok(()), |matrix| disjoint("y", target, name, &matrix))?;
-        }
-        for other in &y[place + 1..] {
-            disjoint_mut("y of one layer", target, "y of another", other)?;
-        }
-    }
-    Ok(())
+/// How errors call the outputs of a group.
+pub(super) fn y_of(count: usize) -> impl Fn(usize) -> Name<'static> {
+    move |index| Name::Item { what: "y", index, count }
 }
 
 /// Shapes of the caller's noise: one row a row of y, one column a latent of the call.

@@ -2,6 +2,7 @@
 
 mod compute;
 mod merge;
+mod overlap;
 mod plan;
 mod request;
 mod tape;
@@ -11,7 +12,7 @@ pub use compute::{expand, forward, latent, moments, project, project_width, samp
 pub use merge::{MergeRequest, MergeUndo, merge};
 pub use request::{Choice, ModeChoice, Noise, Request, Rows};
 pub use tape::{Policy, Tape};
-pub use training::{SlotGradients, Wanted, backward, record};
+pub use training::{SlotGradients, VarianceTarget, Wanted, backward, record};
 
 use std::sync::Arc;
 

@@ -86,6 +86,15 @@ impl<'a> Plan<'a> {
         &self.layers[layer].slots
     }
 
+    /// One layer's terms.
+    pub fn terms(&self, layer: usize) -> &[Term<'a>] {
+        &self.layers[layer].terms
+    }
+
+    pub fn request(&self) -> &Request<'a> {
+        &self.request
+    }
+
     fn call<'p>(&'p self, layer: &'p LayerPlan<'a>) -> Call<'p> {
         let declared = layer.linear.layer();
         let noise = &self.request.noise;
@@ -162,11 +171,11 @@ impl<'a> Plan<'a> {
         used.extend(slots.iter().filter(|slot| **slot != -1));
         used.sort_unstable();
         used.dedup();
-        let mut union: Vec<Option<Term<'a>>> = vec![None; used.len()];
+        let mut union: Vec<Option<Term<'a>>> = filled(None, used.len())?;
         let mut latent_column = 0;
         for linear in linears {
             let (mut terms, mut own_slots) = (Vec::new(), Vec::new());
-            let mut place_of = vec![-1; used.len()];
+            let mut place_of = filled(-1, used.len())?;
             let mut latents = 0;
             for (place, slot) in used.iter().enumerate() {
                 let Some(mut term) = self.term(linear, linear.slots().get(*slot)?, 1.0)? else { continue };
@@ -200,7 +209,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         let mut terms = Vec::new();
-        let mut place_of = vec![-1; used.len()];
+        let mut place_of = filled(-1, used.len())?;
         for (place, term) in union.into_iter().enumerate() {
             let Some(term) = term else { continue };
             place_of[place] = terms.len() as i32;
@@ -274,6 +283,13 @@ fn check_one_bias(linear: &Linear, terms: &[Term<'_>]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
+    list.resize(count, value);
+    Ok(list)
 }
 
 fn push<T>(list: &mut Vec<T>, item: T) -> Result<()> {

@@ -1,7 +1,8 @@
 //! The training forward, which fills a tape, and backward, which reads it.
 
 use super::Linear;
-use super::compute::{check_inputs, check_noise, check_outputs, names};
+use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
+use super::overlap::{Apart, Name, Region, check_apart, for_each_read};
 use super::plan::Plan;
 use super::request::Request;
 use super::tape::{Policy, Recorded, Tape};
@@ -9,9 +10,10 @@ use crate::backend::{
     Backward, Call, Expand, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
 };
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 use crate::tensor::{Matrix, MatrixMut, disjoint};
+use std::ptr::NonNull;
 
 /// A forward in PEFT's train mode that leaves a tape: sampled unless the request says otherwise, dropout on.
 ///
@@ -27,12 +29,17 @@ pub unsafe fn record(
 ) -> Result<()> {
     let request = Request { training: true, ..*request };
     check_inputs(linears, x)?;
-    check_outputs(linears, x, &request, 1, y)?;
+    check_outputs(linears, x, 1, y)?;
     let plan = Plan::new(linears, x.rows(), &request)?;
+    check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), &request)?;
     let calls = plan.calls();
     let rows = x.rows();
-    let kept_sizes: Vec<usize> = calls.iter().map(|call| rows * call.kept_width()).collect();
+    let mut kept_sizes = with_room(calls.len())?;
+    for call in &calls {
+        let Some(size) = rows.checked_mul(call.kept_width()) else { return Err(Error::out_of_memory()) };
+        kept_sizes.push(size);
+    }
     tape.recorded = None;
     tape.reserve(rows * plan.width, &kept_sizes)?;
     // SAFETY: the caller's promise.
@@ -79,20 +86,30 @@ pub struct Wanted<'a> {
     pub overwrite: Overwrite,
     pub kl: Kl,
     pub prior: PriorGradients<'a>,
-    pub kl_value: Option<&'a mut f64>,
-    pub variance: Option<Variance<'a>>,
+    /// Where the divergence is written. A pointer, as those of the gradients: what a caller gives may be one place twice.
+    pub kl_value: Option<NonNull<f64>>,
+    pub variance: Option<VarianceTarget<'a>>,
+}
+
+/// Where the first-order variance is added; several layers may name the same array.
+#[derive(Clone, Copy, Debug)]
+pub struct VarianceTarget<'a> {
+    pub values: NonNull<f64>,
+    pub count: usize,
+    /// Which value a row belongs to; None: its own.
+    pub index: Option<&'a [u32]>,
 }
 
 /// Gradients of the recorded forward for the output gradients `dy`, one for each layer of the group.
 ///
 /// # Safety
 /// The promises of [`record`] hold, and each pointer of `wanted` is NULL or points to its whole vector, which nothing
-/// else uses meanwhile.
+/// else uses meanwhile; so for `kl_value` and `variance`, whose values are initialised.
 pub unsafe fn backward(
     context: &Context,
     tape: &Tape,
     dy: &[Matrix<'_>],
-    wanted: &mut [Wanted<'_>],
+    wanted: &[Wanted<'_>],
     dx: Option<&MatrixMut<'_>>,
     overwrite_dx: bool,
 ) -> Result<()> {
@@ -115,27 +132,31 @@ pub unsafe fn backward(
             names(&linears)
         );
     }
-    let mut targets = Vec::new();
-    for (position, (linear, wanted)) in linears.iter().zip(wanted.iter()).enumerate() {
+    for (position, (linear, wanted)) in linears.iter().zip(wanted).enumerate() {
         check_wanted(linear, &plan, position, recorded.rows, wanted)?;
-        // SAFETY: the caller's promise.
+    }
+    let borrowed_x = (tape.policy == Policy::Recompute).then_some(&recorded.x);
+    check_overlap(&linears, &plan, &calls, wanted, dy, borrowed_x, dx)?;
+    let mut targets = with_room(wanted.len())?;
+    for (position, (linear, wanted)) in linears.iter().zip(wanted).enumerate() {
+        // SAFETY: the caller's promise, and no two of the vectors meet.
         targets.push(unsafe { slices(linear, plan.slots(position), &calls[position], wanted.slots)? });
     }
-    let mut gradients: Vec<Gradients<'_, '_>> = wanted
-        .iter_mut()
-        .zip(&mut targets)
-        .map(|(wanted, terms)| Gradients {
+    let mut own = with_room(wanted.len())?;
+    for wanted in wanted {
+        own.push(Own::new(wanted)?);
+    }
+    let mut gradients = with_room(wanted.len())?;
+    for ((wanted, terms), own) in wanted.iter().zip(&mut targets).zip(&mut own) {
+        gradients.push(Gradients {
             terms,
             kl: wanted.kl,
             prior: wanted.prior,
-            kl_value: wanted.kl_value.as_deref_mut(),
-            variance: wanted
-                .variance
-                .as_mut()
-                .map(|variance| Variance { values: variance.values, index: variance.index }),
+            kl_value: wanted.kl_value.is_some().then_some(&mut own.kl_value),
+            variance: wanted.variance.map(|target| Variance { values: &mut own.variance, index: target.index }),
             overwrite: wanted.overwrite,
-        })
-        .collect();
+        });
+    }
     let mut lent = context.lend(if tape.policy == Policy::Recompute { recorded.rows * plan.width } else { 0 })?;
     let outcome = context.with_backend(|backend| {
         let projections = plan.projections();
@@ -156,7 +177,115 @@ pub unsafe fn backward(
         let group = Backward { calls: &calls, projections: &projections, p, kept, dy, overwrite_dx };
         backend.backward(&group, &mut gradients, dx)
     });
-    outcome.map_err(|error| error.within(names(&linears)))
+    outcome.map_err(|error| error.within(names(&linears)))?;
+    for (wanted, own) in wanted.iter().zip(&own) {
+        // SAFETY: the caller's promise.
+        unsafe { own.deliver(wanted) };
+    }
+    Ok(())
+}
+
+/// The numbers of one layer in memory of their own, until the backend is done: the caller's may be one place for several.
+struct Own {
+    kl_value: f64,
+    variance: Vec<f64>,
+}
+
+impl Own {
+    fn new(wanted: &Wanted<'_>) -> Result<Self> {
+        let count = wanted.variance.map_or(0, |target| target.count);
+        let mut variance = with_room(count)?;
+        variance.resize(count, 0.0);
+        Ok(Self { kl_value: 0.0, variance })
+    }
+
+    /// # Safety
+    /// The pointers of `wanted` are as [`backward`] promises.
+    unsafe fn deliver(&self, wanted: &Wanted<'_>) {
+        // SAFETY: the caller's promise; no reference to the memory is made.
+        unsafe {
+            if let Some(place) = wanted.kl_value {
+                place.write(self.kl_value);
+            }
+            let Some(target) = wanted.variance else { return };
+            for (index, value) in self.variance.iter().enumerate() {
+                let place = target.values.add(index);
+                place.write(place.read() + value);
+            }
+        }
+    }
+}
+
+/// A vector whose room for `count` items could be had.
+fn with_room<T>(count: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
+    Ok(list)
+}
+
+/// No output meets another or anything that backward reads; only the variances may be one array.
+fn check_overlap(
+    linears: &[&Linear],
+    plan: &Plan<'_>,
+    calls: &[Call<'_>],
+    wanted: &[Wanted<'_>],
+    dy: &[Matrix<'_>],
+    borrowed_x: Option<&Matrix<'_>>,
+    dx: Option<&MatrixMut<'_>>,
+) -> Result<()> {
+    let layers = wanted.len();
+    let name = |layer, slot, what| Name::Gradient { layer, layers, slot, what };
+    let (mut vectors, mut variances): (Vec<Region<'_>>, Vec<Region<'_>>) = (Vec::new(), Vec::new());
+    for (layer, (wanted, call)) in wanted.iter().zip(calls).enumerate() {
+        vectors.try_reserve(3 * wanted.slots.len() + 1).map_err(|_| Error::out_of_memory())?;
+        for (slot, given) in wanted.slots.iter().enumerate() {
+            let Some(place) = plan.slots(layer).iter().position(|slot| *slot == given.slot) else { continue };
+            let first = linears[layer].layer().out_offset;
+            let places = [
+                ("lambda_b", given.lambda_b, first, call.outputs),
+                ("lambda_d", given.lambda_d, 0, 2 * call.terms[place].rank()),
+                ("bias", given.bias, first, call.outputs),
+            ];
+            for (what, vector, first, count) in places.into_iter().filter(|place| !place.1.is_null()) {
+                vectors.push(Region::new(name(layer, Some(slot), what), vector.wrapping_add(first), count)?);
+            }
+        }
+        if let Some(value) = wanted.kl_value {
+            vectors.push(Region::new(name(layer, None, "kl_value"), value.as_ptr(), 1)?);
+        }
+        if let Some(target) = wanted.variance {
+            let region = Region::new(name(layer, None, "variance"), target.values.as_ptr(), target.count)?;
+            if !variances.last().is_some_and(|last| last.is_same_place(&region)) {
+                variances.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+                variances.push(region);
+            }
+        }
+    }
+    let vectors = Apart::new(vectors)?;
+    variances.iter().try_for_each(|variance| vectors.check(variance))?;
+    if let Some(dx) = dx {
+        let dx = Region::of(Name::Plain("dx"), &dx.as_const());
+        vectors.check(&dx)?;
+        variances.iter().try_for_each(|variance| variance.check_apart(&dx))?;
+    }
+    let mut check = |name: Name<'_>, read: &Matrix<'_>| {
+        let region = Region::of(name, read);
+        dx.map_or(Ok(()), |dx| disjoint("dx", dx, name, read))?;
+        vectors.check(&region)?;
+        variances.iter().try_for_each(|variance| variance.check_apart(&region))
+    };
+    borrowed_x.map_or(Ok(()), |x| check(Name::Plain("the recorded x"), x))?;
+    for (layer, (wanted, dy)) in wanted.iter().zip(dy).enumerate() {
+        check(Name::Item { what: "dy", index: layer, count: layers }, dy)?;
+        for (what, prior) in [("dmu", wanted.prior.dmu), ("dlogvar", wanted.prior.dlogvar)] {
+            prior.map_or(Ok(()), |prior| check(name(layer, None, what), &prior))?;
+        }
+        if let Some(index) = wanted.variance.and_then(|target| target.index) {
+            let index = Matrix::from_f32(bytemuck::cast_slice(index), 1, index.len());
+            check(name(layer, None, "variance_index"), &index)?;
+        }
+    }
+    for_each_read(plan, linears, &mut check)
 }
 
 fn check_shapes(linears: &[&Linear], recorded: &Recorded, dy: &[Matrix<'_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
@@ -165,17 +294,7 @@ fn check_shapes(linears: &[&Linear], recorded: &Recorded, dy: &[Matrix<'_>], dx:
         dy.shape("dy", rows, ("out_features", linear.layer().out_features))
             .map_err(|error| error.within(names(&[linear])))?;
     }
-    let Some(dx) = dx else { return Ok(()) };
-    dx.shape("dx", rows, ("in_features", linears[0].layer().in_features))?;
-    for (linear, dy) in linears.iter().zip(dy) {
-        disjoint("dx", dx, "dy", dy)?;
-        linear.layer().weight.map_or(Ok(()), |(weight, _)| disjoint("dx", dx, "the base weight", &weight))?;
-    }
-    let noise = recorded.request().noise;
-    for (name, read) in [("noise.eps", noise.eps), ("noise.dropout_mask", noise.dropout_mask)] {
-        read.map_or(Ok(()), |read| disjoint("dx", dx, name, &read))?;
-    }
-    Ok(())
+    dx.map_or(Ok(()), |dx| dx.shape("dx", rows, ("in_features", linears[0].layer().in_features)))
 }
 
 fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, wanted: &Wanted<'_>) -> Result<()> {
@@ -199,19 +318,19 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
     }
     let Some(variance) = &wanted.variance else { return Ok(()) };
     match variance.index {
-        None if variance.values.len() != rows => {
+        None if variance.count != rows => {
             fail!(
                 Shape,
                 "gradients.variance_count is {}; wanted {rows}, one a row, when there is no variance_index",
-                variance.values.len()
+                variance.count
             )
         }
-        Some(index) => match index.iter().position(|value| *value as usize >= variance.values.len()) {
+        Some(index) => match index.iter().position(|value| *value as usize >= variance.count) {
             Some(row) => fail!(
                 Argument,
                 "gradients.variance_index[{row}] is {}; wanted less than variance_count, {}",
                 index[row],
-                variance.values.len()
+                variance.count
             ),
             None => Ok(()),
         },

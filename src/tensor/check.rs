@@ -1,5 +1,7 @@
 //! The checks on borrowed matrices. Each names the argument, what was given and what was wanted.
 
+use std::fmt::Display;
+
 use super::{Dtype, Matrix, MatrixMut, Parts};
 use crate::error::Result;
 use crate::fail;
@@ -60,7 +62,12 @@ pub(super) fn f32_only(name: &str, parts: &Parts) -> Result<()> {
 
 /// An output must not share memory with an input. Interleaved views of one buffer (the thirds of a fused y) are
 /// disjoint when they have the same stride and their columns do not meet.
-pub fn disjoint(output_name: &str, output: &MatrixMut<'_>, input_name: &str, input: &Matrix<'_>) -> Result<()> {
+pub fn disjoint(
+    output_name: impl Display,
+    output: &MatrixMut<'_>,
+    input_name: impl Display,
+    input: &Matrix<'_>,
+) -> Result<()> {
     if overlaps(output.data, &output.parts, input.data, &input.parts) {
         fail!(Overlap, "{output_name} overlaps {input_name}; wanted memory of its own");
     }
@@ -68,7 +75,12 @@ pub fn disjoint(output_name: &str, output: &MatrixMut<'_>, input_name: &str, inp
 }
 
 /// Two outputs must not share memory.
-pub fn disjoint_mut(first_name: &str, first: &MatrixMut<'_>, second_name: &str, second: &MatrixMut<'_>) -> Result<()> {
+pub fn disjoint_mut(
+    first_name: impl Display,
+    first: &MatrixMut<'_>,
+    second_name: impl Display,
+    second: &MatrixMut<'_>,
+) -> Result<()> {
     disjoint(first_name, first, second_name, &second.as_const())
 }
 

@@ -82,6 +82,66 @@ static void matrices(struct world *w) {
     REFUSED(pvera_forward_group(w->context, 0, pair, &x, NULL, NULL, NULL, outputs), PVERA_ERROR_ARGUMENT, "count is 0");
 }
 
+/* Several layers: vectors of their own, one variance for all. */
+static void shared_outputs(struct world *w) {
+    float dy_values[ROWS * OUT], q_b[OUT] = {0}, v_b[V_OUT] = {0};
+    double kl[2] = {99, 99}, variance[ROWS] = {0}, apart[2][ROWS] = {{0}};
+    pvera_matrix x = x_of(w);
+    const pvera_linear *pair[2] = {w->q, w->v};
+    pvera_matrix_mut y[2] = {y_of(), pvera_f32_mut(y_values + ROWS * OUT, ROWS, V_OUT)};
+    fill(dy_values, ROWS * OUT, 6);
+    const pvera_matrix dy[2] = {pvera_f32(dy_values, ROWS, OUT), pvera_f32(dy_values, ROWS, V_OUT)};
+    pvera_tape *tape = NULL;
+    MUST(pvera_tape_new(PVERA_TAPE_KEEP_LATENT, NULL, &tape));
+    MUST(pvera_forward_group(w->context, 2, pair, &x, NULL, NULL, tape, y));
+    pvera_slot_gradients slots[2] = {{0, q_b, NULL, NULL}, {0, q_b + 3, NULL, NULL}};
+    pvera_gradients wanted[2];
+    for (int i = 0; i < 2; ++i)
+        wanted[i] = (pvera_gradients){.struct_size = sizeof *wanted, .slots = &slots[i], .slot_count = 1, .kl_value = &kl[i],
+                                      .variance = variance, .variance_count = ROWS};
+    CHECK_ERROR(pvera_backward_group(w->context, tape, 2, dy, wanted, NULL), PVERA_ERROR_OVERLAP,
+                "gradients[1].slots[0].lambda_b overlaps gradients[0].slots[0].lambda_b|wanted memory of its own");
+    slots[1].lambda_b = v_b, wanted[1].kl_value = kl;
+    CHECK_ERROR(pvera_backward_group(w->context, tape, 2, dy, wanted, NULL), PVERA_ERROR_OVERLAP,
+                "gradients[1].kl_value overlaps gradients[0].kl_value");
+    CHECK(kl[0] == 99 && q_b[0] == 0 && q_b[3] == 0 && variance[0] == 0, "an output was written");
+    wanted[1].kl_value = &kl[1];
+    CHECK_OK(pvera_backward_group(w->context, tape, 2, dy, wanted, NULL));
+    wanted[0].variance = apart[0], wanted[1].variance = apart[1];
+    CHECK_OK(pvera_backward_group(w->context, tape, 2, dy, wanted, NULL));
+    for (int i = 0; i < ROWS; ++i)
+        CHECK(variance[i] > 0 && variance[i] == apart[0][i] + apart[1][i], "row %d: %g is not %g + %g", i, variance[i],
+              apart[0][i], apart[1][i]);
+    pvera_tape_free(tape);
+}
+
+/* Outputs on what the library reads, and on each other where they are plain arrays. */
+static void overlaps(struct world *w) {
+    pvera_matrix x = x_of(w);
+    pvera_matrix_mut at_weight = pvera_f32_mut(w->weight, ROWS, RANK), y = y_of();
+    pvera_matrix_mut at_vectors = pvera_f32_mut(w->parameters, ROWS, OUT), mu = pvera_f32_mut(y_values, ROWS, RANK);
+    REFUSED(pvera_forward(w->context, w->q, &x, NULL, NULL, NULL, &at_vectors), PVERA_ERROR_OVERLAP, "y overlaps|of slot 0 of layer 'q'");
+    REFUSED(pvera_sample(w->context, w->q, &x, NULL, NULL, 1, &at_vectors), PVERA_ERROR_OVERLAP, "y overlaps|of slot 0 of layer 'q'");
+    REFUSED(pvera_latent(w->context, w->q, &x, NULL, &mu, &at_weight), PVERA_ERROR_OVERLAP, "logvar overlaps the base weight of layer 'q'");
+    pvera_matrix_mut mean = pvera_f32_mut(w->weight, ROWS, OUT);
+    REFUSED(pvera_moments(w->context, w->q, &x, NULL, &mean, &y), PVERA_ERROR_OVERLAP, "mean overlaps the base weight of layer 'q'");
+    pvera_noise noise = {.struct_size = sizeof noise, .mode = PVERA_MODE_SAMPLE, .dropout_mask = pvera_f32(y_values, ROWS, IN)};
+    pvera_matrix_mut p = pvera_f32_mut(y_values, ROWS, 2 * RANK);
+    REFUSED(pvera_project(w->context, w->q, &x, NULL, &noise, &p), PVERA_ERROR_OVERLAP, "p overlaps noise.dropout_mask");
+    memset(&noise.dropout_mask, 0, sizeof noise.dropout_mask);
+    noise.eps = pvera_f32(y_values, ROWS, RANK);
+    pvera_matrix read_p = pvera_f32(p_values, ROWS, 2 * RANK);
+    REFUSED(pvera_expand(w->context, w->q, &read_p, NULL, &noise, &y), PVERA_ERROR_OVERLAP, "y overlaps noise.eps");
+    pvera_adamw options = pvera_adamw_default();
+    REFUSED(pvera_adamw_step(&options, 1, 4, y_values, y_values + 4, y_values + 8, y_values + 11), PVERA_ERROR_OVERLAP,
+            "second_moments overlaps first_moments");
+    pvera_statistics *statistics = NULL;
+    double bounds[6] = {0};
+    MUST(pvera_statistics_new(2, 2, NULL, &statistics));
+    CHECK_ERROR(pvera_statistics_mean_interval(statistics, 0.9, 4, bounds, bounds + 2), PVERA_ERROR_OVERLAP, "upper overlaps lower");
+    pvera_statistics_free(statistics);
+}
+
 static void parts(struct world *w) {
     pvera_matrix x = x_of(w), p = pvera_f32(p_values, ROWS, 2 * RANK), narrow = pvera_f32(p_values, ROWS, 2 * RANK - 1);
     pvera_matrix half = {p_values, ROWS, 2 * RANK, 2 * RANK, PVERA_BF16, {0, 0}};
@@ -210,6 +270,15 @@ static void backward(struct world *w) {
     REFUSED(pvera_backward(w->context, tape, &dy, NULL, &narrow), PVERA_ERROR_SHAPE, "dx is 6×8|wanted 6×9");
     pvera_matrix shared = pvera_f32(y_values, ROWS, OUT);
     REFUSED(pvera_backward(w->context, tape, &shared, NULL, &dx), PVERA_ERROR_OVERLAP, "dx overlaps dy");
+    GRADIENTS_ARE(slot.lambda_b = y_values, PVERA_ERROR_OVERLAP, "gradients.slots[0].lambda_b overlaps dx");
+    GRADIENTS_ARE(slot.lambda_b = dy_values, PVERA_ERROR_OVERLAP, "gradients.slots[0].lambda_b overlaps dy");
+    GRADIENTS_ARE(slot.lambda_b = w->parameters, PVERA_ERROR_OVERLAP, "gradients.slots[0].lambda_b overlaps|of slot 0 of layer 'q'");
+    slot.lambda_b = lambda_b, slot.lambda_d = lambda_b + 5;
+    GRADIENTS_ARE(, PVERA_ERROR_OVERLAP, "gradients.slots[0].lambda_d overlaps gradients.slots[0].lambda_b");
+    slot.lambda_d = lambda_d;
+    GRADIENTS_ARE(wanted.kl_value = variance + 1; wanted.variance = variance; wanted.variance_count = ROWS, PVERA_ERROR_OVERLAP,
+                  "gradients.kl_value overlaps gradients.variance");
+    GRADIENTS_ARE(wanted.dmu = pvera_f32(y_values, ROWS, RANK), PVERA_ERROR_OVERLAP, "dx overlaps gradients.dmu");
     const pvera_matrix two[2] = {dy, dy};
     REFUSED(pvera_backward_group(w->context, tape, 2, two, NULL, &dx), PVERA_ERROR_ARGUMENT, "count is 2|wanted 1");
     float saved = w->parameters[0];
@@ -279,6 +348,8 @@ int main(int argc, char **argv) {
     check_begin(argc, argv);
     struct world *world = world_default();
     matrices(world);
+    overlaps(world);
+    shared_outputs(world);
     parts(world);
     rows_and_noise(world);
     struct_sizes(world);

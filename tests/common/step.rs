@@ -1,9 +1,9 @@
 //! One training step, forward and backward, with everything that it can give.
 
-use pvera::backend::{Kl, Overwrite, PriorGradients, Variance};
+use pvera::backend::{Kl, Overwrite, PriorGradients};
 use pvera::context::Context;
 use pvera::error::Result;
-use pvera::linear::{Linear, Policy, Request, SlotGradients, Tape, Wanted, backward, record};
+use pvera::linear::{Linear, Policy, Request, SlotGradients, Tape, VarianceTarget, Wanted, backward, record};
 use pvera::memory::Allocator;
 use pvera::tensor::{Dtype, Matrix, MatrixMut};
 
@@ -91,7 +91,7 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
     let (mut kl, mut variance) = (vec![f64::NAN; step.dy.len()], vec![vec![0.0; rows]; step.dy.len()]);
     let overwrite = Overwrite { lambda_b: step.overwrite, lambda_d: step.overwrite, bias: step.overwrite };
     let prior = PriorGradients { dmu: step.dmu.map(Host::matrix), dlogvar: step.dlogvar.map(Host::matrix) };
-    let mut wanted: Vec<Wanted<'_>> = pointers
+    let wanted: Vec<Wanted<'_>> = pointers
         .iter()
         .zip(&mut kl)
         .zip(&mut variance)
@@ -100,15 +100,19 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
             overwrite,
             kl: step.kl,
             prior,
-            kl_value: step.divergence.then_some(kl_value),
-            variance: Some(Variance { values, index: step.variance_index }),
+            kl_value: step.divergence.then_some(kl_value.into()),
+            variance: std::ptr::NonNull::new(values.as_mut_ptr()).map(|place| VarianceTarget {
+                values: place,
+                count: values.len(),
+                index: step.variance_index,
+            }),
         })
         .collect();
     let dy: Vec<Matrix<'_>> = step.dy.iter().map(Host::matrix).collect();
     let mut dx = output(step.x.cols());
     let target = dx.matrix_mut();
     // SAFETY: the vectors of `layers` have the lengths of the layers.
-    unsafe { backward(context, tape, &dy, &mut wanted, Some(&target), step.overwrite)? };
+    unsafe { backward(context, tape, &dy, &wanted, Some(&target), step.overwrite)? };
     drop((wanted, targets));
     assert!(dx.padding_is_intact() && y.iter().all(Host::padding_is_intact), "something was written between the rows");
     Ok(Outcome { y, dx, layers, kl, variance })

@@ -45,8 +45,8 @@ fn what_is_not_wanted_changes_nothing_else() {
         // SAFETY: everything outlives the two calls.
         unsafe {
             record(&context, &linears, &setup.x.matrix(), &active, &mut tape, &[y.matrix_mut()]).unwrap();
-            let mut wanted = [Wanted { slots: &slots, overwrite, ..Wanted::default() }];
-            backward(&context, &tape, &[setup.dy[0].matrix()], &mut wanted, None, true).unwrap();
+            let wanted = [Wanted { slots: &slots, overwrite, ..Wanted::default() }];
+            backward(&context, &tape, &[setup.dy[0].matrix()], &wanted, None, true).unwrap();
         }
         assert_eq!(only, all.layers[0][0].lambda_d);
     }
@@ -89,7 +89,7 @@ fn a_parameter_that_changed_between_forward_and_backward_is_an_error() {
                     record(&context, &linears, &x.matrix(), &request(Choice::First), &mut tape, &[y.matrix_mut()])
                         .unwrap();
                     *start.add(place) += moved;
-                    backward(&context, &tape, &[dy.matrix()], &mut [Wanted::default()], None, true)
+                    backward(&context, &tape, &[dy.matrix()], &[Wanted::default()], None, true)
                 }
             };
             let error = go(1e-3).unwrap_err();
@@ -116,9 +116,9 @@ fn lists_of_other_lengths_are_errors() {
         assert_eq!(few.unwrap_err().code(), Code::Argument);
         assert_eq!(backward(&context, &tape, &dy, &mut [], None, true).unwrap_err().code(), Code::State);
         record(&context, &linears, x, &request(Choice::First), &mut tape, &targets).unwrap();
-        let few = backward(&context, &tape, &dy, &mut [Wanted::default()], None, true);
+        let few = backward(&context, &tape, &dy, &[Wanted::default()], None, true);
         assert_eq!(few.unwrap_err().code(), Code::Argument);
-        let few = backward(&context, &tape, &dy[..1], &mut [Wanted::default(), Wanted::default()], None, true);
+        let few = backward(&context, &tape, &dy[..1], &[Wanted::default(), Wanted::default()], None, true);
         assert_eq!(few.unwrap_err().code(), Code::Argument);
     }
 }

@@ -25,7 +25,7 @@ class Layer(c.Structure):
     _fields_ = [("struct_size", c.c_size_t), ("name", c.c_char_p)] + [
         (name, c.c_size_t) for name in
         ("in_features", "out_features", "in_offset", "out_offset", "in_total", "out_total")] + [
-        ("weight", Matrix), ("weight_layout", c.c_int32), ("output_head", c.c_bool), ("bias", Matrix)]
+        ("weight", Matrix), ("weight_layout", c.c_int32), ("output_head", c.c_uint8), ("bias", Matrix)]
 
 
 class Vectors(c.Structure):
@@ -34,7 +34,7 @@ class Vectors(c.Structure):
 
 
 class Noise(c.Structure):
-    _fields_ = [("struct_size", c.c_size_t), ("mode", c.c_int32), ("antithetic", c.c_bool), ("seed", c.c_uint64),
+    _fields_ = [("struct_size", c.c_size_t), ("mode", c.c_int32), ("antithetic", c.c_uint8), ("seed", c.c_uint64),
                 ("seed_at", c.c_void_p), ("eps", Matrix), ("dropout_mask", Matrix)]
 
 

@@ -1,0 +1,172 @@
+//! No output may lie on memory that the call reads or writes otherwise: the check of a whole call.
+
+use std::fmt;
+
+use super::Linear;
+use super::plan::Plan;
+use crate::error::{Error, Result};
+use crate::fail;
+use crate::tensor::{Matrix, MatrixMut, disjoint, disjoint_mut};
+
+/// What an error calls a place. Written only when there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Name<'a> {
+    Plain(&'a str),
+    /// One of `count` places of a group: without its number where there is only one.
+    Item {
+        what: &'a str,
+        index: usize,
+        count: usize,
+    },
+    /// A field of one layer's gradients.
+    Gradient {
+        layer: usize,
+        layers: usize,
+        slot: Option<usize>,
+        what: &'a str,
+    },
+    OfLayer {
+        what: &'a str,
+        layer: &'a str,
+    },
+    OfSlot {
+        what: &'a str,
+        slot: i32,
+        layer: &'a str,
+    },
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Name::Plain(what) | Name::Item { what, count: 1, .. } => out.write_str(what),
+            Name::Item { what, index, .. } => write!(out, "{what}[{index}]"),
+            Name::Gradient { layer, layers, slot, what } => {
+                write!(out, "{}", Name::Item { what: "gradients", index: layer, count: layers })?;
+                slot.map_or(Ok(()), |slot| write!(out, ".slots[{slot}]"))?;
+                write!(out, ".{what}")
+            }
+            Name::OfLayer { what, layer } => write!(out, "{what} of layer '{layer}'"),
+            Name::OfSlot { what, slot, layer } => write!(out, "{what} of slot {slot} of layer '{layer}'"),
+        }
+    }
+}
+
+type Visit<'v> = dyn FnMut(Name<'_>, &Matrix<'_>) -> Result<()> + 'v;
+
+/// Everything that a call reads besides x or p: the caller's noise and row keys, and of each layer its weight, its bias
+/// and its adapters' vectors.
+pub(super) fn for_each_read(plan: &Plan<'_>, linears: &[&Linear], visit: &mut Visit<'_>) -> Result<()> {
+    let (noise, keys) = (&plan.request().noise, &plan.request().rows.keys);
+    let vector = |values| Matrix::from_f32(values, 1, values.len());
+    let given = [
+        ("noise.eps", noise.eps),
+        ("noise.dropout_mask", noise.dropout_mask),
+        ("rows.identity", keys.identity.map(|keys| vector(bytemuck::cast_slice(keys)))),
+        ("rows.sample", keys.sample.map(|keys| vector(bytemuck::cast_slice(keys)))),
+    ];
+    for (name, matrix) in given {
+        matrix.map_or(Ok(()), |matrix| visit(Name::Plain(name), &matrix))?;
+    }
+    for (position, linear) in linears.iter().enumerate() {
+        let declared = linear.layer();
+        let layer = declared.name.as_str();
+        let base = [("the base weight", declared.weight.map(|(weight, _)| weight)), ("the base bias", declared.bias)];
+        for (what, matrix) in base {
+            matrix.map_or(Ok(()), |matrix| visit(Name::OfLayer { what, layer }, &matrix))?;
+        }
+        for (slot, term) in plan.slots(position).iter().zip(plan.terms(position)) {
+            let vectors =
+                [("lambda_b", Some(term.lambda_b)), ("lambda_d", Some(term.lambda_d)), ("the learned bias", term.bias)];
+            for (what, values) in vectors {
+                values.map_or(Ok(()), |values| visit(Name::OfSlot { what, slot: *slot, layer }, &vector(values)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The outputs of a call share memory neither with each other nor with anything that it reads.
+pub(super) fn check_apart<'n>(
+    plan: &Plan<'_>,
+    linears: &[&Linear],
+    (input_name, input): (&str, &Matrix<'_>),
+    outputs: &[MatrixMut<'_>],
+    name: impl Fn(usize) -> Name<'n>,
+) -> Result<()> {
+    for (place, output) in outputs.iter().enumerate() {
+        disjoint(name(place), output, input_name, input)?;
+        for (other_place, other) in outputs[..place].iter().enumerate() {
+            disjoint_mut(name(place), output, name(other_place), other)?;
+        }
+    }
+    for_each_read(plan, linears, &mut |read_name, read| {
+        outputs.iter().enumerate().try_for_each(|(place, output)| disjoint(name(place), output, read_name, read))
+    })
+}
+
+/// A contiguous part of memory, by address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Region<'a> {
+    name: Name<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Region<'a> {
+    pub fn new<T>(name: Name<'a>, start: *const T, count: usize) -> Result<Self> {
+        let start = start as usize;
+        match count.checked_mul(size_of::<T>()).and_then(|bytes| start.checked_add(bytes)) {
+            Some(end) => Ok(Self { name, start, end }),
+            None => fail!(Shape, "{name} has {count} values; that is more than the address space holds"),
+        }
+    }
+
+    /// From a matrix's first element to its last; what lies between rows counts as its own.
+    pub fn of(name: Name<'a>, matrix: &Matrix<'_>) -> Self {
+        let start = matrix.data() as usize;
+        let bytes = match matrix.is_empty() {
+            true => 0,
+            false => ((matrix.rows() - 1) * matrix.row_stride() + matrix.cols()) * matrix.dtype().size(),
+        };
+        Self { name, start, end: start + bytes }
+    }
+
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (self.start, self.end) == (other.start, other.end)
+    }
+
+    pub fn check_apart(&self, other: &Region<'_>) -> Result<()> {
+        if self.start.max(other.start) < self.end.min(other.end) {
+            fail!(Overlap, "{} overlaps {}; wanted memory of its own", self.name, other.name);
+        }
+        Ok(())
+    }
+}
+
+/// Outputs that share no memory with each other, by address, so that a place is looked up without comparing it with all.
+#[derive(Debug)]
+pub(super) struct Apart<'a>(Vec<Region<'a>>);
+
+impl<'a> Apart<'a> {
+    /// Of two that meet, the later one in `regions` is named first.
+    pub fn new(mut regions: Vec<Region<'a>>) -> Result<Self> {
+        regions.retain(|region| region.start < region.end);
+        let mut order = Vec::new();
+        order.try_reserve_exact(regions.len()).map_err(|_| Error::out_of_memory())?;
+        order.extend(0..regions.len());
+        order.sort_unstable_by_key(|place| regions[*place].start);
+        for pair in order.windows(2) {
+            let (earlier, later) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
+            regions[later].check_apart(&regions[earlier])?;
+        }
+        regions.sort_unstable_by_key(|region| region.start);
+        Ok(Self(regions))
+    }
+
+    /// None of them meets `other`.
+    pub fn check(&self, other: &Region<'_>) -> Result<()> {
+        let first = self.0.partition_point(|own| own.end <= other.start);
+        self.0.get(first).map_or(Ok(()), |own| own.check_apart(other))
+    }
+}
