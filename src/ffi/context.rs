@@ -47,8 +47,9 @@ impl pvera_allocator {
 
 /// How the library speaks to its host. Any of them may be NULL. They are called on the thread that called the library.
 ///
-/// `warning` gets a sentence about something odd that is not an error. `progress` is called during long work; a result
-/// other than 0 stops it with `PVERA_ERROR_CANCELLED`. The texts live as long as the callback runs.
+/// `warning` gets a sentence about something odd that is not an error. `progress` is called every million values or so while
+/// projections are drawn from a key; a result other than 0 stops that with `PVERA_ERROR_CANCELLED`. The texts live as long as
+/// the callback runs. Callbacks run in the library's rounding mode.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_callbacks {

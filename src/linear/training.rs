@@ -1,5 +1,7 @@
 //! The training forward, which fills a tape, and backward, which reads it.
 
+use std::ptr::NonNull;
+
 use super::Linear;
 use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
 use super::overlap::{Apart, Name, Region, check_apart, for_each_read};
@@ -13,7 +15,6 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::tensor::{Matrix, MatrixMut, disjoint};
-use std::ptr::NonNull;
 
 /// A forward in PEFT's train mode that leaves a tape: sampled unless the request says otherwise, dropout on.
 ///

@@ -262,7 +262,8 @@ static void backward(struct world *w) {
                   "variance_index[5] is 50|less than variance_count, 6");
     GRADIENTS_ARE(slot.slot = 4, PVERA_ERROR_NOT_FOUND, "slot 4|'q'");
     slot.slot = 0;
-    GRADIENTS_ARE(slot.bias = lambda_b, PVERA_ERROR_ARGUMENT, "bias|slot 0|learns no bias");
+    float bias[OUT] = {0};
+    GRADIENTS_ARE(slot.bias = bias, PVERA_ERROR_ARGUMENT, "bias|slot 0|learns no bias");
     slot.bias = NULL;
     GRADIENTS_ARE(slot.lambda_b = (float *)(void *)((char *)lambda_b + 1), PVERA_ERROR_ARGUMENT, "aligned to 4");
     slot.lambda_b = lambda_b;

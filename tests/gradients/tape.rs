@@ -114,7 +114,7 @@ fn lists_of_other_lengths_are_errors() {
         let x = &setup.x.matrix();
         let few = record(&context, &linears, x, &request(Choice::First), &mut tape, &targets[..1]);
         assert_eq!(few.unwrap_err().code(), Code::Argument);
-        assert_eq!(backward(&context, &tape, &dy, &mut [], None, true).unwrap_err().code(), Code::State);
+        assert_eq!(backward(&context, &tape, &dy, &[], None, true).unwrap_err().code(), Code::State);
         record(&context, &linears, x, &request(Choice::First), &mut tape, &targets).unwrap();
         let few = backward(&context, &tape, &dy, &[Wanted::default()], None, true);
         assert_eq!(few.unwrap_err().code(), Code::Argument);
