@@ -1087,7 +1087,8 @@ pvera_error *pvera_adapter_store(const pvera_adapter *adapter, pvera_store **sto
  * PVERA_ERROR_OVERFLOW, and nothing is written.
  *
  * All or nothing: the files are written beside the folder and take its place in one step. Other files and folders in it
- * are kept.
+ * are kept. A folder in it that cannot be moved over at once stays beside it, in .NAME.pvera-…, and the next save moves it. If
+ * the folder is the process's working directory, the process is moved into the new one.
  *
  * Pointers:
  * adapter is an adapter, not written meanwhile; folder is a text.
@@ -1707,7 +1708,7 @@ pvera_error *pvera_backward_group(const pvera_context *context,
 /**
  * merged = weight + scale · diag(λ_b) B diag(λ_d[:r]) A[:r], summed over the adapters of rows (active, or slot 0; not
  * one a row): the mean of the layer as one weight. weight and merged are of one shape (by layout, PVERA_WEIGHT_…)
- * and element type, and the same memory or none in common.
+ * and element type, and the same memory or none in common; merged shares none with the adapters' vectors.
  *
  * Every element is checked before the first is written. undo (may be NULL) gets what undoes it bit for bit, which takes
  * as much memory as the weight. A learned bias is not merged: see the adapter's parameters.

@@ -339,7 +339,8 @@ pub unsafe extern "C" fn pvera_adapter_store(
 /// PVERA_ERROR_OVERFLOW, and nothing is written.
 ///
 /// All or nothing: the files are written beside the folder and take its place in one step. Other files and folders in it
-/// are kept.
+/// are kept. A folder in it that cannot be moved over at once stays beside it, in `.NAME.pvera-…`, and the next save moves it. If
+/// the folder is the process's working directory, the process is moved into the new one.
 ///
 /// # Safety
 /// `adapter` is an adapter, not written meanwhile; `folder` is a text.

@@ -20,7 +20,7 @@ pub struct pvera_undo(Option<MergeUndo>);
 
 /// `merged = weight + scale · diag(λ_b) B diag(λ_d[:r]) A[:r]`, summed over the adapters of `rows` (active, or slot 0; not
 /// one a row): the mean of the layer as one weight. `weight` and `merged` are of one shape (by `layout`, `PVERA_WEIGHT_…`)
-/// and element type, and the same memory or none in common.
+/// and element type, and the same memory or none in common; merged shares none with the adapters' vectors.
 ///
 /// Every element is checked before the first is written. `undo` (may be NULL) gets what undoes it bit for bit, which takes
 /// as much memory as the weight. A learned bias is not merged: see the adapter's parameters.

@@ -35,7 +35,7 @@ pub struct MergeRequest<'a> {
 
 /// `merged = weight + Σ scale · diag(λ_b) B diag(λ_d[:r]) A[:r]`. Every element is checked before the first is written.
 ///
-/// `merged` may be the very memory of `weight`; otherwise they share none.
+/// `merged` may be the very memory of `weight`; otherwise they share none. It shares none with the adapters' vectors.
 pub fn merge(
     context: &Context,
     linear: &Linear,
@@ -64,6 +64,11 @@ pub fn merge(
         Request { rows: Rows { choice: request.choice, keys: RowKeys::default() }, noise, training: false };
     let plan = Plan::new(&[linear], 0, &plan_request)?;
     refuse_sampling(linear, &plan, request)?;
+    for term in plan.terms(0) {
+        for (name, vector) in [("lambda_b", term.lambda_b), ("lambda_d", term.lambda_d)] {
+            disjoint("merged", merged, name, &Matrix::from_f32(vector, 1, vector.len()))?;
+        }
+    }
     let undo = if request.wants_undo { Some(MergeUndo::before(context.allocator(), weight)?) } else { None };
     let as_used = Weight::output_major(weight);
     let as_used = if transposed { as_used.transposed() } else { as_used };

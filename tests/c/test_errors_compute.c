@@ -331,6 +331,16 @@ static void merging(struct world *w) {
     CHECK_OK(pvera_unmerge(undo, &to));
     CHECK_SAME_BITS("unmerge", merged_values, w->weight, sizeof merged_values);
     pvera_undo_free(undo);
+    static float arena[OUT * IN + 200]; /* the adapter's vectors lie inside of the merged weight */
+    pvera_adapter *inside = NULL;
+    pvera_linear *q = NULL;
+    pvera_matrix_mut over = pvera_f32_mut(arena, OUT, IN);
+    MUST(pvera_adapter_trainable(w->adapter, arena + 5, w->parameter_count, &inside));
+    MUST(pvera_adapter_linear(inside, 0, &q));
+    CHECK_ERROR(pvera_merge(w->context, q, NULL, 0, 0, &from, &over, NULL), PVERA_ERROR_OVERLAP, "merged overlaps lambda_b");
+    CHECK_SAME_BITS("the vectors after a refused merge", w->parameters, arena + 5, w->parameter_count * sizeof(float));
+    pvera_linear_free(q);
+    pvera_adapter_free(inside);
 }
 
 /* exp(½ logvar) that no f32 holds, and the bound that prevents it. */

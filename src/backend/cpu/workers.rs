@@ -76,14 +76,12 @@ impl Workers {
     }
 
     /// Scratch of these sizes for up to `count` tasks at a time, held until the session ends: what is written after this
-    /// cannot fail for want of memory.
+    /// cannot fail for want of memory, unless a host's parallel-for runs more tasks at a time than it said.
     pub fn session(&self, count: usize, sizes: Sizes) -> Result<Session<'_>> {
         let lanes = count.min(self.lanes);
         let mut own = Vec::new();
         own.try_reserve_exact(lanes).map_err(|_| Error::out_of_memory())?;
         let mut idle = lock(&self.scratch);
-        // Room to come back to, also for what other sessions made meanwhile.
-        idle.try_reserve(self.lanes).map_err(|_| Error::out_of_memory())?;
         let from = idle.len().saturating_sub(lanes);
         own.extend(idle.drain(from..));
         drop(idle);
@@ -140,7 +138,10 @@ impl Session<'_> {
                 let mut scratch = taken.unwrap_or_default();
                 scratch.reserve(&self.workers.allocator, &self.sizes)?;
                 let outcome = task(index, &mut scratch);
-                lock(&self.scratch).push(scratch);
+                let mut own = lock(&self.scratch);
+                if own.try_reserve(1).is_ok() {
+                    own.push(scratch);
+                }
                 outcome
             });
             if let Err(error) = outcome {
@@ -165,8 +166,8 @@ impl Drop for Session<'_> {
         let own = std::mem::take(self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut idle = lock(&self.workers.scratch);
         for scratch in own {
-            // What does not fit is freed: never more is kept than worked at the same time.
-            if idle.len() < idle.capacity() {
+            // As many are kept as once worked at the same time; without room for it, one is freed.
+            if idle.try_reserve(1).is_ok() {
                 idle.push(scratch);
             }
         }
