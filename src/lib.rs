@@ -37,5 +37,6 @@ pub mod noise;
 pub mod optimizer;
 pub mod projection;
 pub mod quiet;
+pub mod simd;
 pub mod tensor;
 pub mod uncertainty;

@@ -1,0 +1,154 @@
+//! Advanced SIMD of 64-bit Arm, which every such machine has.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::f16;
+
+use super::Kernel;
+use super::set::{Set, flushed};
+
+/// # Safety
+/// The machine has NEON.
+#[target_feature(enable = "neon")]
+pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Neon>()
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Neon;
+
+// SAFETY (every block in this file): NEON is part of every 64-bit Arm target of this crate; pointers are the callers'
+// promises in `Set`.
+
+impl Set for Neon {
+    type Vector = float32x4_t;
+    const LANES: usize = 4;
+    const ROWS: usize = 12;
+
+    #[inline(always)]
+    fn splat(value: f32) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vdupq_n_f32(value) }
+    }
+
+    #[inline(always)]
+    fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vmulq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vld1q_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(vector: float32x4_t, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { vst1q_f32(to, vector) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> float32x4_t {
+        // SAFETY: see above. The conversion is part of baseline NEON; its intrinsic needs a type that is not stable.
+        unsafe {
+            let halves = vld1_u16(from.cast());
+            let wide: float32x4_t;
+            asm!("fcvtl {wide:v}.4s, {halves:v}.4h", wide = out(vreg) wide, halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags));
+            wide
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> float32x4_t {
+        // SAFETY: see above; four bytes are read.
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(from.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = vld1q_u32(from);
+            let half = if HIGH { vandq_u32(pairs, vdupq_n_u32(0xffff_0000)) } else { vshlq_n_u32::<16>(pairs) };
+            vreinterpretq_f32_u32(half)
+        }
+    }
+
+    /// Lane by lane: Arm's BFDOT rounds otherwise, and its flush mode decides before rounding.
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: float32x4_t, x: u32, w: *const u32) -> float32x4_t {
+        let mut lanes = [0.0_f32; 4];
+        // SAFETY: see above.
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), sum) };
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            // SAFETY: see above.
+            let w = unsafe { w.add(i).read_unaligned() };
+            for half in [0xffff_0000, 0] {
+                let pick = |pair: u32| f32::from_bits(if half == 0 { pair << 16 } else { pair & half });
+                *lane = flushed(flushed(pick(x)).mul_add(flushed(pick(w)), flushed(*lane)));
+            }
+        }
+        // SAFETY: see above.
+        unsafe { vld1q_f32(lanes.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        for row in (0..16).step_by(4) {
+            for col in (0..16).step_by(4) {
+                // SAFETY: see above; the 4×4 block lies in the 16×16 one.
+                unsafe { transpose_4x4(from.add(row * stride + col), stride, to.add(16 * col + row)) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Set::transpose`], for 4×4 values, written 16 apart.
+#[inline(always)]
+unsafe fn transpose_4x4(from: *const f32, stride: usize, to: *mut f32) {
+    // SAFETY: see above.
+    unsafe {
+        let row = |j: usize| vreinterpretq_f64_f32(vld1q_f32(from.add(j * stride)));
+        let pair = |a: float64x2_t, b: float64x2_t| {
+            let (a, b) = (vreinterpretq_f32_f64(a), vreinterpretq_f32_f64(b));
+            (vreinterpretq_f64_f32(vtrn1q_f32(a, b)), vreinterpretq_f64_f32(vtrn2q_f32(a, b)))
+        };
+        let (even_low, odd_low) = pair(row(0), row(1));
+        let (even_high, odd_high) = pair(row(2), row(3));
+        let columns = [
+            vtrn1q_f64(even_low, even_high),
+            vtrn1q_f64(odd_low, odd_high),
+            vtrn2q_f64(even_low, even_high),
+            vtrn2q_f64(odd_low, odd_high),
+        ];
+        for (column, values) in columns.into_iter().enumerate() {
+            vst1q_f32(to.add(16 * column), vreinterpretq_f32_f64(values));
+        }
+    }
+}

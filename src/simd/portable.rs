@@ -1,0 +1,104 @@
+//! Plain Rust: the definition that the other sets are compared with.
+
+use half::f16;
+
+use super::set::{Set, flushed};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+const LANES: usize = 8;
+
+type Vector = [f32; LANES];
+
+#[inline(always)]
+fn lanes(of: impl FnMut(usize) -> f32) -> Vector {
+    std::array::from_fn(of)
+}
+
+#[inline(always)]
+fn bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+impl Set for Portable {
+    type Vector = Vector;
+    const LANES: usize = LANES;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Vector {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn mul_add(a: Vector, b: Vector, c: Vector) -> Vector {
+        lanes(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn add(a: Vector, b: Vector) -> Vector {
+        lanes(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn mul(a: Vector, b: Vector) -> Vector {
+        lanes(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Vector {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<Vector>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(vector: Vector, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<Vector>().write_unaligned(vector) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Vector {
+        // SAFETY: the caller's promise.
+        lanes(|i| bf16(unsafe { from.add(i).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Vector {
+        // SAFETY: the caller's promise.
+        lanes(|i| unsafe { from.add(i).read_unaligned() }.to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Vector {
+        // SAFETY: the caller's promise.
+        lanes(|i| f32::from(unsafe { *from.add(i) }))
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> Vector {
+        // SAFETY: the caller's promise.
+        lanes(|i| half_of::<HIGH>(unsafe { from.add(i).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: Vector, x: u32, w: *const u32) -> Vector {
+        lanes(|i| {
+            // SAFETY: the caller's promise.
+            let w = unsafe { w.add(i).read_unaligned() };
+            let second = add_flushed(half_of::<true>(x), half_of::<true>(w), sum[i]);
+            add_flushed(half_of::<false>(x), half_of::<false>(w), second)
+        })
+    }
+}
+
+#[inline(always)]
+fn half_of<const HIGH: bool>(pair: u32) -> f32 {
+    f32::from_bits(if HIGH { pair & 0xffff_0000 } else { pair << 16 })
+}
+
+#[inline(always)]
+fn add_flushed(x: f32, w: f32, sum: f32) -> f32 {
+    flushed(flushed(x).mul_add(flushed(w), flushed(sum)))
+}

@@ -1,0 +1,76 @@
+//! What a kernel may ask of an instruction set: a vector of f32 and the few operations that products need.
+//!
+//! Elementwise work needs none of this: plain loops over slices, inlined into a kernel, are compiled to the same
+//! vectors, and `f32::mul_add` there is one instruction.
+
+use half::f16;
+
+/// A set of instructions. Every operation rounds as IEEE 754 says, so all sets give the same bits.
+///
+/// # Safety
+/// Operations may be executed only on a machine that has the set, inside [`Isa::run`](super::Isa::run).
+pub trait Set: Copy {
+    /// A vector of `LANES` f32.
+    type Vector: Copy;
+    const LANES: usize;
+    /// Rows of a product's tile: as many as leave registers for two vectors of the weight.
+    const ROWS: usize;
+
+    fn splat(value: f32) -> Self::Vector;
+    /// `a · b + c`, rounded once.
+    fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// # Safety
+    /// `LANES` values lie at `from`; no alignment is needed. So for the loads below.
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    /// # Safety
+    /// `LANES` values may be written at `to`.
+    unsafe fn store(vector: Self::Vector, to: *mut f32);
+    /// # Safety
+    /// As [`load`](Self::load).
+    unsafe fn load_bf16(from: *const u16) -> Self::Vector;
+    /// # Safety
+    /// As [`load`](Self::load).
+    unsafe fn load_f16(from: *const f16) -> Self::Vector;
+    /// # Safety
+    /// As [`load`](Self::load).
+    unsafe fn load_i8(from: *const i8) -> Self::Vector;
+    /// Of `LANES` pairs of bf16, the first of each (`HIGH` false) or the second.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load), pairs.
+    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> Self::Vector;
+
+    /// `sum + x₁ w₁`, then `+ x₀ w₀`, each fused, subnormals in and out flushed to zero: what `vdpbf16ps` does. `x` is
+    /// one pair of bf16 (the first in the low half), `w` points to `LANES` pairs.
+    ///
+    /// # Safety
+    /// As [`load_half_of_pairs`](Self::load_half_of_pairs).
+    unsafe fn dot_pairs(sum: Self::Vector, x: u32, w: *const u32) -> Self::Vector;
+
+    /// Writes a 16×16 block, transposed: `to[16·i + j] = from[j·stride + i]`.
+    ///
+    /// # Safety
+    /// 16 rows of 16 values lie at `from`, `stride` values apart; 256 values may be written at `to`.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        for j in 0..16 {
+            for i in 0..16 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(16 * i + j) = *from.add(j * stride + i) };
+            }
+        }
+    }
+
+    /// Asks for a cache line.
+    #[inline(always)]
+    fn prefetch(_at: *const u8) {}
+}
+
+/// Zero with the sign of a subnormal, anything else as it is.
+#[inline(always)]
+pub(super) fn flushed(value: f32) -> f32 {
+    if value.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(value) } else { value }
+}

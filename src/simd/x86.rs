@@ -1,0 +1,314 @@
+//! AVX2 with FMA, AVX-512, and AVX-512 with its bf16 product.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::Kernel;
+use super::set::Set;
+
+/// # Safety
+/// The machine has these features.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx2>()
+}
+
+/// # Safety
+/// As [`run_avx2`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+pub unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512>()
+}
+
+/// # Safety
+/// As [`run_avx2`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512Bf16>()
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Bf16;
+
+// SAFETY (every block in this file): the operations run only inside the functions above, whose callers have made sure
+// of the features; pointers are the callers' promises in `Set`.
+
+impl Set for Avx2 {
+    type Vector = __m256;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(value: f32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(vector: __m256, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_ps(to, vector) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            let half = if HIGH {
+                _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))
+            } else {
+                _mm256_slli_epi32::<16>(pairs)
+            };
+            _mm256_castsi256_ps(half)
+        }
+    }
+
+    /// The caller has set flush-to-zero, which does to the two steps what the instruction does by itself.
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: __m256, x: u32, w: *const u32) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let second =
+                Self::mul_add(Self::splat(f32::from_bits(x & 0xffff_0000)), Self::load_half_of_pairs::<true>(w), sum);
+            Self::mul_add(Self::splat(f32::from_bits(x << 16)), Self::load_half_of_pairs::<false>(w), second)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        for (row, col) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: see above; the quarter begins in the block.
+            unsafe { transpose_8x8(from.add(row * stride + col), stride, to.add(16 * col + row)) };
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+}
+
+/// # Safety
+/// As [`Set::transpose`], for 8×8 values, written 16 apart.
+#[inline(always)]
+unsafe fn transpose_8x8(from: *const f32, stride: usize, to: *mut f32) {
+    // SAFETY: see above.
+    unsafe {
+        let row = |j: usize| _mm256_loadu_ps(from.add(j * stride));
+        let mut pairs = [_mm256_setzero_ps(); 8];
+        for j in 0..4 {
+            pairs[2 * j] = _mm256_unpacklo_ps(row(2 * j), row(2 * j + 1));
+            pairs[2 * j + 1] = _mm256_unpackhi_ps(row(2 * j), row(2 * j + 1));
+        }
+        let mut fours = [_mm256_setzero_ps(); 8];
+        for j in 0..2 {
+            fours[4 * j] = _mm256_shuffle_ps::<0x44>(pairs[4 * j], pairs[4 * j + 2]);
+            fours[4 * j + 1] = _mm256_shuffle_ps::<0xee>(pairs[4 * j], pairs[4 * j + 2]);
+            fours[4 * j + 2] = _mm256_shuffle_ps::<0x44>(pairs[4 * j + 1], pairs[4 * j + 3]);
+            fours[4 * j + 3] = _mm256_shuffle_ps::<0xee>(pairs[4 * j + 1], pairs[4 * j + 3]);
+        }
+        for i in 0..4 {
+            _mm256_storeu_ps(to.add(16 * i), _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]));
+            _mm256_storeu_ps(to.add(16 * (i + 4)), _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]));
+        }
+    }
+}
+
+/// Both AVX-512 sets; they differ in the bf16 product alone.
+macro_rules! avx512 {
+    ($set:ident, |$sum:ident, $x:ident, $w:ident| $dot:expr) => {
+        impl Set for $set {
+            type Vector = __m512;
+            const LANES: usize = 16;
+            const ROWS: usize = 12;
+
+            #[inline(always)]
+            fn splat(value: f32) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_set1_ps(value) }
+            }
+
+            #[inline(always)]
+            fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_fmadd_ps(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn add(a: __m512, b: __m512) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_add_ps(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul(a: __m512, b: __m512) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_mul_ps(a, b) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_loadu_ps(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(vector: __m512, to: *mut f32) {
+                // SAFETY: see above.
+                unsafe { _mm512_storeu_ps(to, vector) };
+            }
+
+            #[inline(always)]
+            unsafe fn load_bf16(from: *const u16) -> __m512 {
+                // SAFETY: see above.
+                unsafe {
+                    let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn load_f16(from: *const f16) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_i8(from: *const i8) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> __m512 {
+                // SAFETY: see above.
+                unsafe {
+                    let pairs = _mm512_loadu_si512(from.cast());
+                    let half = if HIGH {
+                        _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+                    } else {
+                        _mm512_slli_epi32::<16>(pairs)
+                    };
+                    _mm512_castsi512_ps(half)
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn dot_pairs($sum: __m512, $x: u32, $w: *const u32) -> __m512 {
+                // SAFETY: see above.
+                unsafe { $dot }
+            }
+
+            #[inline(always)]
+            unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+                // SAFETY: see above.
+                unsafe { transpose_16x16(from, stride, to) };
+            }
+
+            #[inline(always)]
+            fn prefetch(at: *const u8) {
+                // SAFETY: a prefetch never faults.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
+        }
+    };
+}
+
+// The caller has set flush-to-zero, which does to the two steps what the instruction does by itself.
+avx512!(Avx512, |sum, x, w| {
+    let second = Self::mul_add(Self::splat(f32::from_bits(x & 0xffff_0000)), Self::load_half_of_pairs::<true>(w), sum);
+    Self::mul_add(Self::splat(f32::from_bits(x << 16)), Self::load_half_of_pairs::<false>(w), second)
+});
+
+avx512!(Avx512Bf16, |sum, x, w| {
+    let x = _mm512_set1_epi32(x as i32);
+    let w = _mm512_loadu_si512(w.cast());
+    // SAFETY: the types differ in name alone.
+    let (x, w) = (std::mem::transmute::<__m512i, __m512bh>(x), std::mem::transmute::<__m512i, __m512bh>(w));
+    _mm512_dpbf16_ps(sum, x, w)
+});
+
+/// # Safety
+/// As [`Set::transpose`].
+#[inline(always)]
+unsafe fn transpose_16x16(from: *const f32, stride: usize, to: *mut f32) {
+    // SAFETY: see above.
+    unsafe {
+        // Columns of quarters first: one 128-bit piece of four rows that lie four apart makes one register.
+        let quarter = |first: usize, piece: usize| {
+            let load = |j: usize| _mm_loadu_ps(from.add((first + 4 * j) * stride + 4 * piece));
+            let low = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(load(0)), load(1));
+            _mm512_insertf32x4::<3>(_mm512_insertf32x4::<2>(low, load(2)), load(3))
+        };
+        for piece in 0..4 {
+            // Register i holds rows i, i+4, i+8, i+12; a 4×4 transpose inside the 128-bit lanes then gives, in lane l,
+            // rows 4l … 4l+3 of one column.
+            let rows = [quarter(0, piece), quarter(1, piece), quarter(2, piece), quarter(3, piece)];
+            let low = [_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpacklo_ps(rows[2], rows[3])];
+            let high = [_mm512_unpackhi_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[2], rows[3])];
+            let columns = [
+                _mm512_shuffle_ps::<0x44>(low[0], low[1]),
+                _mm512_shuffle_ps::<0xee>(low[0], low[1]),
+                _mm512_shuffle_ps::<0x44>(high[0], high[1]),
+                _mm512_shuffle_ps::<0xee>(high[0], high[1]),
+            ];
+            for (column, values) in columns.into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(16 * (4 * piece + column)), values);
+            }
+        }
+    }
+}
