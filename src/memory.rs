@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// Every buffer starts on a cache line, so that vector loads never straddle one needlessly.
 const ALIGNMENT: usize = 64;
 
+/// Larger buffers begin on a huge page, and the system is asked for such: streams then meet fewer page ends.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Where a buffer's memory comes from. The default is the process's allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allocator {
@@ -37,7 +40,15 @@ impl Allocator {
     fn allocate_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
         match &self.host {
             // SAFETY: the layout is not empty (Buffer::zeroed checks it).
-            None => NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }),
+            None if layout.align() < HUGE_PAGE => NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }),
+            None => {
+                // SAFETY: as above.
+                let memory = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+                ask_for_huge_pages(memory, layout.size());
+                // SAFETY: just allocated with this size.
+                unsafe { memory.write_bytes(0, layout.size()) };
+                Some(memory)
+            }
             Some(host) => {
                 // SAFETY: the host's function takes any size and any power of two.
                 let memory = unsafe { (host.allocate)(host.user, layout.size(), layout.align()) };
@@ -59,6 +70,17 @@ impl Allocator {
             Some(host) => unsafe { (host.release)(host.user, memory.as_ptr().cast(), layout.size(), layout.align()) },
         }
     }
+}
+
+/// A hint; where it is not taken, everything works with small pages.
+fn ask_for_huge_pages(memory: NonNull<u8>, size: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the range is an allocation of our own; the advice changes nothing that it holds.
+    unsafe {
+        libc::madvise(memory.as_ptr().cast(), size, libc::MADV_HUGEPAGE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (memory, size);
 }
 
 /// A fixed-length array of plain numbers. All zero bytes are a valid `T`.
@@ -97,6 +119,10 @@ impl<T: bytemuck::Pod> Buffer<T> {
         Ok(buffer)
     }
 
+    pub fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
     /// Grows to at least `length`; what it held is lost when it has to grow.
     pub fn reserve(&mut self, allocator: &Allocator, length: usize) -> Result<()> {
         if self.length < length {
@@ -107,7 +133,8 @@ impl<T: bytemuck::Pod> Buffer<T> {
     }
 
     fn layout(length: usize) -> Option<Layout> {
-        Layout::array::<T>(length).ok()?.align_to(ALIGNMENT).ok()
+        let layout = Layout::array::<T>(length).ok()?;
+        layout.align_to(if layout.size() < HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE }).ok()
     }
 }
 

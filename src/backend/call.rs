@@ -1,6 +1,7 @@
 //! A resolved call: which matrices and vectors act on which rows of one layer.
 
 use super::Weight;
+use super::cpu::{Base, Pair};
 use crate::noise::{DropoutKey, NormalKey};
 use crate::tensor::Matrix;
 
@@ -32,6 +33,8 @@ pub struct Term<'a> {
     pub a: Weight<'a>,
     /// `B[layer, :] [out, r]`.
     pub b: Weight<'a>,
+    /// The same two for packed products.
+    pub pair: Pair<'a>,
     /// `[2r]`.
     pub lambda_d: &'a [f32],
     /// `[out]`.
@@ -116,7 +119,7 @@ pub struct Call<'a> {
     /// Where the layer's inputs begin in the whole layer: keyed dropout is the same on every shard.
     pub in_offset: usize,
     /// The base weight; without it, the delta is added to what y holds.
-    pub base: Option<Weight<'a>>,
+    pub base: Option<Base<'a>>,
     /// The layer's own bias `[1, out]`.
     pub bias: Option<Matrix<'a>>,
     pub terms: &'a [Term<'a>],

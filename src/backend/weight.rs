@@ -96,4 +96,36 @@ impl<'a> Weight<'a> {
         unsafe { self.dtype.widen(self.data, output * self.output_stride + input * self.input_stride, &mut value) };
         value[0]
     }
+
+    /// Widens the elements of one output along the inputs, which lie side by side.
+    pub fn load_along_inputs(&self, output: usize, out: &mut [f32]) {
+        assert!(output < self.outputs && out.len() <= self.inputs && self.input_stride == 1);
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.dtype.widen(self.data, output * self.output_stride, out) };
+    }
+
+    /// Widens the elements of one input along the outputs, which lie side by side.
+    pub fn load_along_outputs(&self, input: usize, out: &mut [f32]) {
+        assert!(input < self.inputs && out.len() <= self.outputs && self.output_stride == 1);
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.dtype.widen(self.data, input * self.input_stride, out) };
+    }
+
+    /// Visits all elements, widened, in pieces of the order in which they lie, until a visit returns false; returns
+    /// whether none did.
+    pub fn each_line(&self, mut visit: impl FnMut(&[f32]) -> bool) -> bool {
+        const PIECE: usize = 512;
+        let mut piece = [0.0; PIECE];
+        let by_output = self.input_stride == 1;
+        let (lines, length) = if by_output { (self.outputs, self.inputs) } else { (self.inputs, self.outputs) };
+        let line_stride = if by_output { self.output_stride } else { self.input_stride };
+        (0..lines).all(|line| {
+            (0..length).step_by(PIECE).all(|start| {
+                let piece = &mut piece[..PIECE.min(length - start)];
+                // SAFETY: in bounds: a line has `length` elements side by side.
+                unsafe { self.dtype.widen(self.data, line * line_stride + start, piece) };
+                visit(piece)
+            })
+        })
+    }
 }

@@ -17,6 +17,10 @@ pub use training::{SlotGradients, VarianceTarget, Wanted, backward, record};
 use std::sync::Arc;
 
 use crate::adapter::Adapter;
+use crate::backend::cpu::{Base, Uses};
+use crate::error::Result;
+use crate::fail;
+use crate::memory::Allocator;
 use crate::model::{Layer, Layers, Slots};
 
 /// One layer and the adapters that may run on it. Cheap to clone; immutable.
@@ -40,6 +44,21 @@ impl Linear {
 
     pub fn layer(&self) -> &Layer {
         self.layers.get(self.index).expect("checked when it was made")
+    }
+
+    /// The layer's base weight, if the host declared one.
+    pub fn base(&self) -> Option<Base<'_>> {
+        let packs = self.layers.packs(self.index);
+        self.layer().base().map(|weight| Base { weight, packs })
+    }
+
+    /// Packs the base weight for these uses; returns the bytes that its packed forms take.
+    pub fn pack_base(&self, uses: Uses) -> Result<usize> {
+        let Some(base) = self.base() else {
+            fail!(State, "layer '{}' was declared without a weight; there is nothing to pack", self.layer().name)
+        };
+        base.packs.pack(&Allocator::default(), &base.weight, uses)?;
+        Ok(base.packs.bytes())
     }
 
     pub fn index(&self) -> usize {

@@ -103,7 +103,7 @@ impl<'a> Plan<'a> {
             inputs: declared.in_features,
             outputs: declared.out_features,
             in_offset: declared.in_offset,
-            base: declared.base(),
+            base: layer.linear.base(),
             bias: declared.bias,
             terms: &layer.terms,
             membership: if layer.of_row.is_empty() { Membership::All } else { Membership::ByRow(&layer.of_row) },
@@ -245,6 +245,7 @@ impl<'a> Plan<'a> {
         Ok(Some(Term {
             a: adapter.store().a_slice(layer.in_offset, layer.in_features),
             b: adapter.store().b_slice(layer.out_offset, layer.out_features),
+            pair: adapter.store().pair(layer.in_offset, layer.out_offset),
             lambda_d: vectors.lambda_d,
             lambda_b: &vectors.lambda_b[outputs.clone()],
             bias: vectors.bias.map(|bias| &bias[outputs]),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::backend::Weight;
+use crate::backend::cpu::BasePacks;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::noise::layer_hash;
@@ -92,6 +93,7 @@ impl Layer {
 #[derive(Debug, Default)]
 pub struct Layers {
     list: Vec<Layer>,
+    packs: Vec<BasePacks>,
     by_name: HashMap<String, usize>,
 }
 
@@ -104,6 +106,8 @@ impl Layers {
         }
         let index = self.list.len();
         self.list.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+        self.packs.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+        self.packs.push(BasePacks::default());
         self.by_name.insert(layer.name.clone(), index);
         self.list.push(layer);
         Ok(index)
@@ -122,6 +126,11 @@ impl Layers {
             Some(layer) => Ok(layer),
             None => fail!(NotFound, "layer number {index} is not declared; the model has {} layers", self.list.len()),
         }
+    }
+
+    /// The packed forms of a declared layer's base weight.
+    pub fn packs(&self, index: usize) -> &BasePacks {
+        &self.packs[index]
     }
 
     pub fn find(&self, name: &str) -> Result<usize> {

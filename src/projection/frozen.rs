@@ -93,6 +93,14 @@ impl Frozen {
         Ok(Self { bytes: Bytes::Mapped { file: file.clone(), start, length }, dtype, rows, cols })
     }
 
+    /// Where its memory comes from.
+    pub fn allocator(&self) -> Allocator {
+        match &self.bytes {
+            Bytes::Owned(buffer) => *buffer.allocator(),
+            Bytes::Mapped { .. } => Allocator::default(),
+        }
+    }
+
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }

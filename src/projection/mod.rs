@@ -9,7 +9,7 @@ pub use frozen::Frozen;
 pub use intern::Interned;
 
 use crate::backend::Weight;
-use crate::backend::cpu::FloatMode;
+use crate::backend::cpu::{FloatMode, Packs, Pair};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
@@ -24,6 +24,7 @@ pub struct Store {
     /// The element type that a saved checkpoint holds them in.
     saved_dtype: Dtype,
     digest: u64,
+    packs: Packs,
 }
 
 /// Values drawn between two looks at the watch: some milliseconds' work.
@@ -98,7 +99,8 @@ impl Store {
             }
         }
         let digest = b.digest(a.digest(0));
-        Ok(Self { a, b, saved_dtype, digest })
+        let packs = Packs::new(a.allocator());
+        Ok(Self { a, b, saved_dtype, digest, packs })
     }
 
     pub fn rank(&self) -> usize {
@@ -152,6 +154,16 @@ impl Store {
     /// `B[offset .. offset + outputs, :]`.
     pub fn b_slice(&self, offset: usize, outputs: usize) -> Weight<'_> {
         self.b.weight().outputs_from(offset, outputs)
+    }
+
+    /// A and B for the kernels, as a layer that begins at these offsets sees them.
+    pub fn pair(&self, in_offset: usize, out_offset: usize) -> Pair<'_> {
+        Pair { packs: &self.packs, a: self.a.weight(), b: self.b.weight(), in_offset, out_offset }
+    }
+
+    /// Bytes that packed forms take, as far as they are made.
+    pub fn packed_bytes(&self) -> usize {
+        self.packs.bytes()
     }
 
     /// Whether a layer of this whole size fits.

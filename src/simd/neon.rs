@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 
 use super::Kernel;
-use super::set::{Set, flushed};
+use super::set::{Set, dot_flushed};
 
 /// # Safety
 /// The machine has NEON.
@@ -23,6 +23,7 @@ pub struct Neon;
 
 impl Set for Neon {
     type Vector = float32x4_t;
+    type Pairs = uint32x4_t;
     const LANES: usize = 4;
     const ROWS: usize = 12;
 
@@ -90,31 +91,32 @@ impl Set for Neon {
     }
 
     #[inline(always)]
-    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> float32x4_t {
+    unsafe fn load_pairs(from: *const u32) -> uint32x4_t {
         // SAFETY: see above.
-        unsafe {
-            let pairs = vld1q_u32(from);
-            let half = if HIGH { vandq_u32(pairs, vdupq_n_u32(0xffff_0000)) } else { vshlq_n_u32::<16>(pairs) };
-            vreinterpretq_f32_u32(half)
-        }
+        unsafe { vld1q_u32(from) }
+    }
+
+    #[inline(always)]
+    fn first_of_pairs(pairs: uint32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)) }
+    }
+
+    #[inline(always)]
+    fn second_of_pairs(pairs: uint32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff_0000))) }
     }
 
     /// Lane by lane: Arm's BFDOT rounds otherwise, and its flush mode decides before rounding.
     #[inline(always)]
-    unsafe fn dot_pairs(sum: float32x4_t, x: u32, w: *const u32) -> float32x4_t {
-        let mut lanes = [0.0_f32; 4];
-        // SAFETY: see above.
-        unsafe { vst1q_f32(lanes.as_mut_ptr(), sum) };
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            // SAFETY: see above.
-            let w = unsafe { w.add(i).read_unaligned() };
-            for half in [0xffff_0000, 0] {
-                let pick = |pair: u32| f32::from_bits(if half == 0 { pair << 16 } else { pair & half });
-                *lane = flushed(flushed(pick(x)).mul_add(flushed(pick(w)), flushed(*lane)));
-            }
+    fn dot_pairs(sum: float32x4_t, x: u32, w: uint32x4_t) -> float32x4_t {
+        // SAFETY: vectors and arrays of four are the same bits.
+        unsafe {
+            let sums = std::mem::transmute::<float32x4_t, [f32; 4]>(sum);
+            let pairs = std::mem::transmute::<uint32x4_t, [u32; 4]>(w);
+            std::mem::transmute::<[f32; 4], float32x4_t>(std::array::from_fn(|i| dot_flushed(sums[i], x, pairs[i])))
         }
-        // SAFETY: see above.
-        unsafe { vld1q_f32(lanes.as_ptr()) }
     }
 
     #[inline(always)]

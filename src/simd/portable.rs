@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::set::{Set, flushed};
+use super::set::{Set, dot_flushed, first, second};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;
@@ -23,6 +23,7 @@ fn bf16(bits: u16) -> f32 {
 
 impl Set for Portable {
     type Vector = Vector;
+    type Pairs = [u32; LANES];
     const LANES: usize = LANES;
     const ROWS: usize = 4;
 
@@ -77,28 +78,23 @@ impl Set for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> Vector {
+    unsafe fn load_pairs(from: *const u32) -> [u32; LANES] {
         // SAFETY: the caller's promise.
-        lanes(|i| half_of::<HIGH>(unsafe { from.add(i).read_unaligned() }))
+        unsafe { from.cast::<[u32; LANES]>().read_unaligned() }
     }
 
     #[inline(always)]
-    unsafe fn dot_pairs(sum: Vector, x: u32, w: *const u32) -> Vector {
-        lanes(|i| {
-            // SAFETY: the caller's promise.
-            let w = unsafe { w.add(i).read_unaligned() };
-            let second = add_flushed(half_of::<true>(x), half_of::<true>(w), sum[i]);
-            add_flushed(half_of::<false>(x), half_of::<false>(w), second)
-        })
+    fn first_of_pairs(pairs: [u32; LANES]) -> Vector {
+        lanes(|i| first(pairs[i]))
     }
-}
 
-#[inline(always)]
-fn half_of<const HIGH: bool>(pair: u32) -> f32 {
-    f32::from_bits(if HIGH { pair & 0xffff_0000 } else { pair << 16 })
-}
+    #[inline(always)]
+    fn second_of_pairs(pairs: [u32; LANES]) -> Vector {
+        lanes(|i| second(pairs[i]))
+    }
 
-#[inline(always)]
-fn add_flushed(x: f32, w: f32, sum: f32) -> f32 {
-    flushed(flushed(x).mul_add(flushed(w), flushed(sum)))
+    #[inline(always)]
+    fn dot_pairs(sum: Vector, x: u32, w: [u32; LANES]) -> Vector {
+        lanes(|i| dot_flushed(sum[i], x, w[i]))
+    }
 }

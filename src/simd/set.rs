@@ -12,6 +12,8 @@ use half::f16;
 pub trait Set: Copy {
     /// A vector of `LANES` f32.
     type Vector: Copy;
+    /// `LANES` pairs of bf16, 32 bits each.
+    type Pairs: Copy;
     const LANES: usize;
     /// Rows of a product's tile: as many as leave registers for two vectors of the weight.
     const ROWS: usize;
@@ -37,18 +39,17 @@ pub trait Set: Copy {
     /// # Safety
     /// As [`load`](Self::load).
     unsafe fn load_i8(from: *const i8) -> Self::Vector;
-    /// Of `LANES` pairs of bf16, the first of each (`HIGH` false) or the second.
-    ///
     /// # Safety
     /// As [`load`](Self::load), pairs.
-    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> Self::Vector;
+    unsafe fn load_pairs(from: *const u32) -> Self::Pairs;
+    /// The first bf16 of each pair, in its low half.
+    fn first_of_pairs(pairs: Self::Pairs) -> Self::Vector;
+    /// The second.
+    fn second_of_pairs(pairs: Self::Pairs) -> Self::Vector;
 
     /// `sum + x₁ w₁`, then `+ x₀ w₀`, each fused, subnormals in and out flushed to zero: what `vdpbf16ps` does. `x` is
-    /// one pair of bf16 (the first in the low half), `w` points to `LANES` pairs.
-    ///
-    /// # Safety
-    /// As [`load_half_of_pairs`](Self::load_half_of_pairs).
-    unsafe fn dot_pairs(sum: Self::Vector, x: u32, w: *const u32) -> Self::Vector;
+    /// one pair of bf16. Sets without the instruction flush only when the caller has set [`Flushing`](crate::backend::cpu::Flushing).
+    fn dot_pairs(sum: Self::Vector, x: u32, w: Self::Pairs) -> Self::Vector;
 
     /// Writes a 16×16 block, transposed: `to[16·i + j] = from[j·stride + i]`.
     ///
@@ -69,8 +70,25 @@ pub trait Set: Copy {
     fn prefetch(_at: *const u8) {}
 }
 
+#[inline(always)]
+pub(super) fn first(pair: u32) -> f32 {
+    f32::from_bits(pair << 16)
+}
+
+#[inline(always)]
+pub(super) fn second(pair: u32) -> f32 {
+    f32::from_bits(pair & 0xffff_0000)
+}
+
+/// [`Set::dot_pairs`] of one lane: its definition.
+#[inline(always)]
+pub(super) fn dot_flushed(sum: f32, x: u32, w: u32) -> f32 {
+    let after_second = flushed(flushed(second(x)).mul_add(flushed(second(w)), flushed(sum)));
+    flushed(flushed(first(x)).mul_add(flushed(first(w)), after_second))
+}
+
 /// Zero with the sign of a subnormal, anything else as it is.
 #[inline(always)]
-pub(super) fn flushed(value: f32) -> f32 {
+fn flushed(value: f32) -> f32 {
     if value.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(value) } else { value }
 }

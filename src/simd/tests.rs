@@ -33,8 +33,8 @@ impl Kernel for Operation<'_> {
                     4 => S::load_bf16(floats.cast::<u16>().add(at)),
                     5 => S::load_f16(floats.cast::<f16>().add(at)),
                     6 => S::load_i8(floats.cast::<i8>().add(at)),
-                    7 => S::load_half_of_pairs::<false>(pairs),
-                    _ => S::load_half_of_pairs::<true>(pairs),
+                    7 => S::first_of_pairs(S::load_pairs(pairs)),
+                    _ => S::second_of_pairs(S::load_pairs(pairs)),
                 };
                 S::store(result, out.as_mut_ptr().cast());
             }

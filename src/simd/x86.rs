@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::Kernel;
-use super::set::Set;
+use super::set::{Set, first, second};
 
 /// # Safety
 /// The machine has these features.
@@ -42,6 +42,7 @@ pub struct Avx512Bf16;
 
 impl Set for Avx2 {
     type Vector = __m256;
+    type Pairs = __m256i;
     const LANES: usize = 8;
     const ROWS: usize = 6;
 
@@ -103,28 +104,27 @@ impl Set for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> __m256 {
+    unsafe fn load_pairs(from: *const u32) -> __m256i {
         // SAFETY: see above.
-        unsafe {
-            let pairs = _mm256_loadu_si256(from.cast());
-            let half = if HIGH {
-                _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))
-            } else {
-                _mm256_slli_epi32::<16>(pairs)
-            };
-            _mm256_castsi256_ps(half)
-        }
+        unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
-    /// The caller has set flush-to-zero, which does to the two steps what the instruction does by itself.
     #[inline(always)]
-    unsafe fn dot_pairs(sum: __m256, x: u32, w: *const u32) -> __m256 {
+    fn first_of_pairs(pairs: __m256i) -> __m256 {
         // SAFETY: see above.
-        unsafe {
-            let second =
-                Self::mul_add(Self::splat(f32::from_bits(x & 0xffff_0000)), Self::load_half_of_pairs::<true>(w), sum);
-            Self::mul_add(Self::splat(f32::from_bits(x << 16)), Self::load_half_of_pairs::<false>(w), second)
-        }
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)) }
+    }
+
+    #[inline(always)]
+    fn second_of_pairs(pairs: __m256i) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(sum: __m256, x: u32, w: __m256i) -> __m256 {
+        let after_second = Self::mul_add(Self::splat(second(x)), Self::second_of_pairs(w), sum);
+        Self::mul_add(Self::splat(first(x)), Self::first_of_pairs(w), after_second)
     }
 
     #[inline(always)]
@@ -138,7 +138,7 @@ impl Set for Avx2 {
     #[inline(always)]
     fn prefetch(at: *const u8) {
         // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
 }
 
@@ -173,6 +173,7 @@ macro_rules! avx512 {
     ($set:ident, |$sum:ident, $x:ident, $w:ident| $dot:expr) => {
         impl Set for $set {
             type Vector = __m512;
+            type Pairs = __m512i;
             const LANES: usize = 16;
             const ROWS: usize = 12;
 
@@ -234,23 +235,26 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
-            unsafe fn load_half_of_pairs<const HIGH: bool>(from: *const u32) -> __m512 {
+            unsafe fn load_pairs(from: *const u32) -> __m512i {
                 // SAFETY: see above.
-                unsafe {
-                    let pairs = _mm512_loadu_si512(from.cast());
-                    let half = if HIGH {
-                        _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))
-                    } else {
-                        _mm512_slli_epi32::<16>(pairs)
-                    };
-                    _mm512_castsi512_ps(half)
-                }
+                unsafe { _mm512_loadu_si512(from.cast()) }
             }
 
             #[inline(always)]
-            unsafe fn dot_pairs($sum: __m512, $x: u32, $w: *const u32) -> __m512 {
+            fn first_of_pairs(pairs: __m512i) -> __m512 {
                 // SAFETY: see above.
-                unsafe { $dot }
+                unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)) }
+            }
+
+            #[inline(always)]
+            fn second_of_pairs(pairs: __m512i) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))) }
+            }
+
+            #[inline(always)]
+            fn dot_pairs($sum: __m512, $x: u32, $w: __m512i) -> __m512 {
+                $dot
             }
 
             #[inline(always)]
@@ -262,24 +266,24 @@ macro_rules! avx512 {
             #[inline(always)]
             fn prefetch(at: *const u8) {
                 // SAFETY: a prefetch never faults.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
             }
         }
     };
 }
 
-// The caller has set flush-to-zero, which does to the two steps what the instruction does by itself.
 avx512!(Avx512, |sum, x, w| {
-    let second = Self::mul_add(Self::splat(f32::from_bits(x & 0xffff_0000)), Self::load_half_of_pairs::<true>(w), sum);
-    Self::mul_add(Self::splat(f32::from_bits(x << 16)), Self::load_half_of_pairs::<false>(w), second)
+    let after_second = Self::mul_add(Self::splat(second(x)), Self::second_of_pairs(w), sum);
+    Self::mul_add(Self::splat(first(x)), Self::first_of_pairs(w), after_second)
 });
 
 avx512!(Avx512Bf16, |sum, x, w| {
-    let x = _mm512_set1_epi32(x as i32);
-    let w = _mm512_loadu_si512(w.cast());
-    // SAFETY: the types differ in name alone.
-    let (x, w) = (std::mem::transmute::<__m512i, __m512bh>(x), std::mem::transmute::<__m512i, __m512bh>(w));
-    _mm512_dpbf16_ps(sum, x, w)
+    // SAFETY: see above; the types differ in name alone.
+    unsafe {
+        let x = _mm512_set1_epi32(x as i32);
+        let (x, w) = (std::mem::transmute::<__m512i, __m512bh>(x), std::mem::transmute::<__m512i, __m512bh>(w));
+        _mm512_dpbf16_ps(sum, x, w)
+    }
 });
 
 /// # Safety
@@ -288,26 +292,38 @@ avx512!(Avx512Bf16, |sum, x, w| {
 unsafe fn transpose_16x16(from: *const f32, stride: usize, to: *mut f32) {
     // SAFETY: see above.
     unsafe {
-        // Columns of quarters first: one 128-bit piece of four rows that lie four apart makes one register.
-        let quarter = |first: usize, piece: usize| {
-            let load = |j: usize| _mm_loadu_ps(from.add((first + 4 * j) * stride + 4 * piece));
-            let low = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(load(0)), load(1));
-            _mm512_insertf32x4::<3>(_mm512_insertf32x4::<2>(low, load(2)), load(3))
-        };
-        for piece in 0..4 {
-            // Register i holds rows i, i+4, i+8, i+12; a 4×4 transpose inside the 128-bit lanes then gives, in lane l,
-            // rows 4l … 4l+3 of one column.
-            let rows = [quarter(0, piece), quarter(1, piece), quarter(2, piece), quarter(3, piece)];
-            let low = [_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpacklo_ps(rows[2], rows[3])];
-            let high = [_mm512_unpackhi_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[2], rows[3])];
-            let columns = [
-                _mm512_shuffle_ps::<0x44>(low[0], low[1]),
-                _mm512_shuffle_ps::<0xee>(low[0], low[1]),
-                _mm512_shuffle_ps::<0x44>(high[0], high[1]),
-                _mm512_shuffle_ps::<0xee>(high[0], high[1]),
+        // Each row is read once and whole: rows a power of two apart share a cache set.
+        let mut rows = [_mm512_setzero_ps(); 16];
+        for (j, row) in rows.iter_mut().enumerate() {
+            *row = _mm512_loadu_ps(from.add(j * stride));
+        }
+        let mut pairs = [_mm512_setzero_ps(); 16];
+        for j in (0..16).step_by(2) {
+            pairs[j] = _mm512_unpacklo_ps(rows[j], rows[j + 1]);
+            pairs[j + 1] = _mm512_unpackhi_ps(rows[j], rows[j + 1]);
+        }
+        // fours[j + c]: in each 128-bit lane l, rows j … j+3 of column 4l + c.
+        let mut fours = [_mm512_setzero_ps(); 16];
+        for j in (0..16).step_by(4) {
+            fours[j] = _mm512_shuffle_ps::<0x44>(pairs[j], pairs[j + 2]);
+            fours[j + 1] = _mm512_shuffle_ps::<0xee>(pairs[j], pairs[j + 2]);
+            fours[j + 2] = _mm512_shuffle_ps::<0x44>(pairs[j + 1], pairs[j + 3]);
+            fours[j + 3] = _mm512_shuffle_ps::<0xee>(pairs[j + 1], pairs[j + 3]);
+        }
+        for c in 0..4 {
+            let low = [
+                _mm512_shuffle_f32x4::<0x44>(fours[c], fours[c + 4]),
+                _mm512_shuffle_f32x4::<0xee>(fours[c], fours[c + 4]),
             ];
-            for (column, values) in columns.into_iter().enumerate() {
-                _mm512_storeu_ps(to.add(16 * (4 * piece + column)), values);
+            let high = [
+                _mm512_shuffle_f32x4::<0x44>(fours[c + 8], fours[c + 12]),
+                _mm512_shuffle_f32x4::<0xee>(fours[c + 8], fours[c + 12]),
+            ];
+            for half in 0..2 {
+                let first = _mm512_shuffle_f32x4::<0x88>(low[half], high[half]);
+                let second = _mm512_shuffle_f32x4::<0xdd>(low[half], high[half]);
+                _mm512_storeu_ps(to.add(16 * (8 * half + c)), first);
+                _mm512_storeu_ps(to.add(16 * (8 * half + 4 + c)), second);
             }
         }
     }

@@ -4,7 +4,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks};
 use super::latent::{self, Overflow};
-use super::product::{Elements, panel_floats, product};
+use super::dense::{Elements, panel_floats, product};
 use super::scratch::{Scratch, Sizes};
 use crate::backend::Call;
 use crate::error::{Code, Error, Result};

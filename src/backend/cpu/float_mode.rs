@@ -20,6 +20,25 @@ impl Drop for FloatMode {
     }
 }
 
+/// Subnormals flushed to zero, as the processor's bf16 products do by themselves; the mode before comes back on drop.
+pub struct Flushing {
+    saved: Register,
+}
+
+impl Flushing {
+    pub fn enter() -> Self {
+        let saved = read();
+        write(FLUSHING);
+        Self { saved }
+    }
+}
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        write(self.saved);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod register {
     use std::arch::asm;
@@ -27,6 +46,8 @@ mod register {
     pub type Register = u32;
     /// MXCSR at process start: exceptions masked, nearest, no FTZ, no DAZ.
     pub const DEFAULT: Register = 0x1f80;
+    /// The same with FTZ and DAZ.
+    pub const FLUSHING: Register = DEFAULT | 0x8040;
 
     pub fn read() -> Register {
         let mut value = 0;
@@ -48,6 +69,8 @@ mod register {
     pub type Register = u64;
     /// FPCR: nearest, no flush to zero, default NaN off.
     pub const DEFAULT: Register = 0;
+    /// FZ.
+    pub const FLUSHING: Register = 1 << 24;
 
     pub fn read() -> Register {
         let value;
@@ -66,13 +89,14 @@ mod register {
 mod register {
     pub type Register = ();
     pub const DEFAULT: Register = ();
+    pub const FLUSHING: Register = ();
 
     pub fn read() -> Register {}
 
     pub fn write(_: Register) {}
 }
 
-use register::{DEFAULT, Register, read, write};
+use register::{DEFAULT, FLUSHING, Register, read, write};
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {

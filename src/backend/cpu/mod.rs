@@ -1,19 +1,24 @@
 //! The f32 backend: matrixmultiply's products, fused row steps, the caller's threads or the context's.
 
 mod backward;
+mod dense;
 mod expand;
 mod float_mode;
 mod groups;
 mod latent;
 mod moments;
-mod product;
+mod packs;
+pub mod panels;
+pub mod product;
 mod project;
 mod reduce;
 mod scratch;
 mod team;
+pub mod tile;
 mod workers;
 
-pub use float_mode::FloatMode;
+pub use float_mode::{FloatMode, Flushing};
+pub use packs::{Base, BasePacks, Packs, Pair, Uses};
 pub use scratch::Lent;
 pub use workers::{ParallelFor, Workers};
 
@@ -24,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::tensor::{Matrix, MatrixMut};
 use groups::{Group, ROW_BLOCK, tile};
-use product::{Elements, panel_floats, product};
+use dense::{Elements, panel_floats, product};
 use scratch::Sizes;
 
 /// Computes in f32 on the workers of a context.

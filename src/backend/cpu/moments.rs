@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 use super::expand::{block_mut, overflow};
 use super::groups::{Group, Tile, blocks};
 use super::latent;
-use super::product::{Elements, product};
+use super::dense::{Elements, product};
 use super::scratch::Scratch;
 use crate::error::Result;
 use crate::tensor::{Matrix, MatrixMut};

@@ -1,114 +1,179 @@
-//! Matrix products by matrixmultiply, in the library's summation order: k in blocks of 256, in a block one chain of fused
-//! multiply-adds from zero, block sums added ascending. A row's bits depend on nothing but the row.
+//! `x wᵀ` for a stretch of columns, in the library's summation order: k in blocks of 256, in a block one chain of fused
+//! multiply-adds from zero, block sums added ascending. An element's bits depend on its row and its column alone.
 
-use ndarray::{ArrayView2, ArrayViewMut2, s};
+use std::ops::Range;
 
+use half::bf16;
+
+use super::float_mode::Flushing;
+use super::panels::{Element, PackPanel, Panels, WIDTH, Widen, narrow};
+use super::tile::{Block, DEPTH, TILE_STRIDE, UNIT};
 use crate::backend::Weight;
-use crate::tensor::Dtype;
+use crate::simd::Isa;
 
-/// Length of one chain; matrixmultiply's own depth of a packed block.
-pub const DEPTH: usize = 256;
+/// Columns computed at a time. A tile row holds them even where they begin inside a unit.
+pub const COLUMNS: usize = TILE_STRIDE - UNIT;
 
-/// Outputs of a 16-bit weight widened at a time: with `DEPTH` half a megabyte, which stays in L2.
-const PANEL: usize = 512;
+/// Rows from which a 16-bit or int8 block is widened once instead of for every tile of rows. (12 rows: 96 % of the peak in
+/// registers; measured in benches/kernels.rs.)
+const WORTH_WIDENING: usize = 24;
 
-/// What to do with a weight's elements on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elements {
-    AsTheyAre,
-    Squared,
+/// f32 of room that a product needs when its weight is not packed.
+pub const ROOM: usize = TILE_STRIDE * DEPTH + DEPTH * WIDTH;
+
+/// Rows of x as the micro-kernel reads them: for each block of k, every row's 256 values (or 128 pairs of bf16).
+#[derive(Clone, Copy, Debug)]
+pub struct PackedRows<'a> {
+    values: &'a [f32],
+    capacity: usize,
+    depth: usize,
+    pairs: bool,
 }
 
-/// f32 of scratch that [`product`] needs for a weight.
-pub fn panel_floats(weight: &Weight<'_>, elements: Elements) -> usize {
-    let in_place = weight.dtype() == Dtype::F32 && elements == Elements::AsTheyAre;
-    if in_place { 0 } else { PANEL.min(weight.outputs()) * DEPTH.min(weight.inputs()) }
+/// The same, to be filled.
+#[derive(Debug)]
+pub struct RowsToPack<'a> {
+    values: &'a mut [f32],
+    capacity: usize,
+    depth: usize,
+    pairs: bool,
 }
 
-/// `c = x Wᵀ`, or `c += x Wᵀ` block by block.
-pub fn product(
-    x: ArrayView2<'_, f32>,
-    weight: Weight<'_>,
-    elements: Elements,
-    mut c: ArrayViewMut2<'_, f32>,
-    accumulate: bool,
-    panel: &mut [f32],
-) {
-    assert_eq!((x.ncols(), x.nrows(), weight.outputs()), (weight.inputs(), c.nrows(), c.ncols()));
-    if c.is_empty() {
-        return;
+impl<'a> RowsToPack<'a> {
+    /// f32 that `rows` rows of `depth` values take.
+    pub fn floats(rows: usize, depth: usize) -> usize {
+        rows * depth.next_multiple_of(DEPTH)
     }
-    if weight.dtype() == Dtype::F32 && elements == Elements::AsTheyAre {
-        let strides = (weight.input_stride() as isize, weight.output_stride() as isize);
-        // SAFETY: a Weight describes inputs × outputs readable elements; it is never written.
-        unsafe { gemm(x, weight.data().cast(), strides, c, accumulate) };
-        return;
+
+    /// Room for `capacity` rows.
+    pub fn new(values: &'a mut [f32], capacity: usize, depth: usize, pairs: bool) -> Self {
+        assert!(values.len() >= Self::floats(capacity, depth));
+        Self { values, capacity, depth, pairs }
     }
-    for first_output in (0..weight.outputs()).step_by(PANEL) {
-        let outputs = PANEL.min(weight.outputs() - first_output);
-        for first_input in (0..weight.inputs()).step_by(DEPTH) {
-            let inputs = DEPTH.min(weight.inputs() - first_input);
-            let block = weight.outputs_from(first_output, outputs).inputs_from(first_input, inputs);
-            let strides = widen(block, elements, panel);
-            // SAFETY: the panel holds inputs × outputs elements in these strides.
-            unsafe {
-                gemm(
-                    x.slice(s![.., first_input..first_input + inputs]),
-                    panel.as_ptr(),
-                    strides,
-                    c.slice_mut(s![.., first_output..first_output + outputs]),
-                    accumulate || first_input > 0,
-                );
+
+    /// Fills one row, a block of k at a time: `fill(first k, its values)`.
+    pub fn fill(&mut self, row: usize, mut fill: impl FnMut(usize, &mut [f32])) {
+        assert!(row < self.capacity);
+        for (block, first) in (0..self.depth).step_by(DEPTH).enumerate() {
+            let count = DEPTH.min(self.depth - first);
+            if !self.pairs {
+                fill(first, &mut self.values[(block * self.capacity + row) * DEPTH..][..count]);
+                continue;
+            }
+            let mut values = [0.0; DEPTH];
+            fill(first, &mut values[..count]);
+            let words = &mut self.values[(block * self.capacity + row) * DEPTH / 2..][..count.div_ceil(2)];
+            for (word, pair) in words.iter_mut().zip(values.chunks_exact(2)) {
+                let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
+                *word = f32::from_bits(bits(pair[0]) | bits(pair[1]) << 16);
             }
         }
     }
-}
 
-/// Widens a block along its contiguous direction; returns its (input, output) strides in the panel.
-fn widen(block: Weight<'_>, elements: Elements, panel: &mut [f32]) -> (isize, isize) {
-    let (outputs, inputs) = (block.outputs(), block.inputs());
-    let by_output = block.input_stride() == 1;
-    let (lines, length) = if by_output { (outputs, inputs) } else { (inputs, outputs) };
-    let line_stride = if by_output { block.output_stride() } else { block.input_stride() };
-    for (line, values) in panel.chunks_exact_mut(length).take(lines).enumerate() {
-        // SAFETY: a line of the block, contiguous in memory (one of the strides is 1).
-        unsafe { block.dtype().widen(block.data(), line * line_stride, values) };
-        if elements == Elements::Squared {
-            values.iter_mut().for_each(|value| *value *= *value);
-        }
+    /// Fills one row from a slice.
+    pub fn copy(&mut self, row: usize, values: &[f32]) {
+        self.fill(row, |first, out| out.copy_from_slice(&values[first..][..out.len()]));
     }
-    if by_output { (1, inputs as isize) } else { (outputs as isize, 1) }
+
+    pub fn packed(self) -> PackedRows<'a> {
+        PackedRows { values: self.values, capacity: self.capacity, depth: self.depth, pairs: self.pairs }
+    }
 }
 
-/// # Safety
-/// `weight` points to `x.ncols() × c.ncols()` elements with these (input, output) strides.
-unsafe fn gemm(
-    x: ArrayView2<'_, f32>,
-    weight: *const f32,
-    (input_stride, output_stride): (isize, isize),
-    mut c: ArrayViewMut2<'_, f32>,
-    accumulate: bool,
-) {
-    let (rows, depth, outputs) = (x.nrows(), x.ncols(), c.ncols());
-    let (x_strides, c_strides) = ([x.strides()[0], x.strides()[1]], [c.strides()[0], c.strides()[1]]);
-    let beta = if accumulate { 1.0 } else { 0.0 };
-    // SAFETY: the views and the caller's promise cover every element that these sizes and strides reach.
-    unsafe {
-        matrixmultiply::sgemm(
-            rows,
-            depth,
-            outputs,
-            1.0,
-            x.as_ptr(),
-            x_strides[0],
-            x_strides[1],
-            weight,
-            input_stride,
-            output_stride,
-            beta,
-            c.as_mut_ptr(),
-            c_strides[0],
-            c_strides[1],
-        );
+/// The weight of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Operand<'a> {
+    /// Outputs from `first_output` and values of k from `first_k` on, of a packed weight.
+    Packed { panels: &'a Panels, first_output: usize, first_k: usize },
+    /// As its owner keeps it: packed on the way, a block at a time.
+    Lying(Weight<'a>),
+}
+
+/// A product, to be computed a stretch of columns at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    pub isa: Isa,
+    pub x: PackedRows<'a>,
+    pub weight: Operand<'a>,
+    /// Use w² instead of w.
+    pub square: bool,
+}
+
+impl Product<'_> {
+    /// Columns `first .. first + count` (at most `COLUMNS`) of some rows. Row i of the result begins at
+    /// `tile[i · TILE_STRIDE + the number returned]`; what lies around it is overwritten.
+    pub fn columns(&self, rows: Range<usize>, first: usize, count: usize, tile: &mut [f32], room: &mut [f32]) -> usize {
+        assert!(count <= COLUMNS && rows.end <= self.x.capacity && tile.len() >= rows.len() * TILE_STRIDE);
+        let begin = match self.weight {
+            Operand::Packed { first_output, .. } => first_output + first,
+            Operand::Lying(_) => first,
+        };
+        let unit = begin / UNIT;
+        let units = (begin + count).div_ceil(UNIT) - unit;
+        let _flushing = self.x.pairs.then(Flushing::enter);
+        for (number, k) in (0..self.x.depth).step_by(DEPTH).enumerate() {
+            let depth = DEPTH.min(self.x.depth - k);
+            let (w, panel_bytes, element, scale) = match self.weight {
+                Operand::Packed { panels, first_k, .. } if rows.len() >= WORTH_WIDENING && panels.is_plain_and_narrow() => {
+                    let panel = |number: usize| panels.at(unit * UNIT / WIDTH + number, first_k + k);
+                    for (number, out) in room.chunks_exact_mut(DEPTH * WIDTH).take(units * UNIT / WIDTH).enumerate() {
+                        let values = &mut out[..depth * WIDTH];
+                        self.isa.run(Widen { from: panel(number), element: panels.element(), scale: panels.scale(), values });
+                    }
+                    (room.as_ptr().cast(), DEPTH * WIDTH * size_of::<f32>(), Element::F32, 1.0)
+                }
+                Operand::Packed { panels, first_k, .. } => {
+                    let at = panels.at(unit * UNIT / WIDTH, first_k + k);
+                    (at, panels.panel_bytes(), panels.element(), panels.scale())
+                }
+                Operand::Lying(weight) => self.pack(&weight, unit * UNIT, units, k..k + depth, room),
+            };
+            let words = if self.x.pairs { DEPTH / 2 } else { DEPTH };
+            let block = Block {
+                x: self.x.values[(number * self.x.capacity + rows.start) * words..].as_ptr(),
+                rows: rows.len(),
+                depth,
+                w,
+                panel_bytes,
+                units,
+                element,
+                scale,
+                square: self.square,
+                pairs: self.x.pairs,
+                c: tile.as_mut_ptr(),
+                accumulate: number > 0,
+            };
+            // SAFETY: x holds these rows of the block, the panels these units from k on, and the tile was measured above.
+            unsafe { block.compute(self.isa) };
+        }
+        begin - unit * UNIT
+    }
+
+    /// Packs a block of columns and k into the room.
+    fn pack(
+        &self,
+        weight: &Weight<'_>,
+        first: usize,
+        units: usize,
+        k: Range<usize>,
+        room: &mut [f32],
+    ) -> (*const u8, usize, Element, f32) {
+        let (panels, line) = room.split_at_mut(TILE_STRIDE * DEPTH);
+        let panel_floats = if self.x.pairs { DEPTH * WIDTH / 2 } else { DEPTH * WIDTH };
+        for (number, panel) in panels.chunks_exact_mut(panel_floats).take(units * UNIT / WIDTH).enumerate() {
+            let from = (first + number * WIDTH).min(weight.outputs());
+            let count = WIDTH.min(weight.outputs() - from);
+            let weight = weight.outputs_from(from, count).inputs_from(k.start, k.len());
+            if !self.x.pairs {
+                self.isa.run(PackPanel { weight, panel: &mut panel[..k.len() * WIDTH] });
+                continue;
+            }
+            let line = &mut line[..k.len() * WIDTH];
+            self.isa.run(PackPanel { weight, panel: &mut *line });
+            panel.fill(0.0);
+            narrow(line, Element::Bf16Pairs, 1.0, bytemuck::cast_slice_mut(panel));
+        }
+        let element = if self.x.pairs { Element::Bf16Pairs } else { Element::F32 };
+        (panels.as_ptr().cast(), panel_floats * size_of::<f32>(), element, 1.0)
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::{ArrayViewMut2, s};
 
 use super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks};
-use super::product::{Elements, panel_floats, product};
+use super::dense::{Elements, panel_floats, product};
 use super::scratch::{Scratch, Sizes};
 use crate::backend::{Call, Mode, Scope};
 use crate::tensor::{Matrix, MatrixMut};

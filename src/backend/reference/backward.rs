@@ -19,7 +19,7 @@ pub fn backward(group: &Backward<'_>, gradients: &mut [Gradients<'_, '_>], dx: O
     for ((call, dy), wanted) in group.calls.iter().zip(group.dy).zip(gradients) {
         let dy = dense(dy);
         if let (Some(base), Some(sum)) = (call.base, &mut input_gradient) {
-            *sum += &dy.dot(&weight(base));
+            *sum += &dy.dot(&weight(base.weight));
         }
         layer(call, &group.p, &dy, wanted, input_gradient.as_mut());
     }

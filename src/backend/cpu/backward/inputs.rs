@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 use super::super::Cpu;
 use super::super::expand::{block_mut, inputs_of};
 use super::super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks, tile};
-use super::super::product::{Elements, panel_floats, product};
+use super::super::dense::{Elements, panel_floats, product};
 use super::super::project::{mask_row, masked};
 use super::super::scratch::{Scratch, Sizes};
 use crate::backend::{Backward, Call};

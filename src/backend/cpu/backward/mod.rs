@@ -6,7 +6,7 @@ mod rows;
 use super::Cpu;
 use super::float_mode::FloatMode;
 use super::groups::{Group, ROW_BLOCK, blocks, tile};
-use super::product::{Elements, panel_floats};
+use super::dense::{Elements, panel_floats};
 use super::reduce::{self, Sums};
 use super::scratch::{Lent, Sizes};
 use crate::backend::{Backward, Call, Gradients, Kl, PriorGradients};

@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 use super::super::expand::{add_scaled, block_mut, draw_latents, overflow};
 use super::super::groups::{Group, RowBlock};
 use super::super::latent;
-use super::super::product::{Elements, product};
+use super::super::dense::{Elements, product};
 use super::super::scratch::Scratch;
 use crate::backend::{Call, PriorGradients};
 use crate::error::Result;

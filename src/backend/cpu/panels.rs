@@ -1,0 +1,241 @@
+//! Packed weights: panels of sixteen outputs, `[k][16]`, which the micro-kernel reads front to back.
+
+use half::{bf16, f16};
+
+use super::tile::{DEPTH, UNIT};
+use crate::backend::Weight;
+use crate::error::{Error, Result};
+use crate::memory::{Allocator, Buffer};
+use crate::simd::{Isa, Kernel, Set};
+use crate::tensor::Dtype;
+
+/// Outputs of one panel.
+pub const WIDTH: usize = 16;
+
+/// How an element is stored. Each widens to the very f32 that it was packed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    F32,
+    Bf16,
+    F16,
+    /// An integer, times one scale for the whole matrix.
+    Int8,
+    /// Two values of k side by side, `[k/2][16][2]`: what bf16 products read.
+    Bf16Pairs,
+}
+
+impl Element {
+    /// Bytes of a panel of this depth.
+    fn panel_bytes(self, depth: usize) -> usize {
+        match self {
+            Element::F32 => depth * WIDTH * 4,
+            Element::Bf16 | Element::F16 => depth * WIDTH * 2,
+            Element::Int8 => depth * WIDTH,
+            Element::Bf16Pairs => depth.next_multiple_of(2) * WIDTH * 2,
+        }
+    }
+}
+
+/// A packed weight. Panels are padded with zeros to whole units of columns.
+#[derive(Debug)]
+pub struct Panels {
+    bytes: Buffer<u8>,
+    element: Element,
+    outputs: usize,
+    depth: usize,
+    scale: f32,
+}
+
+impl Panels {
+    /// Packs a weight in the smallest form that holds its values exactly; bf16 as pairs when `pairs` are wanted.
+    pub fn new(allocator: &Allocator, weight: &Weight<'_>, pairs: bool) -> Result<Self> {
+        let scale = int8_scale(weight);
+        let element = match (weight.dtype(), scale) {
+            (Dtype::Bf16, _) if pairs => Element::Bf16Pairs,
+            (_, Some(_)) => Element::Int8,
+            (Dtype::F32, None) => Element::F32,
+            (Dtype::Bf16, None) => Element::Bf16,
+            (Dtype::F16, None) => Element::F16,
+        };
+        let (outputs, depth) = (weight.outputs(), weight.inputs());
+        let mut bytes = Buffer::<u8>::zeroed(allocator, Self::bytes_of(element, outputs, depth)?)?;
+        let scale = scale.unwrap_or(1.0);
+        let isa = Isa::best();
+        let mut values = [0.0; DEPTH * WIDTH];
+        let panel_bytes = element.panel_bytes(depth).max(1);
+        for (panel, bytes) in bytes.chunks_exact_mut(panel_bytes).take(outputs.div_ceil(WIDTH)).enumerate() {
+            let weight = weight.outputs_from(panel * WIDTH, WIDTH.min(outputs - panel * WIDTH));
+            for (block, bytes) in bytes.chunks_mut(element.panel_bytes(DEPTH)).enumerate() {
+                let inputs = DEPTH.min(depth - block * DEPTH);
+                let values = &mut values[..inputs * WIDTH];
+                isa.run(PackPanel { weight: weight.inputs_from(block * DEPTH, inputs), panel: values });
+                narrow(values, element, scale, bytes);
+            }
+        }
+        Ok(Self { bytes, element, outputs, depth, scale })
+    }
+
+    fn bytes_of(element: Element, outputs: usize, depth: usize) -> Result<usize> {
+        let panels = outputs.next_multiple_of(UNIT) / WIDTH;
+        element.panel_bytes(depth).checked_mul(panels).ok_or(Error::out_of_memory())
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Whether elements are one value of k each, in fewer bits than f32.
+    pub fn is_plain_and_narrow(&self) -> bool {
+        matches!(self.element, Element::Bf16 | Element::F16 | Element::Int8)
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    pub fn panel_bytes(&self) -> usize {
+        self.element.panel_bytes(self.depth)
+    }
+
+    /// Panel `panel` from value `k` on; k is even where elements are pairs.
+    pub fn at(&self, panel: usize, k: usize) -> *const u8 {
+        assert!(k <= self.depth && panel * WIDTH < self.outputs.next_multiple_of(UNIT));
+        let per_k = self.element.panel_bytes(2) / 2;
+        self.bytes[panel * self.panel_bytes() + k * per_k..].as_ptr()
+    }
+}
+
+/// Stores values of a panel `[k][16]` as `element`.
+pub(super) fn narrow(values: &[f32], element: Element, scale: f32, bytes: &mut [u8]) {
+    fn each<T: bytemuck::Pod>(values: &[f32], bytes: &mut [u8], convert: impl Fn(f32) -> T) {
+        bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(place, value)| *place = convert(*value));
+    }
+    match element {
+        Element::F32 => each(values, bytes, |value| value),
+        Element::Bf16 => each(values, bytes, bf16::from_f32),
+        Element::F16 => each(values, bytes, f16::from_f32),
+        Element::Int8 => each(values, bytes, |value| (value / scale).round() as i8),
+        Element::Bf16Pairs => {
+            let pairs = bytemuck::cast_slice_mut::<u8, [bf16; 2]>(bytes);
+            for (k, values) in values.chunks_exact(WIDTH).enumerate() {
+                for (pair, value) in pairs[k / 2 * WIDTH..].iter_mut().zip(values) {
+                    pair[k % 2] = bf16::from_f32(*value);
+                }
+            }
+        }
+    }
+}
+
+/// The scale with which every value is, bit for bit, an integer of at most 127 times it, if there is one.
+fn int8_scale(weight: &Weight<'_>) -> Option<f32> {
+    let mut largest = 0.0_f32;
+    weight.each_line(|values| {
+        largest = values.iter().fold(largest, |largest, value| largest.max(value.abs()));
+        true
+    });
+    let scale = largest / 127.0;
+    let on_grid = |value: &f32| ((value / scale).round() * scale).to_bits() == value.to_bits();
+    (scale.is_normal() && weight.each_line(|values| values.iter().all(on_grid))).then_some(scale)
+}
+
+/// Packs at most 16 outputs and `DEPTH` values of k, as they lie in their owner's memory, into `[k][16]` f32. Outputs that
+/// are not there become zero.
+pub struct PackPanel<'a> {
+    pub weight: Weight<'a>,
+    pub panel: &'a mut [f32],
+}
+
+impl Kernel for PackPanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let Self { weight, panel } = self;
+        let (outputs, depth) = (weight.outputs(), weight.inputs());
+        assert!(outputs <= WIDTH && depth <= DEPTH && panel.len() == depth * WIDTH);
+        if weight.input_stride() != 1 {
+            for (k, line) in panel.chunks_exact_mut(WIDTH).enumerate() {
+                weight.load_along_outputs(k, &mut line[..outputs]);
+                line[outputs..].fill(0.0);
+            }
+            return;
+        }
+        if weight.dtype() == Dtype::F32 && outputs == WIDTH {
+            // SAFETY: 16 rows of `depth` f32 lie there.
+            unsafe { turn::<S>(weight.data().cast(), weight.output_stride(), panel) };
+            return;
+        }
+        let mut copy = [0.0; WIDTH * DEPTH];
+        for (output, line) in copy.chunks_exact_mut(DEPTH).take(outputs).enumerate() {
+            weight.load_along_inputs(output, &mut line[..depth]);
+        }
+        // SAFETY: 16 rows of `depth` f32 lie there.
+        unsafe { turn::<S>(copy.as_ptr(), DEPTH, panel) };
+    }
+}
+
+/// `panel[k][output] = from[output][k]`.
+///
+/// # Safety
+/// 16 rows of as many values as the panel has lines lie at `from`, `stride` apart.
+#[inline(always)]
+unsafe fn turn<S: Set>(from: *const f32, stride: usize, panel: &mut [f32]) {
+    let depth = panel.len() / WIDTH;
+    let whole = depth / WIDTH * WIDTH;
+    for k in (0..whole).step_by(WIDTH) {
+        // A few blocks ahead: 16 rows are too many streams for the hardware's own prefetching.
+        (0..WIDTH).for_each(|output| S::prefetch(from.wrapping_add(output * stride + k + 4 * WIDTH).cast()));
+        // SAFETY: the caller's promise.
+        unsafe { S::transpose(from.add(k), stride, panel[k * WIDTH..].as_mut_ptr()) };
+    }
+    for k in whole..depth {
+        for output in 0..WIDTH {
+            // SAFETY: the caller's promise.
+            panel[k * WIDTH + output] = unsafe { *from.add(output * stride + k) };
+        }
+    }
+}
+
+/// Widens part of a panel of one value of k an element.
+pub struct Widen<'a> {
+    /// As many elements as `values`.
+    pub from: *const u8,
+    pub element: Element,
+    pub scale: f32,
+    pub values: &'a mut [f32],
+}
+
+impl Kernel for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let scale = S::splat(self.scale);
+        for (number, out) in self.values.chunks_exact_mut(S::LANES).enumerate() {
+            let at = number * S::LANES;
+            // SAFETY: `from` holds as many elements as there are values.
+            unsafe {
+                let vector = match self.element {
+                    Element::Bf16 => S::load_bf16(self.from.cast::<u16>().add(at)),
+                    Element::F16 => S::load_f16(self.from.cast::<f16>().add(at)),
+                    Element::Int8 => S::mul(S::load_i8(self.from.cast::<i8>().add(at)), scale),
+                    Element::F32 | Element::Bf16Pairs => S::load(self.from.cast::<f32>().add(at)),
+                };
+                S::store(vector, out.as_mut_ptr());
+            }
+        }
+    }
+}
