@@ -25,12 +25,14 @@ pub struct Linear {
     layers: Arc<Layers>,
     index: usize,
     slots: Arc<Slots>,
+    /// Of the layer's name; computed once, since every call draws under it.
+    hash: u64,
 }
 
 impl Linear {
     pub fn new(layers: Arc<Layers>, index: usize, slots: Arc<Slots>) -> Self {
-        assert!(index < layers.len());
-        Self { layers, index, slots }
+        let hash = layers.get(index).expect("a declared layer").hash();
+        Self { layers, index, slots, hash }
     }
 
     /// A layer with one adapter, in slot 0.
@@ -40,6 +42,11 @@ impl Linear {
 
     pub fn layer(&self) -> &Layer {
         self.layers.get(self.index).expect("checked when it was made")
+    }
+
+    /// The key under which the layer draws its noise.
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     pub fn index(&self) -> usize {
