@@ -1,10 +1,12 @@
 //! Where work runs: a backend, its threads and its scratch memory.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::backend::Backend;
 use crate::backend::cpu::{Cpu, FloatMode, Lent, ParallelFor, Workers};
 use crate::backend::reference::Reference;
 use crate::error::Result;
-use crate::memory::Allocator;
+use crate::memory::{Allocator, Arena};
 
 /// Which backend computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,12 +23,21 @@ pub enum Kind {
 pub struct Context {
     kind: Kind,
     workers: Workers,
+    /// As many as calls were once inside at the same time.
+    arenas: Mutex<Vec<Arena>>,
 }
 
 impl Context {
     /// `threads` workers beside the calling thread, or the host's parallel-for with that many tasks beside the first.
     pub fn new(kind: Kind, threads: usize, parallel_for: Option<ParallelFor>, allocator: Allocator) -> Result<Self> {
-        Ok(Self { kind, workers: Workers::new(allocator, threads, parallel_for)? })
+        Ok(Self { kind, workers: Workers::new(allocator, threads, parallel_for)?, arenas: Mutex::default() })
+    }
+
+    /// Begins a call: its lists come from the frame, and numbers are rounded as the library does until it ends.
+    pub fn enter(&self) -> Frame<'_> {
+        let kept = self.arenas().pop();
+        let arena = kept.unwrap_or_else(|| Arena::new(*self.allocator()));
+        Frame { context: self, arena, _mode: FloatMode::enter() }
     }
 
     pub fn allocator(&self) -> &Allocator {
@@ -40,15 +51,43 @@ impl Context {
 
     /// Bytes of scratch held between calls.
     pub fn scratch_bytes(&self) -> usize {
-        self.workers.scratch_bytes()
+        self.workers.scratch_bytes() + self.arenas().iter().map(Arena::bytes).sum::<usize>()
     }
 
-    /// Runs work on the backend, in the library's rounding mode; workers set it for themselves.
+    fn arenas(&self) -> MutexGuard<'_, Vec<Arena>> {
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call inside a context, on one thread. Frames may be nested.
+pub struct Frame<'c> {
+    context: &'c Context,
+    arena: Arena,
+    _mode: FloatMode,
+}
+
+impl Frame<'_> {
+    /// For the lists of this call.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Runs work on the context's backend.
     pub fn with_backend<T>(&self, work: impl FnOnce(&dyn Backend) -> T) -> T {
-        let _mode = FloatMode::enter();
-        match self.kind {
-            Kind::Cpu => work(&Cpu { workers: &self.workers }),
+        match self.context.kind {
+            Kind::Cpu => work(&Cpu { workers: &self.context.workers, arena: &self.arena }),
             Kind::Reference => work(&Reference),
+        }
+    }
+}
+
+impl Drop for Frame<'_> {
+    fn drop(&mut self) {
+        let mut arena = std::mem::replace(&mut self.arena, Arena::new(*self.context.allocator()));
+        arena.reset();
+        let mut arenas = self.context.arenas();
+        if arenas.try_reserve(1).is_ok() {
+            arenas.push(arena);
         }
     }
 }

@@ -56,6 +56,11 @@ pub struct Term<'a> {
 }
 
 impl Term<'_> {
+    /// Whether the two go through the same A and B, with the same rank.
+    pub fn shares_projections(&self, other: &Term<'_>) -> bool {
+        self.a.data() == other.a.data() && self.b.data() == other.b.data() && self.rank() == other.rank()
+    }
+
     pub fn rank(&self) -> usize {
         self.b.inputs()
     }

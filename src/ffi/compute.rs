@@ -11,6 +11,7 @@ use crate::backend::{Mode, Part, RowKeys};
 use crate::error::Result;
 use crate::fail;
 use crate::linear::{self, Choice, Linear, ModeChoice, Noise, Request, Rows};
+use crate::memory::{Allocator, Arena};
 
 /// As PEFT would: sampled in a training forward, otherwise what each adapter's sample_at_inference says.
 pub const PVERA_MODE_AS_PEFT: i32 = 0;
@@ -86,52 +87,33 @@ unsafe impl Sized_ for pvera_noise {
     const NAME: &'static str = "noise";
 }
 
-/// The rows of a call, read from C; `active` owns what is copied.
-pub(super) struct GivenRows<'a> {
-    slot: Option<&'a [i32]>,
-    active: Option<Vec<(i32, f32)>>,
-    keys: RowKeys<'a>,
-}
-
-impl<'a> GivenRows<'a> {
-    /// # Safety
-    /// `rows` is NULL or sized rows whose arrays hold `count` entries and outlive `'a`.
-    pub unsafe fn read(rows: *const pvera_rows, count: usize) -> Result<Self> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let given = input::sized(rows)?;
-            let slot = input::optional_array("rows.slot", given.slot, count)?;
-            let has_active = !given.active.is_null() || given.active_count > 0;
-            let active =
-                has_active.then(|| input::array("rows.active", given.active, given.active_count)).transpose()?;
-            if slot.is_some() && active.is_some() {
-                fail!(
-                    Argument,
-                    "rows.slot and rows.active are both given; wanted one adapter a row, or a sum on every row"
-                );
-            }
-            Ok(Self {
-                slot,
-                active: active
-                    .map(|list| input::collected(list.len(), list.iter().map(|one| Ok((one.slot, one.scale)))))
-                    .transpose()?,
-                keys: RowKeys {
-                    identity: input::optional_array("rows.identity", given.identity, count)?,
-                    identity_base: given.identity_base,
-                    sample: input::optional_array("rows.sample", given.sample, count)?,
-                    sample_base: given.sample_base,
-                },
-            })
-        }
-    }
-
-    pub fn rows(&self) -> Rows<'_> {
-        let choice = match (self.slot, &self.active) {
-            (Some(slots), _) => Choice::PerRow(slots),
-            (None, Some(active)) => Choice::Sum(active),
+/// The rows of a call, read from C.
+///
+/// # Safety
+/// `rows` is NULL or sized rows whose arrays hold `count` entries and outlive `'a`.
+pub(super) unsafe fn read_rows<'a>(arena: &'a Arena, rows: *const pvera_rows, count: usize) -> Result<Rows<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let given = input::sized(rows)?;
+        let slot = input::optional_array("rows.slot", given.slot, count)?;
+        let has_active = !given.active.is_null() || given.active_count > 0;
+        let active = has_active.then(|| input::array("rows.active", given.active, given.active_count)).transpose()?;
+        let choice = match (slot, active) {
+            (Some(_), Some(_)) => fail!(
+                Argument,
+                "rows.slot and rows.active are both given; wanted one adapter a row, or a sum on every row"
+            ),
+            (Some(slots), None) => Choice::PerRow(slots),
+            (None, Some(active)) => Choice::Sum(arena.collected(active.iter().map(|one| (one.slot, one.scale)))?),
             (None, None) => Choice::First,
         };
-        Rows { choice, keys: self.keys }
+        let keys = RowKeys {
+            identity: input::optional_array("rows.identity", given.identity, count)?,
+            identity_base: given.identity_base,
+            sample: input::optional_array("rows.sample", given.sample, count)?,
+            sample_base: given.sample_base,
+        };
+        Ok(Rows { choice, keys })
     }
 }
 
@@ -163,7 +145,11 @@ pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'
 
 /// # Safety
 /// `linears` points to `count` linears.
-pub(super) unsafe fn read_linears<'a>(linears: *const *const pvera_linear, count: usize) -> Result<Vec<&'a Linear>> {
+pub(super) unsafe fn read_linears(
+    arena: &Arena,
+    linears: *const *const pvera_linear,
+    count: usize,
+) -> Result<&[&Linear]> {
     // SAFETY: the caller's promise.
     let given = unsafe { input::array("linears", linears, count)? };
     let read = |(index, linear): (usize, &*const pvera_linear)| {
@@ -173,7 +159,7 @@ pub(super) unsafe fn read_linears<'a>(linears: *const *const pvera_linear, count
             None => fail!(Null, "linears[{index}] is NULL; wanted a handle"),
         }
     };
-    input::collected(count, given.iter().enumerate().map(read))
+    Ok(input::collected(arena, count, given.iter().enumerate().map(read))?)
 }
 
 /// Exact mean and variance of y given x, without sampling:
@@ -197,8 +183,8 @@ pub unsafe extern "C" fn pvera_moments(
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let (mean, variance) = (matrix::write("mean", mean)?, matrix::write("variance", variance)?);
-        let rows = GivenRows::read(rows, x.rows())?;
-        let request = Request { rows: rows.rows(), ..Request::default() };
+        let frame = context.0.enter();
+        let request = Request { rows: read_rows(frame.arena(), rows, x.rows())?, ..Request::default() };
         linear::moments(&context.0, &linear.0, &x, &request, &mean, &variance)
     })
 }
@@ -223,8 +209,8 @@ pub unsafe extern "C" fn pvera_latent(
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let (mu, logvar) = (matrix::write("mu", mu)?, matrix::write("logvar", logvar)?);
-        let rows = GivenRows::read(rows, x.rows())?;
-        let request = Request { rows: rows.rows(), ..Request::default() };
+        let frame = context.0.enter();
+        let request = Request { rows: read_rows(frame.arena(), rows, x.rows())?, ..Request::default() };
         linear::latent(&context.0, &linear.0, &x, &request, &mu, &logvar)
     })
 }
@@ -250,8 +236,10 @@ pub unsafe extern "C" fn pvera_sample(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
-        let (rows, noise, y) = (GivenRows::read(rows, x.rows())?, read_noise(noise)?, matrix::write("y", y)?);
-        let request = Request { rows: rows.rows(), noise, training: false };
+        let frame = context.0.enter();
+        let rows = read_rows(frame.arena(), rows, x.rows())?;
+        let (noise, y) = (read_noise(noise)?, matrix::write("y", y)?);
+        let request = Request { rows, noise, training: false };
         linear::sample(&context.0, &linear.0, &x, &request, samples, &y)
     })
 }
@@ -271,9 +259,9 @@ pub unsafe extern "C" fn pvera_project_width(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let linear = borrow("linear", linear)?;
-        let rows = GivenRows::read(rows, n)?;
-        let (columns, latent_columns) =
-            linear::project_width(&linear.0, n, &Request { rows: rows.rows(), ..Request::default() })?;
+        let arena = Arena::new(Allocator::default());
+        let rows = read_rows(&arena, rows, n)?;
+        let (columns, latent_columns) = linear::project_width(&linear.0, n, &Request { rows, ..Request::default() })?;
         super::handle::write_if_wanted(width, columns);
         super::handle::write_if_wanted(latents, latent_columns);
         Ok(())
@@ -320,8 +308,10 @@ pub unsafe extern "C" fn pvera_project_part(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
-        let (rows, noise, p) = (GivenRows::read(rows, x.rows())?, read_noise(noise)?, matrix::write("p", p)?);
-        let request = Request { rows: rows.rows(), noise, training: false };
+        let frame = context.0.enter();
+        let rows = read_rows(frame.arena(), rows, x.rows())?;
+        let (noise, p) = (read_noise(noise)?, matrix::write("p", p)?);
+        let request = Request { rows, noise, training: false };
         linear::project(&context.0, &linear.0, &x, &request, &p, Part { index, count })
     })
 }
@@ -366,8 +356,10 @@ pub unsafe extern "C" fn pvera_expand_part(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear, p) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("p", p)?);
-        let (rows, noise, y) = (GivenRows::read(rows, p.rows())?, read_noise(noise)?, matrix::write("y", y)?);
-        let request = Request { rows: rows.rows(), noise, training: false };
+        let frame = context.0.enter();
+        let rows = read_rows(frame.arena(), rows, p.rows())?;
+        let (noise, y) = (read_noise(noise)?, matrix::write("y", y)?);
+        let request = Request { rows, noise, training: false };
         linear::expand(&context.0, &linear.0, &p, &request, &y, Part { index, count })
     })
 }

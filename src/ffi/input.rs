@@ -4,8 +4,9 @@ use std::ffi::{CStr, c_char};
 use std::path::Path;
 use std::ptr::NonNull;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fail;
+use crate::memory::Arena;
 
 /// # Safety
 /// `text` is NULL or a NUL-terminated string.
@@ -81,13 +82,12 @@ pub fn apart<T>(count: usize, arrays: &[(&str, *const T)]) -> Result<()> {
 }
 
 /// Collects `count` items whose number a caller chose.
-pub fn collected<T>(count: usize, items: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
+pub fn collected<T>(arena: &Arena, count: usize, items: impl Iterator<Item = Result<T>>) -> Result<&mut [T]> {
+    let mut list = arena.list(count)?;
     for item in items {
         list.push(item?);
     }
-    Ok(list)
+    Ok(list.into_slice())
 }
 
 fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {

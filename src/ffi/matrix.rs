@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use crate::error::Result;
 use crate::fail;
+use crate::memory::Arena;
 use crate::tensor::{Dtype, Matrix, MatrixMut, Parts};
 
 /// DLPack's kDLFloat, kDLBfloat and the integer kinds (which only carried tensors have).
@@ -127,7 +128,7 @@ pub(super) unsafe fn write<'a>(name: &str, given: *const pvera_matrix_mut) -> Re
     unsafe { MatrixMut::new(name, data.cast(), parts(name, &as_const)?) }
 }
 
-/// "y" when there is one, "y[2]" in an array of several.
+/// "y" when there is one, "y[2]" in an array of several. A text is made for errors only.
 fn numbered(name: &str, index: usize, count: usize) -> Cow<'_, str> {
     if count == 1 { name.into() } else { format!("{name}[{index}]").into() }
 }
@@ -135,31 +136,41 @@ fn numbered(name: &str, index: usize, count: usize) -> Cow<'_, str> {
 /// # Safety
 /// As for [`write`], for each of `count` matrices.
 pub(super) unsafe fn write_all<'a>(
+    arena: &'a Arena,
     name: &str,
     given: *const pvera_matrix_mut,
     count: usize,
-) -> Result<Vec<MatrixMut<'a>>> {
+) -> Result<&'a [MatrixMut<'a>]> {
     if count == 1 && given.is_null() {
         fail!(Null, "{name} is NULL; wanted a matrix");
     }
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
-    // SAFETY: as above.
-    let each = |(index, matrix): (usize, &_)| unsafe { write(&numbered(name, index, count), matrix) };
-    super::input::collected(count, given.iter().enumerate().map(each))
+    let each = |(index, matrix): (usize, &pvera_matrix_mut)| {
+        // SAFETY: as above.
+        unsafe { write(name, matrix).or_else(|_| write(&numbered(name, index, count), matrix)) }
+    };
+    Ok(super::input::collected(arena, count, given.iter().enumerate().map(each))?)
 }
 
 /// # Safety
 /// As for [`read`], for each of `count` matrices.
-pub(super) unsafe fn read_all<'a>(name: &str, given: *const pvera_matrix, count: usize) -> Result<Vec<Matrix<'a>>> {
+pub(super) unsafe fn read_all<'a>(
+    arena: &'a Arena,
+    name: &str,
+    given: *const pvera_matrix,
+    count: usize,
+) -> Result<&'a [Matrix<'a>]> {
     if count == 1 && given.is_null() {
         fail!(Null, "{name} is NULL; wanted a matrix");
     }
     // SAFETY: the caller's promise.
     let given = unsafe { super::input::array(name, given, count)? };
-    // SAFETY: as above.
-    let each = |(index, matrix): (usize, &_)| unsafe { read(&numbered(name, index, count), matrix) };
-    super::input::collected(count, given.iter().enumerate().map(each))
+    let each = |(index, matrix): (usize, &pvera_matrix)| {
+        // SAFETY: as above.
+        unsafe { read(name, matrix).or_else(|_| read(&numbered(name, index, count), matrix)) }
+    };
+    Ok(super::input::collected(arena, count, given.iter().enumerate().map(each))?)
 }
 
 /// The C description of a matrix that the library lends.

@@ -1,6 +1,6 @@
 //! Folding an adapter's mean into a weight, and taking it out again.
 
-use super::compute::{GivenRows, pvera_rows};
+use super::compute::{pvera_rows, read_rows};
 use super::context::pvera_context;
 use super::error::pvera_error;
 use super::guard;
@@ -44,7 +44,8 @@ pub unsafe extern "C" fn pvera_merge(
     guard(|| unsafe {
         let (context, linear) = (borrow("context", context)?, borrow("linear", linear)?);
         let (weight, merged) = (matrix::read("weight", weight)?, matrix::write("merged", merged)?);
-        let rows = GivenRows::read(rows, 0)?;
+        let frame = context.0.enter();
+        let rows = read_rows(frame.arena(), rows, 0)?;
         let layout = match layout {
             PVERA_WEIGHT_OUT_IN => WeightLayout::OutIn,
             PVERA_WEIGHT_IN_OUT => WeightLayout::InOut,
@@ -56,7 +57,7 @@ pub unsafe extern "C" fn pvera_merge(
         // The handle comes first: once the weight is changed, nothing may fail.
         let handle = if undo.is_null() { std::ptr::null_mut() } else { handle::give(pvera_undo(None))? };
         let request = MergeRequest {
-            choice: rows.rows().choice,
+            choice: rows.choice,
             layout,
             drop_sampling: flags & PVERA_MERGE_MEAN != 0,
             wants_undo: !undo.is_null(),

@@ -1,6 +1,6 @@
 //! Forward (with or without a tape) and backward: the two calls of training, and of everything else.
 
-use super::compute::{GivenRows, pvera_noise, pvera_rows, read_linears, read_noise};
+use super::compute::{pvera_noise, pvera_rows, read_linears, read_noise, read_rows};
 use super::context::{pvera_allocator, pvera_context};
 use super::error::pvera_error;
 use super::guard;
@@ -9,9 +9,11 @@ use super::input::{self, Sized_};
 use super::linear::pvera_linear;
 use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
 use crate::backend::{Kl, Overwrite, PriorGradients};
+use crate::context::Frame;
 use crate::error::Result;
 use crate::fail;
 use crate::linear::{self, Linear, Policy, Request, SlotGradients, Tape, VarianceTarget, Wanted};
+use crate::memory::Arena;
 
 /// Keep p: 2r floats a row for each distinct projection. The default.
 pub const PVERA_TAPE_KEEP_LATENT: i32 = 0;
@@ -115,8 +117,9 @@ pub unsafe extern "C" fn pvera_forward(
 ) -> *mut pvera_error {
     // SAFETY: the caller's promise.
     guard(|| unsafe {
-        let (linear, y) = (borrow("linear", linear)?, matrix::write("y", y)?);
-        forward(context, &[&linear.0], x, rows, noise, tape, &[y])
+        let (context, linear) = (borrow("context", context)?, borrow("linear", linear)?);
+        let (frame, y) = (context.0.enter(), matrix::write("y", y)?);
+        forward(context, &frame, &[&linear.0], x, rows, noise, tape, &[y])
     })
 }
 
@@ -139,15 +142,20 @@ pub unsafe extern "C" fn pvera_forward_group(
 ) -> *mut pvera_error {
     // SAFETY: the caller's promise.
     guard(|| unsafe {
-        let (linears, y) = (read_linears(linears, count)?, matrix::write_all("y", y, count)?);
-        forward(context, &linears, x, rows, noise, tape, &y)
+        let context = borrow("context", context)?;
+        let frame = context.0.enter();
+        let linears = read_linears(frame.arena(), linears, count)?;
+        let y = matrix::write_all(frame.arena(), "y", y, count)?;
+        forward(context, &frame, linears, x, rows, noise, tape, y)
     })
 }
 
 /// # Safety
 /// As for `pvera_forward`.
+#[allow(clippy::too_many_arguments)]
 unsafe fn forward(
-    context: *const pvera_context,
+    context: &pvera_context,
+    frame: &Frame<'_>,
     linears: &[&Linear],
     x: *const pvera_matrix,
     rows: *const pvera_rows,
@@ -157,9 +165,9 @@ unsafe fn forward(
 ) -> Result<()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let (context, x) = (borrow("context", context)?, matrix::read("x", x)?);
-        let (rows, noise) = (GivenRows::read(rows, x.rows())?, read_noise(noise)?);
-        let request = Request { rows: rows.rows(), noise, training: false };
+        let x = matrix::read("x", x)?;
+        let (rows, noise) = (read_rows(frame.arena(), rows, x.rows())?, read_noise(noise)?);
+        let request = Request { rows, noise, training: false };
         match tape.as_mut() {
             Some(tape) => linear::record(&context.0, linears, &x, &request, &mut tape.0, y),
             None => linear::forward(&context.0, linears, &x, &request, y),
@@ -259,45 +267,47 @@ pub unsafe extern "C" fn pvera_backward_group(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, tape) = (borrow("context", context)?, borrow("tape", tape)?);
-        let dy = matrix::read_all("dy", dy, count)?;
+        let frame = context.0.enter();
+        let arena = frame.arena();
+        let dy = matrix::read_all(arena, "dy", dy, count)?;
         let dx = if dx.is_null() { None } else { Some(matrix::write("dx", dx)?) };
         let rows = dy.first().map_or(0, |dy| dy.rows());
-        let given = read_gradients(gradients, count)?;
-        let slots = input::collected(count, given.iter().map(|one| read_slots(one)))?;
-        let each = given.iter().zip(&slots).map(|(given, slots)| read_wanted(given, slots, rows));
-        let wanted = input::collected(count, each)?;
+        let given = read_gradients(arena, gradients, count)?;
+        let wanted = input::collected(arena, count, given.iter().map(|given| read_wanted(arena, given, rows)))?;
         let overwrite_dx = given.first().is_some_and(|given| given.overwrite & PVERA_OVERWRITE_DX != 0);
-        linear::backward(&context.0, &tape.0, &dy, &wanted, dx.as_ref(), overwrite_dx)
+        linear::backward(&context.0, &tape.0, dy, wanted, dx.as_ref(), overwrite_dx)
     })
 }
 
 /// # Safety
 /// `gradients` is NULL or points to `count` sized structs of one size.
-unsafe fn read_gradients(gradients: *const pvera_gradients, count: usize) -> Result<Vec<pvera_gradients>> {
+unsafe fn read_gradients(arena: &Arena, gradients: *const pvera_gradients, count: usize) -> Result<&[pvera_gradients]> {
     // SAFETY: the caller's promise; the structs of an older or newer header lie `struct_size` bytes apart.
     unsafe {
         if !gradients.is_aligned() {
             fail!(Argument, "gradients is {gradients:p}; wanted an aligned address");
         }
         let step = gradients.cast::<usize>().as_ref().copied().unwrap_or(0);
-        input::collected(count, (0..count).map(|index| input::sized(gradients.byte_add(index * step))))
+        Ok(input::collected(arena, count, (0..count).map(|index| input::sized(gradients.byte_add(index * step))))?)
     }
 }
 
 /// # Safety
 /// The pointers of `given` are NULL or lent.
-unsafe fn read_slots(given: &pvera_gradients) -> Result<Vec<SlotGradients>> {
+unsafe fn read_slots<'a>(arena: &'a Arena, given: &pvera_gradients) -> Result<&'a [SlotGradients]> {
     // SAFETY: the caller's promise.
     let slots = unsafe { input::array("gradients.slots", given.slots, given.slot_count)? };
-    let read = |slot: &pvera_slot_gradients| {
-        Ok(SlotGradients { slot: slot.slot, lambda_b: slot.lambda_b, lambda_d: slot.lambda_d, bias: slot.bias })
-    };
-    input::collected(slots.len(), slots.iter().map(read))
+    Ok(arena.collected(slots.iter().map(|&pvera_slot_gradients { slot, lambda_b, lambda_d, bias }| SlotGradients {
+        slot,
+        lambda_b,
+        lambda_d,
+        bias,
+    }))?)
 }
 
 /// # Safety
 /// The pointers of `given` are NULL or lent.
-unsafe fn read_wanted<'a>(given: &pvera_gradients, slots: &'a [SlotGradients], rows: usize) -> Result<Wanted<'a>> {
+unsafe fn read_wanted<'a>(arena: &'a Arena, given: &pvera_gradients, rows: usize) -> Result<Wanted<'a>> {
     let mean = match given.kl_reduction {
         PVERA_KL_MEAN => true,
         PVERA_KL_SUM => false,
@@ -317,7 +327,7 @@ unsafe fn read_wanted<'a>(given: &pvera_gradients, slots: &'a [SlotGradients], r
         let variance = input::optional_places("gradients.variance", given.variance, count)?;
         let index = input::optional_array("gradients.variance_index", given.variance_index, rows)?;
         Ok(Wanted {
-            slots,
+            slots: read_slots(arena, given)?,
             overwrite: Overwrite {
                 lambda_b: bit(PVERA_OVERWRITE_LAMBDA_B),
                 lambda_d: bit(PVERA_OVERWRITE_LAMBDA_D),

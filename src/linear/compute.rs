@@ -4,10 +4,11 @@ use super::Linear;
 use super::overlap::{Name, check_apart};
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
-use crate::backend::{Call, Expand, Mode, Part, Scope};
-use crate::context::Context;
+use crate::backend::{Expand, Mode, Part, Scope};
+use crate::context::{Context, Frame};
 use crate::error::Result;
 use crate::fail;
+use crate::memory::{Allocator, Arena};
 use crate::tensor::{Matrix, MatrixMut};
 
 /// `y = x Wᵀ + bias + delta` of each layer of a group with one input; without a weight, `y += delta`.
@@ -20,11 +21,12 @@ pub fn forward(
 ) -> Result<()> {
     check_inputs(linears, x)?;
     check_outputs(linears, x, 1, y)?;
-    let plan = Plan::new(linears, x.rows(), request)?;
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), linears, x.rows(), request)?;
     check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), request)?;
     let mut p = context.lend(x.rows() * plan.width)?;
-    run(context, &plan, x, 1, &mut p, y).map_err(|error| error.within(names(linears)))
+    run(&frame, &plan, x, 1, &mut p, y).map_err(|error| error.within(names(linears)))
 }
 
 /// `draws` forwards of every row, with consecutive sample numbers: base and projection once. Draw s of row i is row
@@ -62,11 +64,12 @@ pub fn sample(
     let linears = [linear];
     check_inputs(&linears, x)?;
     y.shape("y", ("samples · rows of x", rows), ("out_features", linear.layer().out_features))?;
-    let plan = Plan::new(&linears, x.rows(), &request)?;
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
     check_apart(&plan, &linears, ("x", x), std::slice::from_ref(y), y_of(1))?;
     check_noise(&plan, &linears, rows, &request)?;
     let mut p = context.lend(x.rows() * plan.width)?;
-    run(context, &plan, x, draws, &mut p, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
+    run(&frame, &plan, x, draws, &mut p, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
 }
 
 /// Exact mean and variance of y given x. Without a weight, the mean of the delta is added to what `mean` holds.
@@ -86,14 +89,15 @@ pub fn moments(
     for (name, output) in [("mean", mean), ("variance", variance)] {
         output.shape(name, rows, cols)?;
     }
-    let plan = Plan::new(&linears, x.rows(), &request)?;
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
     let outputs = [MatrixMut::alias(mean), MatrixMut::alias(variance)];
     check_apart(&plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mean", "variance"][place]))?;
-    let (p, calls) = (&mut *context.lend(x.rows() * plan.width)?, plan.calls());
-    let p = MatrixMut::from_f32(p, x.rows(), plan.width);
-    let outcome = context.with_backend(|backend| {
-        backend.project(&plan.projections(), x, Scope::All, &p, Part::WHOLE)?;
-        backend.moments(&calls[0], x, &p.as_const(), mean, variance)
+    let mut p = context.lend(x.rows() * plan.width)?;
+    let p = MatrixMut::from_f32(&mut p, x.rows(), plan.width);
+    let outcome = frame.with_backend(|backend| {
+        backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
+        backend.moments(&plan.calls[0], x, &p.as_const(), mean, variance)
     });
     outcome.map_err(|error| error.within(names(&linears)))
 }
@@ -109,25 +113,27 @@ pub fn latent(
 ) -> Result<()> {
     let linears = [linear];
     check_inputs(&linears, x)?;
-    let plan = Plan::new(&linears, x.rows(), request)?;
-    let (rows, cols) = (("rows of x", x.rows()), ("latents", plan.latent_width()));
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), &linears, x.rows(), request)?;
+    let (rows, cols) = (("rows of x", x.rows()), ("latents", plan.latents));
     for (name, output) in [("mu", mu), ("logvar", logvar)] {
         output.shape(name, rows, cols)?;
     }
     let outputs = [MatrixMut::alias(mu), MatrixMut::alias(logvar)];
     check_apart(&plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mu", "logvar"][place]))?;
-    let (p, calls) = (&mut *context.lend(x.rows() * plan.width)?, plan.calls());
-    let p = MatrixMut::from_f32(p, x.rows(), plan.width);
-    context.with_backend(|backend| {
-        backend.project(&plan.projections(), x, Scope::All, &p, Part::WHOLE)?;
-        backend.latent(&calls[0], &p.as_const(), mu, logvar)
+    let mut p = context.lend(x.rows() * plan.width)?;
+    let p = MatrixMut::from_f32(&mut p, x.rows(), plan.width);
+    frame.with_backend(|backend| {
+        backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
+        backend.latent(&plan.calls[0], &p.as_const(), mu, logvar)
     })
 }
 
 /// Columns of p and of eps for such a request.
 pub fn project_width(linear: &Linear, rows: usize, request: &Request<'_>) -> Result<(usize, usize)> {
-    let plan = Plan::new(&[linear], rows, request)?;
-    Ok((plan.width, plan.latent_width()))
+    let arena = Arena::new(Allocator::default());
+    let plan = Plan::new(&arena, &[linear], rows, request)?;
+    Ok((plan.width, plan.latents))
 }
 
 /// `p = x Aᵀ`, or one part of it.
@@ -143,11 +149,12 @@ pub fn project(
     check_part(part)?;
     check_inputs(&linears, x)?;
     p.f32_only("p")?;
-    let plan = Plan::new(&linears, x.rows(), request)?;
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), &linears, x.rows(), request)?;
     p.shape("p", ("rows of x", x.rows()), ("project_width", plan.width))?;
     check_apart(&plan, &linears, ("x", x), &[MatrixMut::alias(p)], |_| Name::Plain("p"))?;
     check_mask(linear, x.rows(), request)?;
-    context.with_backend(|backend| backend.project(&plan.projections(), x, Scope::AsModes, p, part))
+    frame.with_backend(|backend| backend.project(plan.projections, x, Scope::AsModes, p, part))
 }
 
 /// `y += delta`, from p, or one part of it.
@@ -163,29 +170,28 @@ pub fn expand(
     check_part(part)?;
     p.f32_only("p")?;
     y.shape("y", ("rows of p", p.rows()), ("out_features", linear.layer().out_features))?;
-    let plan = Plan::new(&linears, p.rows(), request)?;
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), &linears, p.rows(), request)?;
     check_apart(&plan, &linears, ("p", p), std::slice::from_ref(y), y_of(1))?;
     p.shape("p", ("rows", p.rows()), ("project_width", plan.width))?;
     check_noise(&plan, &linears, p.rows(), request)?;
-    let calls = plan.calls();
-    let expand = Expand { calls: &calls, x: None, p: *p, draws: 1, keep: None };
+    let expand = Expand { calls: plan.calls, x: None, p: *p, draws: 1, keep: None };
     let y = MatrixMut::alias(y);
-    context.with_backend(|backend| backend.expand(&expand, &[y], part)).map_err(|error| error.within(names(&linears)))
+    frame.with_backend(|backend| backend.expand(&expand, &[y], part)).map_err(|error| error.within(names(&linears)))
 }
 
 fn run(
-    context: &Context,
+    frame: &Frame<'_>,
     plan: &Plan<'_>,
     x: &Matrix<'_>,
     draws: usize,
     p: &mut [f32],
     y: &[MatrixMut<'_>],
 ) -> Result<()> {
-    let calls = plan.calls();
     let p = MatrixMut::from_f32(p, x.rows(), plan.width);
-    context.with_backend(|backend| {
-        backend.project(&plan.projections(), x, Scope::AsModes, &p, Part::WHOLE)?;
-        backend.expand(&Expand { calls: &calls, x: Some(*x), p: p.as_const(), draws, keep: None }, y, Part::WHOLE)
+    frame.with_backend(|backend| {
+        backend.project(plan.projections, x, Scope::AsModes, &p, Part::WHOLE)?;
+        backend.expand(&Expand { calls: plan.calls, x: Some(*x), p: p.as_const(), draws, keep: None }, y, Part::WHOLE)
     })
 }
 
@@ -214,10 +220,9 @@ pub(super) fn y_of(count: usize) -> impl Fn(usize) -> Name<'static> {
 /// Shapes of the caller's noise: one row a row of y, one column a latent of the call.
 pub(super) fn check_noise(plan: &Plan<'_>, linears: &[&Linear], rows: usize, request: &Request<'_>) -> Result<()> {
     if let Some(eps) = &request.noise.eps {
-        eps.shape("noise.eps", ("rows of y", rows), ("latents", plan.latent_width()))?;
+        eps.shape("noise.eps", ("rows of y", rows), ("latents", plan.latents))?;
     }
-    let calls: &[Call<'_>] = &plan.calls();
-    calls.first().map_or(Ok(()), |call| check_mask(linears[0], call.rows, request))
+    check_mask(linears[0], plan.calls[0].rows, request)
 }
 
 fn check_mask(linear: &Linear, rows: usize, request: &Request<'_>) -> Result<()> {

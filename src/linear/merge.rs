@@ -62,9 +62,10 @@ pub fn merge(
     let noise = Noise { mode: ModeChoice::All(Mode::Mean), ..Noise::default() };
     let plan_request =
         Request { rows: Rows { choice: request.choice, keys: RowKeys::default() }, noise, training: false };
-    let plan = Plan::new(&[linear], 0, &plan_request)?;
+    let frame = context.enter();
+    let plan = Plan::new(frame.arena(), &[linear], 0, &plan_request)?;
     refuse_sampling(linear, &plan, request)?;
-    for term in plan.terms(0) {
+    for term in plan.calls[0].terms {
         for (name, vector) in [("lambda_b", term.lambda_b), ("lambda_d", term.lambda_d)] {
             disjoint("merged", merged, name, &Matrix::from_f32(vector, 1, vector.len()))?;
         }
@@ -72,13 +73,12 @@ pub fn merge(
     let undo = if request.wants_undo { Some(MergeUndo::before(context.allocator(), weight)?) } else { None };
     let as_used = Weight::output_major(weight);
     let as_used = if transposed { as_used.transposed() } else { as_used };
-    let calls = plan.calls();
-    context.with_backend(|backend| backend.merge(calls[0].terms, as_used, merged, transposed))?;
+    frame.with_backend(|backend| backend.merge(plan.calls[0].terms, as_used, merged, transposed))?;
     Ok(undo.map(|undo| MergeUndo { merged: digest(&merged.as_const()), ..undo }))
 }
 
 fn refuse_sampling(linear: &Linear, plan: &Plan<'_>, request: &MergeRequest<'_>) -> Result<()> {
-    for slot in plan.slots(0) {
+    for slot in plan.slots[0] {
         let vectors = linear.slots().get(*slot)?.adapter.vectors(linear.index());
         if vectors.is_some_and(|vectors| vectors.samples) && !request.drop_sampling {
             fail!(

@@ -29,12 +29,14 @@ pub struct Linear {
     layers: Arc<Layers>,
     index: usize,
     slots: Arc<Slots>,
+    /// Of the layer's name; computed once, since every call draws under it.
+    hash: u64,
 }
 
 impl Linear {
     pub fn new(layers: Arc<Layers>, index: usize, slots: Arc<Slots>) -> Self {
-        assert!(index < layers.len());
-        Self { layers, index, slots }
+        let hash = layers.get(index).expect("a declared layer").hash();
+        Self { layers, index, slots, hash }
     }
 
     /// A layer with one adapter, in slot 0.
@@ -59,6 +61,11 @@ impl Linear {
         };
         base.packs.pack(&Allocator::default(), &base.weight, uses)?;
         Ok(base.packs.bytes())
+    }
+
+    /// The key under which the layer draws its noise.
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     pub fn index(&self) -> usize {

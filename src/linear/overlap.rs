@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::Linear;
 use super::plan::Plan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fail;
+use crate::memory::Arena;
 use crate::tensor::{Matrix, MatrixMut, disjoint, disjoint_mut};
 
 /// What an error calls a place. Written only when there is one.
@@ -57,7 +58,7 @@ type Visit<'v> = dyn FnMut(Name<'_>, &Matrix<'_>) -> Result<()> + 'v;
 /// Everything that a call reads besides x or p: the caller's noise and row keys, and of each layer its weight, its bias
 /// and its adapters' vectors.
 pub(super) fn for_each_read(plan: &Plan<'_>, linears: &[&Linear], visit: &mut Visit<'_>) -> Result<()> {
-    let (noise, keys) = (&plan.request().noise, &plan.request().rows.keys);
+    let (noise, keys) = (&plan.request.noise, &plan.request.rows.keys);
     let vector = |values| Matrix::from_f32(values, 1, values.len());
     let given = [
         ("noise.eps", noise.eps),
@@ -75,7 +76,7 @@ pub(super) fn for_each_read(plan: &Plan<'_>, linears: &[&Linear], visit: &mut Vi
         for (what, matrix) in base {
             matrix.map_or(Ok(()), |matrix| visit(Name::OfLayer { what, layer }, &matrix))?;
         }
-        for (slot, term) in plan.slots(position).iter().zip(plan.terms(position)) {
+        for (slot, term) in plan.slots[position].iter().zip(plan.calls[position].terms) {
             let vectors =
                 [("lambda_b", Some(term.lambda_b)), ("lambda_d", Some(term.lambda_d)), ("the learned bias", term.bias)];
             for (what, values) in vectors {
@@ -132,6 +133,10 @@ impl<'a> Region<'a> {
         Self { name, start, end: start + bytes }
     }
 
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     pub fn is_same_place(&self, other: &Self) -> bool {
         (self.start, self.end) == (other.start, other.end)
     }
@@ -146,22 +151,19 @@ impl<'a> Region<'a> {
 
 /// Outputs that share no memory with each other, by address, so that a place is looked up without comparing it with all.
 #[derive(Debug)]
-pub(super) struct Apart<'a>(Vec<Region<'a>>);
+pub(super) struct Apart<'a>(&'a [Region<'a>]);
 
 impl<'a> Apart<'a> {
     /// Of two that meet, the later one in `regions` is named first.
-    pub fn new(mut regions: Vec<Region<'a>>) -> Result<Self> {
-        regions.retain(|region| region.start < region.end);
-        let mut order = Vec::new();
-        order.try_reserve_exact(regions.len()).map_err(|_| Error::out_of_memory())?;
-        order.extend(0..regions.len());
+    pub fn new(arena: &'a Arena, regions: &[Region<'a>]) -> Result<Self> {
+        let mut order = arena.list(regions.len())?;
+        (0..regions.len()).filter(|place| !regions[*place].is_empty()).for_each(|place| order.push(place));
         order.sort_unstable_by_key(|place| regions[*place].start);
         for pair in order.windows(2) {
             let (earlier, later) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
             regions[later].check_apart(&regions[earlier])?;
         }
-        regions.sort_unstable_by_key(|region| region.start);
-        Ok(Self(regions))
+        Ok(Self(arena.collected(order.iter().map(|place| regions[*place]))?))
     }
 
     /// None of them meets `other`.

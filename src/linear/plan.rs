@@ -2,46 +2,45 @@
 
 use super::Linear;
 use super::request::{Choice, ModeChoice, Request};
-use crate::backend::cpu::FloatMode;
 use crate::backend::{Call, Membership, Mode, Noise, Term};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fail;
+use crate::memory::{Arena, List};
 use crate::model::Slot;
 use crate::noise::{DropoutKey, NormalKey};
 
 /// The resolved terms of a group of layers with one input.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    layers: Vec<LayerPlan<'a>>,
-    projections: Vec<LayerPlan<'a>>,
+    /// The layers' calls, in the order of the group.
+    pub calls: &'a [Call<'a>],
+    /// Calls that together hold each distinct projection once.
+    pub projections: &'a [Call<'a>],
+    /// Which slot each term is of, layer by layer.
+    pub slots: &'a [&'a [i32]],
     /// Columns of p.
     pub width: usize,
-    request: Request<'a>,
-    rows: usize,
+    /// Columns of eps, mu and logvar.
+    pub latents: usize,
+    pub request: Request<'a>,
 }
 
-#[derive(Debug)]
-struct LayerPlan<'a> {
-    linear: &'a Linear,
-    terms: Vec<Term<'a>>,
-    /// Which slot each term is of.
-    slots: Vec<i32>,
-    /// One term a row, by index; empty when every row takes every term.
-    of_row: Vec<i32>,
-    /// Columns of eps, mu and logvar.
-    latents: usize,
+/// A plan in the making.
+struct Planner<'a, 'l> {
+    arena: &'a Arena,
+    linears: &'l [&'a Linear],
+    rows: usize,
+    request: Request<'a>,
 }
 
 impl<'a> Plan<'a> {
     /// Resolves every slot before anything is computed.
-    pub fn new(linears: &[&'a Linear], rows: usize, request: &Request<'a>) -> Result<Self> {
+    pub fn new(arena: &'a Arena, linears: &[&'a Linear], rows: usize, request: &Request<'a>) -> Result<Self> {
         if u32::try_from(rows).is_err() {
             fail!(Shape, "x has {rows} rows; wanted at most {}", u32::MAX);
         }
         let Some(first) = linears.first() else { fail!(Argument, "count is 0; wanted at least one layer") };
-        // Factors are rounded to f32 here, and the host may have left another rounding mode behind.
-        let _mode = FloatMode::enter();
-        for linear in linears {
+        for linear in &linears[1..] {
             let (own, other) = (first.layer(), linear.layer());
             if (own.in_offset, own.in_features) != (other.in_offset, other.in_features) {
                 fail!(
@@ -52,51 +51,18 @@ impl<'a> Plan<'a> {
                 );
             }
         }
-        let mut plan = Self { layers: Vec::new(), projections: Vec::new(), width: 0, request: *request, rows };
+        let planner = Planner { arena, linears, rows, request: *request };
         match request.rows.choice {
-            Choice::First => plan.sum(linears, &[(0, 1.0)])?,
-            Choice::Sum(active) => plan.sum(linears, active)?,
-            Choice::PerRow(slots) => plan.per_row(linears, slots)?,
+            Choice::First => planner.sum(&[(0, 1.0)]),
+            Choice::Sum(active) => planner.sum(active),
+            Choice::PerRow(slots) => planner.per_row(slots),
         }
-        Ok(plan)
     }
+}
 
-    /// The layers' calls, in the order of the group.
-    pub fn calls(&self) -> Vec<Call<'_>> {
-        self.layers.iter().map(|layer| self.call(layer)).collect()
-    }
-
-    /// Calls that together hold each distinct projection once.
-    pub fn projections(&self) -> Vec<Call<'_>> {
-        self.projections.iter().map(|layer| self.call(layer)).collect()
-    }
-
-    /// Columns of eps, mu and logvar of each layer.
-    pub fn latents(&self) -> impl Iterator<Item = usize> {
-        self.layers.iter().map(|layer| layer.latents)
-    }
-
-    /// Total columns of eps.
-    pub fn latent_width(&self) -> usize {
-        self.latents().sum()
-    }
-
-    /// The slots of one layer's terms.
-    pub fn slots(&self, layer: usize) -> &[i32] {
-        &self.layers[layer].slots
-    }
-
-    /// One layer's terms.
-    pub fn terms(&self, layer: usize) -> &[Term<'a>] {
-        &self.layers[layer].terms
-    }
-
-    pub fn request(&self) -> &Request<'a> {
-        &self.request
-    }
-
-    fn call<'p>(&'p self, layer: &'p LayerPlan<'a>) -> Call<'p> {
-        let declared = layer.linear.layer();
+impl<'a> Planner<'a, '_> {
+    fn call(&self, linear: &'a Linear, terms: &'a [Term<'a>], membership: Membership<'a>) -> Call<'a> {
+        let declared = linear.layer();
         let noise = &self.request.noise;
         Call {
             rows: self.rows,
@@ -105,20 +71,23 @@ impl<'a> Plan<'a> {
             in_offset: declared.in_offset,
             base: layer.linear.base(),
             bias: declared.bias,
-            terms: &layer.terms,
-            membership: if layer.of_row.is_empty() { Membership::All } else { Membership::ByRow(&layer.of_row) },
+            terms,
+            membership,
             keys: self.request.rows.keys,
             noise: Noise { eps: noise.eps, dropout_mask: noise.dropout_mask, antithetic: noise.antithetic },
         }
     }
 
     /// Several adapters on every row. Those of one store, without dropout, share a projection, in all layers.
-    fn sum(&mut self, linears: &[&'a Linear], active: &[(i32, f32)]) -> Result<()> {
-        let mut distinct: Vec<Term<'a>> = Vec::new();
-        let mut latent_column = 0;
-        for linear in linears {
-            let (mut terms, mut slots) = (Vec::new(), Vec::new());
-            let first_column = latent_column;
+    fn sum(&self, active: &[(i32, f32)]) -> Result<Plan<'a>> {
+        let most = active.iter().filter(|(slot, _)| *slot != -1).count();
+        let mut distinct: List<'a, Term<'a>> = self.arena.list(most.saturating_mul(self.linears.len()))?;
+        let mut calls = self.arena.list(self.linears.len())?;
+        let mut slots_of = self.arena.list(self.linears.len())?;
+        let (mut width, mut latents) = (0, 0);
+        for linear in self.linears {
+            let mut terms: List<'a, Term<'a>> = self.arena.list(most)?;
+            let mut slots = self.arena.list(most)?;
             for (slot, scale) in active {
                 if *slot == -1 {
                     continue;
@@ -132,106 +101,119 @@ impl<'a> Plan<'a> {
                 if !scale.is_finite() {
                     fail!(Argument, "rows.active: the scale of slot {slot} is {scale}; wanted a finite number");
                 }
-                let Some(mut term) = self.term(linear, linear.slots().get(*slot)?, *scale)? else { continue };
-                term.latent_column = latent_column;
-                latent_column += term.rank();
+                let Some(mut term) = self.term(linear, linear.slots().get(*slot)?, *scale) else { continue };
+                term.latent_column = latents;
+                latents += term.rank();
                 match distinct.iter_mut().find(|known| shares_projection(known, &term)) {
                     Some(known) => {
                         term.p_column = known.p_column;
                         project_for_both(known, &term);
                     }
                     None => {
-                        term.p_column = self.width;
-                        self.width += 2 * term.rank();
-                        push(&mut distinct, term)?;
+                        term.p_column = width;
+                        width += 2 * term.rank();
+                        distinct.push(term);
                     }
                 }
-                push(&mut terms, term)?;
-                push(&mut slots, *slot)?;
+                terms.push(term);
+                slots.push(*slot);
             }
             check_one_bias(linear, &terms)?;
-            push(
-                &mut self.layers,
-                LayerPlan { linear, terms, slots, of_row: Vec::new(), latents: latent_column - first_column },
-            )?;
+            calls.push(self.call(linear, terms.into_slice(), Membership::All));
+            slots_of.push(&*slots.into_slice());
         }
-        push(
-            &mut self.projections,
-            LayerPlan { linear: linears[0], terms: distinct, slots: Vec::new(), of_row: Vec::new(), latents: 0 },
-        )
+        let projection = self.call(self.linears[0], distinct.into_slice(), Membership::All);
+        Ok(Plan {
+            calls: calls.into_slice(),
+            projections: self.arena.filled(projection, 1)?,
+            slots: slots_of.into_slice(),
+            width,
+            latents,
+            request: self.request,
+        })
     }
 
     /// One adapter a row. Rows share columns of p; with dropout, each layer has columns of its own.
-    fn per_row(&mut self, linears: &[&'a Linear], slots: &[i32]) -> Result<()> {
+    fn per_row(&self, slots: &[i32]) -> Result<Plan<'a>> {
         if slots.len() != self.rows {
             fail!(Shape, "rows.slot has {} entries; wanted {}, the rows of x", slots.len(), self.rows);
         }
-        let mut used: Vec<i32> = Vec::new();
-        used.try_reserve(slots.len()).map_err(|_| Error::out_of_memory())?;
-        used.extend(slots.iter().filter(|slot| **slot != -1));
-        used.sort_unstable();
-        used.dedup();
-        let mut union: Vec<Option<Term<'a>>> = filled(None, used.len())?;
-        let mut latent_column = 0;
-        for linear in linears {
-            let (mut terms, mut own_slots) = (Vec::new(), Vec::new());
-            let mut place_of = filled(-1, used.len())?;
-            let mut latents = 0;
+        let used = self.used(slots)?;
+        let union: &mut [Option<Term<'a>>] = self.arena.filled(None, used.len())?;
+        let mut layers = self.arena.list(self.linears.len())?;
+        let mut slots_of = self.arena.list(self.linears.len())?;
+        let mut latents = 0;
+        for linear in self.linears {
+            let mut terms: List<'a, Term<'a>> = self.arena.list(used.len())?;
+            let mut own_slots = self.arena.list(used.len())?;
+            let place_of = self.arena.filled(-1, used.len())?;
+            let mut widest = 0;
             for (place, slot) in used.iter().enumerate() {
-                let Some(mut term) = self.term(linear, linear.slots().get(*slot)?, 1.0)? else { continue };
-                term.latent_column = latent_column;
-                latents = latents.max(term.rank());
+                let Some(mut term) = self.term(linear, linear.slots().get(*slot)?, 1.0) else { continue };
+                term.latent_column = latents;
+                widest = widest.max(term.rank());
                 place_of[place] = terms.len() as i32;
-                push(&mut terms, term)?;
-                push(&mut own_slots, *slot)?;
+                terms.push(term);
+                own_slots.push(*slot);
                 project_for_both(union[place].get_or_insert(term), &term);
             }
-            latent_column += latents;
-            let of_row = self.of_row(slots, &used, &place_of)?;
-            push(&mut self.layers, LayerPlan { linear, terms, slots: own_slots, of_row, latents })?;
+            latents += widest;
+            layers.push((*linear, terms.into_slice(), self.of_row(slots, used, place_of)?));
+            slots_of.push(&*own_slots.into_slice());
         }
-        let widest = |terms: &[Term<'a>]| terms.iter().map(|term| 2 * term.rank()).max().unwrap_or(0);
-        if self.layers.iter().any(|layer| layer.terms.iter().any(|term| term.dropout.is_some())) {
-            for position in 0..self.layers.len() {
-                let column = self.width;
-                let layer = &mut self.layers[position];
-                layer.terms.iter_mut().for_each(|term| term.p_column = column);
-                self.width += widest(&layer.terms);
-                let copy = LayerPlan {
-                    linear: layer.linear,
-                    terms: layer.terms.clone(),
-                    slots: Vec::new(),
-                    of_row: layer.of_row.clone(),
-                    latents: 0,
-                };
-                push(&mut self.projections, copy)?;
+        let mut calls = self.arena.list(layers.len())?;
+        let mut width = 0;
+        let (layers, drops) = (layers.into_slice(), |term: &Term<'_>| term.dropout.is_some());
+        let drops = layers.iter().any(|(_, terms, _)| terms.iter().any(drops));
+        for (linear, terms, membership) in layers {
+            if drops {
+                terms.iter_mut().for_each(|term| term.p_column = width);
+                width += widest(terms);
             }
-            return Ok(());
+            calls.push(self.call(linear, terms, *membership));
         }
-        let mut terms = Vec::new();
-        let mut place_of = filled(-1, used.len())?;
-        for (place, term) in union.into_iter().enumerate() {
-            let Some(term) = term else { continue };
-            place_of[place] = terms.len() as i32;
-            push(&mut terms, term)?;
-        }
-        self.width = widest(&terms);
-        let of_row = self.of_row(slots, &used, &place_of)?;
-        push(&mut self.projections, LayerPlan { linear: linears[0], terms, slots: Vec::new(), of_row, latents: 0 })
+        let calls = &*calls.into_slice();
+        let projections = if drops {
+            calls
+        } else {
+            let shared = self.shared_projection(slots, used, union)?;
+            width = widest(shared.terms);
+            self.arena.filled(shared, 1)?
+        };
+        Ok(Plan { calls, projections, slots: slots_of.into_slice(), width, latents, request: self.request })
     }
 
-    fn of_row(&self, slots: &[i32], used: &[i32], place_of: &[i32]) -> Result<Vec<i32>> {
-        let mut of_row = Vec::new();
-        of_row.try_reserve_exact(slots.len()).map_err(|_| Error::out_of_memory())?;
-        of_row.extend(slots.iter().map(|slot| used.binary_search(slot).map_or(-1, |place| place_of[place])));
-        Ok(of_row)
+    /// The slots that some row takes, ascending.
+    fn used(&self, slots: &[i32]) -> Result<&'a [i32]> {
+        let mut used = self.arena.list(slots.len())?;
+        slots.iter().filter(|slot| **slot != -1).for_each(|slot| used.push(*slot));
+        used.sort_unstable();
+        used.dedup();
+        Ok(used.into_slice())
+    }
+
+    /// One call with the term of each slot on whichever layer has one.
+    fn shared_projection(&self, slots: &[i32], used: &[i32], union: &[Option<Term<'a>>]) -> Result<Call<'a>> {
+        let mut terms = self.arena.list(used.len())?;
+        let place_of = self.arena.filled(-1, used.len())?;
+        for (place, term) in union.iter().enumerate() {
+            let Some(term) = term else { continue };
+            place_of[place] = terms.len() as i32;
+            terms.push(*term);
+        }
+        Ok(self.call(self.linears[0], terms.into_slice(), self.of_row(slots, used, place_of)?))
+    }
+
+    fn of_row(&self, slots: &[i32], used: &[i32], place_of: &[i32]) -> Result<Membership<'a>> {
+        let of_slot = |slot: &i32| used.binary_search(slot).map_or(-1, |place| place_of[place]);
+        Ok(Membership::ByRow(self.arena.collected(slots.iter().map(of_slot))?))
     }
 
     /// One adapter's term on a layer; None when it does not adapt the layer.
-    fn term(&self, linear: &'a Linear, slot: &'a Slot, scale: f32) -> Result<Option<Term<'a>>> {
+    fn term(&self, linear: &'a Linear, slot: &'a Slot, scale: f32) -> Option<Term<'a>> {
         let layer = linear.layer();
         let adapter = &slot.adapter;
-        let Some(vectors) = adapter.vectors(linear.index()) else { return Ok(None) };
+        let vectors = adapter.vectors(linear.index())?;
         let config = adapter.config();
         let noise = &self.request.noise;
         let mode = match noise.mode {
@@ -240,9 +222,9 @@ impl<'a> Plan<'a> {
             ModeChoice::AsPeft => Mode::Mean,
         };
         let drops = self.request.training && config.pvera_dropout > 0.0 && noise.dropout_mask.is_none();
-        let dropout = (DropoutKey::new(noise.seed, layer.hash(), slot.identity), config.pvera_dropout as f32);
+        let dropout = || (DropoutKey::new(noise.seed, linear.hash(), slot.identity), config.pvera_dropout as f32);
         let outputs = layer.out_offset..layer.out_offset + layer.out_features;
-        Ok(Some(Term {
+        Some(Term {
             a: adapter.store().a_slice(layer.in_offset, layer.in_features),
             b: adapter.store().b_slice(layer.out_offset, layer.out_features),
             pair: adapter.store().pair(layer.in_offset, layer.out_offset),
@@ -252,11 +234,11 @@ impl<'a> Plan<'a> {
             scale: (config.alpha * f64::from(scale)) as f32,
             mode,
             logvar_bound: config.logvar_bound.map_or(f32::INFINITY, |bound| bound as f32),
-            noise: NormalKey::new(noise.seed, layer.hash(), slot.identity),
-            dropout: drops.then_some(dropout),
+            noise: NormalKey::new(noise.seed, linear.hash(), slot.identity),
+            dropout: drops.then(dropout),
             p_column: 0,
             latent_column: 0,
-        }))
+        })
     }
 }
 
@@ -286,15 +268,6 @@ fn check_one_bias(linear: &Linear, terms: &[Term<'_>]) -> Result<()> {
     Ok(())
 }
 
-fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
-    list.resize(count, value);
-    Ok(list)
-}
-
-fn push<T>(list: &mut Vec<T>, item: T) -> Result<()> {
-    list.try_reserve(1).map_err(|_| Error::out_of_memory())?;
-    list.push(item);
-    Ok(())
+fn widest(terms: &[Term<'_>]) -> usize {
+    terms.iter().map(|term| 2 * term.rank()).max().unwrap_or(0)
 }

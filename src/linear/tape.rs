@@ -27,37 +27,40 @@ pub struct Tape {
     allocator: Allocator,
     pub(super) p: Buffer<f32>,
     pub(super) kept: Vec<Buffer<f32>>,
-    pub(super) recorded: Option<Recorded>,
+    pub(super) record: Record,
+    /// Whether the record is of a forward that succeeded.
+    holds: bool,
 }
 
-/// The request of the recorded forward, owned.
-#[derive(Debug)]
-pub(super) struct Recorded {
+/// The request of the recorded forward, owned, in lists that keep their memory.
+#[derive(Debug, Default)]
+pub(super) struct Record {
     pub linears: Vec<Linear>,
     pub rows: usize,
     pub width: usize,
-    choice: OwnedChoice,
-    identity: Option<Vec<u64>>,
-    identity_base: u64,
-    sample: Option<Vec<u32>>,
-    sample_base: u32,
+    slots: Copied<i32>,
+    active: Copied<(i32, f32)>,
+    identity: Copied<u64>,
+    sample: Copied<u32>,
+    /// Without their lists.
+    keys: RowKeys<'static>,
     noise: Noise<'static>,
     /// Borrowed until backward under the policy Recompute; otherwise not looked at.
-    pub x: Matrix<'static>,
+    pub x: Option<Matrix<'static>>,
     /// Of every λ that took part: backward refuses when the parameters moved.
     pub fingerprint: u64,
 }
 
+/// A copy of a list that a caller may leave out.
 #[derive(Debug)]
-enum OwnedChoice {
-    First,
-    PerRow(Vec<i32>),
-    Sum(Vec<(i32, f32)>),
+struct Copied<T> {
+    given: bool,
+    values: Vec<T>,
 }
 
 impl Tape {
     pub fn new(policy: Policy, allocator: Allocator) -> Self {
-        Self { policy, allocator, p: Buffer::empty(), kept: Vec::new(), recorded: None }
+        Self { policy, allocator, p: Buffer::empty(), kept: Vec::new(), record: Record::default(), holds: false }
     }
 
     /// Makes room for p and, by policy, for z Bᵀ of each layer.
@@ -82,80 +85,93 @@ impl Tape {
         (self.p.len() + self.kept.iter().map(|buffer| buffer.len()).sum::<usize>()) * size_of::<f32>()
     }
 
-    pub(super) fn recorded(&self) -> Result<&Recorded> {
-        match &self.recorded {
-            Some(recorded) => Ok(recorded),
-            None => fail!(State, "the tape holds no forward; run one with it before backward"),
+    /// Says whether a backward may follow; if not, the adapters are let go.
+    pub(super) fn set_holds(&mut self, holds: bool) {
+        self.holds = holds;
+        if !holds {
+            self.record.linears.clear();
         }
+    }
+
+    pub(super) fn recorded(&self) -> Result<&Record> {
+        if !self.holds {
+            fail!(State, "the tape holds no forward; run one with it before backward");
+        }
+        Ok(&self.record)
     }
 }
 
-impl Recorded {
+impl Record {
     /// Copies a request; its matrices stay borrowed.
     ///
     /// # Safety
     /// The matrices of the request, and x under Recompute, outlive the backward that uses this record.
-    pub unsafe fn new(
+    pub unsafe fn set(
+        &mut self,
         linears: &[&Linear],
         x: &Matrix<'_>,
         width: usize,
         request: &Request<'_>,
         fingerprint: u64,
-    ) -> Result<Self> {
-        let keys = &request.rows.keys;
-        let choice = match request.rows.choice {
-            Choice::First => OwnedChoice::First,
-            Choice::PerRow(slots) => OwnedChoice::PerRow(copied(slots)?),
-            Choice::Sum(active) => OwnedChoice::Sum(copied(active)?),
+    ) -> Result<()> {
+        let (keys, noise) = (&request.rows.keys, &request.noise);
+        let (slots, active) = match request.rows.choice {
+            Choice::First => (None, None),
+            Choice::PerRow(slots) => (Some(slots), None),
+            Choice::Sum(active) => (None, Some(active)),
         };
-        let mut own = Vec::new();
-        own.try_reserve_exact(linears.len()).map_err(|_| Error::out_of_memory())?;
-        own.extend(linears.iter().copied().cloned());
+        self.slots.set(slots)?;
+        self.active.set(active)?;
+        self.identity.set(keys.identity)?;
+        self.sample.set(keys.sample)?;
+        self.linears.clear();
+        self.linears.try_reserve(linears.len()).map_err(|_| Error::out_of_memory())?;
+        self.linears.extend(linears.iter().copied().cloned());
         // SAFETY: the caller's promise.
         let forever = |matrix: Matrix<'_>| unsafe { matrix.forever() };
-        let noise = &request.noise;
-        Ok(Self {
-            linears: own,
-            rows: x.rows(),
-            width,
-            choice,
-            identity: keys.identity.map(copied).transpose()?,
-            identity_base: keys.identity_base,
-            sample: keys.sample.map(copied).transpose()?,
-            sample_base: keys.sample_base,
-            noise: Noise {
-                eps: noise.eps.map(forever),
-                dropout_mask: noise.dropout_mask.map(forever),
-                ..without_matrices(noise)
-            },
-            x: forever(*x),
-            fingerprint,
-        })
+        self.rows = x.rows();
+        self.width = width;
+        self.keys = RowKeys { identity: None, sample: None, ..*keys };
+        self.noise = Noise {
+            mode: noise.mode,
+            seed: noise.seed,
+            antithetic: noise.antithetic,
+            eps: noise.eps.map(forever),
+            dropout_mask: noise.dropout_mask.map(forever),
+        };
+        self.x = Some(forever(*x));
+        self.fingerprint = fingerprint;
+        Ok(())
     }
 
     pub fn request(&self) -> Request<'_> {
-        let choice = match &self.choice {
-            OwnedChoice::First => Choice::First,
-            OwnedChoice::PerRow(slots) => Choice::PerRow(slots),
-            OwnedChoice::Sum(active) => Choice::Sum(active),
+        let choice = match (self.slots.get(), self.active.get()) {
+            (Some(slots), _) => Choice::PerRow(slots),
+            (None, Some(active)) => Choice::Sum(active),
+            (None, None) => Choice::First,
         };
-        let keys = RowKeys {
-            identity: self.identity.as_deref(),
-            identity_base: self.identity_base,
-            sample: self.sample.as_deref(),
-            sample_base: self.sample_base,
-        };
+        let keys = RowKeys { identity: self.identity.get(), sample: self.sample.get(), ..self.keys };
         Request { rows: Rows { choice, keys }, noise: self.noise, training: true }
     }
 }
 
-fn without_matrices(noise: &Noise<'_>) -> Noise<'static> {
-    Noise { mode: noise.mode, seed: noise.seed, antithetic: noise.antithetic, eps: None, dropout_mask: None }
+impl<T> Default for Copied<T> {
+    fn default() -> Self {
+        Self { given: false, values: Vec::new() }
+    }
 }
 
-fn copied<T: Copy>(values: &[T]) -> Result<Vec<T>> {
-    let mut own = Vec::new();
-    own.try_reserve_exact(values.len()).map_err(|_| Error::out_of_memory())?;
-    own.extend_from_slice(values);
-    Ok(own)
+impl<T: Copy> Copied<T> {
+    fn set(&mut self, values: Option<&[T]>) -> Result<()> {
+        self.given = values.is_some();
+        self.values.clear();
+        let values = values.unwrap_or(&[]);
+        self.values.try_reserve(values.len()).map_err(|_| Error::out_of_memory())?;
+        self.values.extend_from_slice(values);
+        Ok(())
+    }
+
+    fn get(&self) -> Option<&[T]> {
+        self.given.then_some(&self.values)
+    }
 }

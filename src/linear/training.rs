@@ -7,13 +7,14 @@ use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
 use super::overlap::{Apart, Name, Region, check_apart, for_each_read};
 use super::plan::Plan;
 use super::request::Request;
-use super::tape::{Policy, Recorded, Tape};
+use super::tape::{Policy, Record, Tape};
 use crate::backend::{
     Backward, Call, Expand, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
 };
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fail;
+use crate::memory::{Arena, List};
 use crate::tensor::{Matrix, MatrixMut, disjoint};
 
 /// A forward in PEFT's train mode that leaves a tape: sampled unless the request says otherwise, dropout on.
@@ -31,41 +32,36 @@ pub unsafe fn record(
     let request = Request { training: true, ..*request };
     check_inputs(linears, x)?;
     check_outputs(linears, x, 1, y)?;
-    let plan = Plan::new(linears, x.rows(), &request)?;
+    let frame = context.enter();
+    let arena = frame.arena();
+    let plan = Plan::new(arena, linears, x.rows(), &request)?;
     check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), &request)?;
-    let calls = plan.calls();
     let rows = x.rows();
-    let mut kept_sizes = with_room(calls.len())?;
-    for call in &calls {
+    let mut kept_sizes = arena.list(plan.calls.len())?;
+    for call in plan.calls {
         let Some(size) = rows.checked_mul(call.kept_width()) else { return Err(Error::out_of_memory()) };
         kept_sizes.push(size);
     }
-    tape.recorded = None;
+    tape.set_holds(false);
     tape.reserve(rows * plan.width, &kept_sizes)?;
     // SAFETY: the caller's promise.
-    let recorded = unsafe { Recorded::new(linears, x, plan.width, &request, fingerprint(&calls))? };
+    unsafe { tape.record.set(linears, x, plan.width, &request, fingerprint(plan.calls))? };
     let keeps_delta = tape.policy == Policy::KeepDelta;
-    let kept: Vec<MatrixMut<'_>> = match keeps_delta {
-        true => tape
-            .kept
-            .iter_mut()
-            .zip(&calls)
-            .map(|(buffer, call)| MatrixMut::from_f32(buffer, rows, call.kept_width()))
-            .collect(),
-        false => Vec::new(),
-    };
+    let mut kept = arena.list(plan.calls.len())?;
+    for (buffer, call) in tape.kept.iter_mut().zip(plan.calls).filter(|_| keeps_delta) {
+        kept.push(MatrixMut::from_f32(buffer, rows, call.kept_width()));
+    }
     let mut lent = context.lend(if tape.policy == Policy::Recompute { rows * plan.width } else { 0 })?;
     let p: &mut [f32] = if tape.policy == Policy::Recompute { &mut lent } else { &mut tape.p };
     let p = MatrixMut::from_f32(p, rows, plan.width);
-    let outcome = context.with_backend(|backend| {
-        backend.project(&plan.projections(), x, Scope::All, &p, Part::WHOLE)?;
+    let outcome = frame.with_backend(|backend| {
+        backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
         let keep = keeps_delta.then_some(&kept[..]);
-        backend.expand(&Expand { calls: &calls, x: Some(*x), p: p.as_const(), draws: 1, keep }, y, Part::WHOLE)
+        backend.expand(&Expand { calls: plan.calls, x: Some(*x), p: p.as_const(), draws: 1, keep }, y, Part::WHOLE)
     });
-    outcome.map_err(|error| error.within(names(linears)))?;
-    tape.recorded = Some(recorded);
-    Ok(())
+    tape.set_holds(outcome.is_ok());
+    outcome.map_err(|error| error.within(names(linears)))
 }
 
 /// Where one adapter's gradients go, as whole vectors (of which a shard's part is written); NULL skips.
@@ -115,7 +111,9 @@ pub unsafe fn backward(
     overwrite_dx: bool,
 ) -> Result<()> {
     let recorded = tape.recorded()?;
-    let linears: Vec<&Linear> = recorded.linears.iter().collect();
+    let frame = context.enter();
+    let arena = frame.arena();
+    let linears: &[&Linear] = arena.collected(recorded.linears.iter())?;
     if dy.len() != linears.len() {
         fail!(Argument, "count is {}; wanted {}, the layers that the tape recorded", dy.len(), linears.len());
     }
@@ -123,63 +121,62 @@ pub unsafe fn backward(
         fail!(Argument, "gradients has {} entries; the tape recorded {} layers", wanted.len(), linears.len());
     }
     let request = recorded.request();
-    let plan = Plan::new(&linears, recorded.rows, &request)?;
-    let calls = plan.calls();
-    check_shapes(&linears, recorded, dy, dx)?;
-    if fingerprint(&calls) != recorded.fingerprint {
+    let plan = Plan::new(arena, linears, recorded.rows, &request)?;
+    check_shapes(linears, recorded, dy, dx)?;
+    if fingerprint(plan.calls) != recorded.fingerprint {
         fail!(
             State,
             "a parameter of {} changed between forward and backward; run backward before the optimiser's step",
-            names(&linears)
+            names(linears)
         );
     }
     for (position, (linear, wanted)) in linears.iter().zip(wanted).enumerate() {
         check_wanted(linear, &plan, position, recorded.rows, wanted)?;
     }
-    let borrowed_x = (tape.policy == Policy::Recompute).then_some(&recorded.x);
-    check_overlap(&linears, &plan, &calls, wanted, dy, borrowed_x, dx)?;
-    let mut targets = with_room(wanted.len())?;
+    let borrowed_x = recorded.x.as_ref().filter(|_| tape.policy == Policy::Recompute);
+    check_overlap(arena, linears, &plan, wanted, dy, borrowed_x, dx)?;
+    let mut targets = arena.list(wanted.len())?;
     for (position, (linear, wanted)) in linears.iter().zip(wanted).enumerate() {
         // SAFETY: the caller's promise, and no two of the vectors meet.
-        targets.push(unsafe { slices(linear, plan.slots(position), &calls[position], wanted.slots)? });
+        targets.push(unsafe { slices(arena, linear, plan.slots[position], &plan.calls[position], wanted.slots)? });
     }
-    let mut own = with_room(wanted.len())?;
+    let mut own = arena.list(wanted.len())?;
     for wanted in wanted {
-        own.push(Own::new(wanted)?);
+        own.push(Own::new(arena, wanted)?);
     }
-    let mut gradients = with_room(wanted.len())?;
-    for ((wanted, terms), own) in wanted.iter().zip(&mut targets).zip(&mut own) {
+    let mut gradients = arena.list(wanted.len())?;
+    for ((wanted, terms), own) in wanted.iter().zip(targets.into_slice()).zip(own.iter_mut()) {
         gradients.push(Gradients {
             terms,
             kl: wanted.kl,
             prior: wanted.prior,
             kl_value: wanted.kl_value.is_some().then_some(&mut own.kl_value),
-            variance: wanted.variance.map(|target| Variance { values: &mut own.variance, index: target.index }),
+            variance: wanted.variance.map(|target| Variance { values: &mut *own.variance, index: target.index }),
             overwrite: wanted.overwrite,
         });
     }
     let mut lent = context.lend(if tape.policy == Policy::Recompute { recorded.rows * plan.width } else { 0 })?;
-    let outcome = context.with_backend(|backend| {
-        let projections = plan.projections();
-        let p = if tape.policy == Policy::Recompute {
+    let kept = tape.kept.iter().zip(plan.calls);
+    let kept: &[Matrix<'_>] = match tape.policy {
+        Policy::KeepDelta => {
+            arena.collected(kept.map(|(buffer, call)| Matrix::from_f32(buffer, call.rows, call.kept_width())))?
+        }
+        _ => &[],
+    };
+    let outcome = frame.with_backend(|backend| {
+        let p = if let Some(x) = borrowed_x {
             let again = MatrixMut::from_f32(&mut lent, recorded.rows, plan.width);
-            backend.project(&projections, &recorded.x, Scope::All, &again, Part::WHOLE)?;
+            backend.project(plan.projections, x, Scope::All, &again, Part::WHOLE)?;
             Matrix::from_f32(&lent, recorded.rows, plan.width)
         } else {
             Matrix::from_f32(&tape.p, recorded.rows, recorded.width)
         };
-        let kept: Vec<Matrix<'_>> = tape
-            .kept
-            .iter()
-            .zip(&calls)
-            .map(|(buffer, call)| Matrix::from_f32(buffer, call.rows, call.kept_width()))
-            .collect();
-        let kept = (tape.policy == Policy::KeepDelta).then_some(&kept[..]);
-        let group = Backward { calls: &calls, projections: &projections, p, kept, dy, overwrite_dx };
+        let kept = (tape.policy == Policy::KeepDelta).then_some(kept);
+        let group = Backward { calls: plan.calls, projections: plan.projections, p, kept, dy, overwrite_dx };
         backend.backward(&group, &mut gradients, dx)
     });
-    outcome.map_err(|error| error.within(names(&linears)))?;
-    for (wanted, own) in wanted.iter().zip(&own) {
+    outcome.map_err(|error| error.within(names(linears)))?;
+    for (wanted, own) in wanted.iter().zip(own.iter()) {
         // SAFETY: the caller's promise.
         unsafe { own.deliver(wanted) };
     }
@@ -187,17 +184,15 @@ pub unsafe fn backward(
 }
 
 /// The numbers of one layer in memory of their own, until the backend is done: the caller's may be one place for several.
-struct Own {
+struct Own<'a> {
     kl_value: f64,
-    variance: Vec<f64>,
+    variance: &'a mut [f64],
 }
 
-impl Own {
-    fn new(wanted: &Wanted<'_>) -> Result<Self> {
+impl<'a> Own<'a> {
+    fn new(arena: &'a Arena, wanted: &Wanted<'_>) -> Result<Self> {
         let count = wanted.variance.map_or(0, |target| target.count);
-        let mut variance = with_room(count)?;
-        variance.resize(count, 0.0);
-        Ok(Self { kl_value: 0.0, variance })
+        Ok(Self { kl_value: 0.0, variance: arena.filled(0.0, count)? })
     }
 
     /// # Safety
@@ -217,18 +212,11 @@ impl Own {
     }
 }
 
-/// A vector whose room for `count` items could be had.
-fn with_room<T>(count: usize) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
-    Ok(list)
-}
-
 /// No output meets another or anything that backward reads; only the variances may be one array.
 fn check_overlap(
+    arena: &Arena,
     linears: &[&Linear],
     plan: &Plan<'_>,
-    calls: &[Call<'_>],
     wanted: &[Wanted<'_>],
     dy: &[Matrix<'_>],
     borrowed_x: Option<&Matrix<'_>>,
@@ -236,11 +224,12 @@ fn check_overlap(
 ) -> Result<()> {
     let layers = wanted.len();
     let name = |layer, slot, what| Name::Gradient { layer, layers, slot, what };
-    let (mut vectors, mut variances): (Vec<Region<'_>>, Vec<Region<'_>>) = (Vec::new(), Vec::new());
-    for (layer, (wanted, call)) in wanted.iter().zip(calls).enumerate() {
-        vectors.try_reserve(3 * wanted.slots.len() + 1).map_err(|_| Error::out_of_memory())?;
+    let most = wanted.iter().map(|wanted| 3 * wanted.slots.len() + 1).sum();
+    let mut vectors: List<'_, Region<'_>> = arena.list(most)?;
+    let mut variances: List<'_, Region<'_>> = arena.list(layers)?;
+    for (layer, (wanted, call)) in wanted.iter().zip(plan.calls).enumerate() {
         for (slot, given) in wanted.slots.iter().enumerate() {
-            let Some(place) = plan.slots(layer).iter().position(|slot| *slot == given.slot) else { continue };
+            let Some(place) = plan.slots[layer].iter().position(|slot| *slot == given.slot) else { continue };
             let first = linears[layer].layer().out_offset;
             let places = [
                 ("lambda_b", given.lambda_b, first, call.outputs),
@@ -257,12 +246,11 @@ fn check_overlap(
         if let Some(target) = wanted.variance {
             let region = Region::new(name(layer, None, "variance"), target.values.as_ptr(), target.count)?;
             if !variances.last().is_some_and(|last| last.is_same_place(&region)) {
-                variances.try_reserve(1).map_err(|_| Error::out_of_memory())?;
                 variances.push(region);
             }
         }
     }
-    let vectors = Apart::new(vectors)?;
+    let vectors = Apart::new(arena, &vectors)?;
     variances.iter().try_for_each(|variance| vectors.check(variance))?;
     if let Some(dx) = dx {
         let dx = Region::of(Name::Plain("dx"), &dx.as_const());
@@ -289,7 +277,7 @@ fn check_overlap(
     for_each_read(plan, linears, &mut check)
 }
 
-fn check_shapes(linears: &[&Linear], recorded: &Recorded, dy: &[Matrix<'_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
+fn check_shapes(linears: &[&Linear], recorded: &Record, dy: &[Matrix<'_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
     let rows = ("rows of the forward", recorded.rows);
     for (linear, dy) in linears.iter().zip(dy) {
         dy.shape("dy", rows, ("out_features", linear.layer().out_features))
@@ -304,11 +292,11 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
     }
     for (name, given) in [("gradients.dmu", wanted.prior.dmu), ("gradients.dlogvar", wanted.prior.dlogvar)] {
         if let Some(given) = given {
-            given.shape(name, ("rows of the forward", rows), ("latents", plan.latent_width()))?;
+            given.shape(name, ("rows of the forward", rows), ("latents", plan.latents))?;
         }
     }
     for given in wanted.slots {
-        if !plan.slots(position).contains(&given.slot) {
+        if !plan.slots[position].contains(&given.slot) {
             fail!(
                 NotFound,
                 "gradients.slots names slot {}, which took no part in the forward of {}",
@@ -343,14 +331,15 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
 ///
 /// # Safety
 /// As for [`backward`].
-unsafe fn slices<'a>(
+unsafe fn slices<'t, 'a>(
+    arena: &'t Arena,
     linear: &Linear,
     slots: &[i32],
     call: &Call<'_>,
     given: &[SlotGradients],
-) -> Result<Vec<TermGradients<'a>>> {
+) -> Result<List<'t, TermGradients<'a>>> {
     let layer = linear.layer();
-    let mut targets = Vec::new();
+    let mut targets = arena.list(slots.len())?;
     for (slot, term) in slots.iter().zip(call.terms) {
         let Some(wanted) = given.iter().find(|wanted| wanted.slot == *slot) else {
             targets.push(TermGradients::default());

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::backend::{Call, Membership, Term};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::memory::Arena;
 
 /// Rows handled at a time: large enough to amortise packing x, small enough for its p, z and delta to stay in L2.
 pub const ROW_BLOCK: usize = 128;
@@ -11,15 +12,15 @@ pub const ROW_BLOCK: usize = 128;
 /// Rows that share a pair of projections. Their ranks and columns are equal.
 #[derive(Debug)]
 pub struct Group<'a> {
-    rows: Rows,
+    rows: Rows<'a>,
     owner: Owner<'a>,
 }
 
 #[derive(Debug)]
-enum Rows {
+enum Rows<'a> {
     All,
     /// Ascending.
-    Listed(Vec<u32>),
+    Listed(&'a [u32]),
 }
 
 #[derive(Debug)]
@@ -53,27 +54,27 @@ impl RowBlock<'_> {
 }
 
 impl<'a> Group<'a> {
-    /// The groups of a call, in the order in which their terms are added.
-    pub fn of(call: &Call<'a>) -> Result<Vec<Group<'a>>> {
-        let mut groups: Vec<Group<'a>> = Vec::new();
-        groups.try_reserve(call.terms.len()).map_err(|_| Error::out_of_memory())?;
-        match call.membership {
-            Membership::All => {
-                groups.extend(
-                    call.terms
-                        .iter()
-                        .enumerate()
-                        .map(|(index, term)| Group { rows: Rows::All, owner: Owner::One(index, term) }),
-                );
+    /// The groups of a call. Those of summed terms are in the order in which they are added.
+    pub fn of(call: &Call<'a>, arena: &'a Arena) -> Result<&'a [Group<'a>]> {
+        let terms = call.terms;
+        let Membership::ByRow(of_row) = call.membership else {
+            let all = |(index, term)| Group { rows: Rows::All, owner: Owner::One(index, term) };
+            return Ok(arena.collected(terms.iter().enumerate().map(all))?);
+        };
+        // The first term of each term's group.
+        let first_of = arena.collected(terms.iter().map(|term| {
+            terms.iter().position(|other| other.shares_projections(term)).expect("it shares them with itself")
+        }))?;
+        let mut groups = arena.list(terms.len())?;
+        for (first, any) in terms.iter().enumerate().filter(|(index, _)| first_of[*index] == *index) {
+            let in_group = |index: &i32| usize::try_from(*index).is_ok_and(|index| first_of[index] == first);
+            let mut rows = arena.list(of_row.iter().filter(|index| in_group(index)).count())?;
+            for (row, _) in of_row.iter().enumerate().filter(|(_, index)| in_group(index)) {
+                rows.push(row as u32);
             }
-            Membership::ByRow(of_row) => {
-                for (row, index) in of_row.iter().enumerate() {
-                    let Ok(index) = usize::try_from(*index) else { continue };
-                    add_row(&mut groups, call.terms, of_row, row, &call.terms[index])?;
-                }
-            }
+            groups.push(Group { rows: Rows::Listed(rows.into_slice()), owner: Owner::PerRow { terms, of_row, any } });
         }
-        Ok(groups)
+        Ok(groups.into_slice())
     }
 
     /// A term that stands for the group in all that its rows share: A, B, rank, columns.
@@ -110,32 +111,6 @@ impl<'a> Group<'a> {
             Owner::PerRow { terms, .. } => terms.iter().any(is),
         }
     }
-}
-
-fn add_row<'a>(
-    groups: &mut Vec<Group<'a>>,
-    terms: &'a [Term<'a>],
-    of_row: &'a [i32],
-    row: usize,
-    term: &'a Term<'a>,
-) -> Result<()> {
-    let same = |group: &&mut Group<'a>| {
-        let shared = group.shared();
-        shared.a.data() == term.a.data() && shared.b.data() == term.b.data() && shared.rank() == term.rank()
-    };
-    let group = match groups.iter_mut().find(same) {
-        Some(group) => group,
-        None => {
-            groups.try_reserve(1).map_err(|_| Error::out_of_memory())?;
-            groups.push(Group { rows: Rows::Listed(Vec::new()), owner: Owner::PerRow { terms, of_row, any: term } });
-            groups.last_mut().expect("just pushed")
-        }
-    };
-    if let Rows::Listed(rows) = &mut group.rows {
-        rows.try_reserve(1).map_err(|_| Error::out_of_memory())?;
-        rows.push(row as u32);
-    }
-    Ok(())
 }
 
 /// Consecutive pieces of a range, none longer than `ROW_BLOCK`.

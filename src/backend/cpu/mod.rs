@@ -25,8 +25,8 @@ pub use workers::{ParallelFor, Workers};
 use ndarray::ArrayView2;
 
 use super::{Backend, Backward, Call, Expand, Gradients, Part, Scope, Term, Weight, check_merged};
-use crate::error::{Error, Result};
-use crate::memory::Buffer;
+use crate::error::Result;
+use crate::memory::{Arena, Buffer};
 use crate::tensor::{Matrix, MatrixMut};
 use groups::{Group, ROW_BLOCK, tile};
 use dense::{Elements, panel_floats, product};
@@ -36,6 +36,8 @@ use scratch::Sizes;
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu<'a> {
     pub workers: &'a Workers,
+    /// For the lists of this call.
+    pub arena: &'a Arena,
 }
 
 impl Cpu<'_> {
@@ -56,8 +58,8 @@ impl Backend for Cpu<'_> {
     ) -> Result<()> {
         let (first, count, tasks) = self.tiles(part);
         for call in projections {
-            let groups = Group::of(call)?;
-            let job = project::Job { call, groups: &groups, x, scope, p };
+            let groups = Group::of(call, self.arena)?;
+            let job = project::Job { call, groups, x, scope, p };
             self.workers.run(tasks, job.sizes(), |index, scratch| {
                 job.run(&tile(x.rows(), p.cols(), first + index, count), scratch);
                 Ok(())
@@ -69,12 +71,12 @@ impl Backend for Cpu<'_> {
     fn expand(&self, expand: &Expand<'_>, y: &[MatrixMut<'_>], part: Part) -> Result<()> {
         let (first, count, tasks) = self.tiles(part);
         // Everything that can fail comes before the first layer's y is written.
-        let groups = groups_of(expand.calls)?;
-        let each = expand.calls.iter().zip(&groups).zip(y);
+        let groups = groups_of(expand.calls, self.arena)?;
+        let each = expand.calls.iter().zip(groups).zip(y);
         let sizes =
             each.fold(Sizes::default(), |all, ((call, groups), y)| all.max(expand::sizes(call, groups, y.cols())));
         let session = self.workers.session(tasks, sizes)?;
-        for (position, ((call, groups), y)) in expand.calls.iter().zip(&groups).zip(y).enumerate() {
+        for (position, ((call, groups), y)) in expand.calls.iter().zip(groups).zip(y).enumerate() {
             let keep = expand.keep.map(|keep| &keep[position]);
             let (x, p) = (expand.x.as_ref(), &expand.p);
             let job = expand::Job { call, groups, x, p, draws: expand.draws, y, keep };
@@ -94,24 +96,24 @@ impl Backend for Cpu<'_> {
         mean: &MatrixMut<'_>,
         variance: &MatrixMut<'_>,
     ) -> Result<()> {
-        let groups = Group::of(call)?;
+        let groups = Group::of(call, self.arena)?;
         let count = self.workers.lanes();
-        let job = expand::Job { call, groups: &groups, x: Some(x), p, draws: 1, y: mean, keep: None };
-        self.workers.run(count, expand::sizes(call, &groups, mean.cols()), |index, scratch| {
+        let job = expand::Job { call, groups, x: Some(x), p, draws: 1, y: mean, keep: None };
+        self.workers.run(count, expand::sizes(call, groups, mean.cols()), |index, scratch| {
             let tile = tile(call.rows, mean.cols(), index, count);
             if tile.cols.is_empty() {
                 return Ok(());
             }
-            moments::variance(&groups, p, variance, &tile, scratch)?;
+            moments::variance(groups, p, variance, &tile, scratch)?;
             job.run(&tile, scratch)
         })
     }
 
     fn latent(&self, call: &Call<'_>, p: &Matrix<'_>, mu: &MatrixMut<'_>, logvar: &MatrixMut<'_>) -> Result<()> {
-        let groups = Group::of(call)?;
+        let groups = Group::of(call, self.arena)?;
         let count = self.workers.lanes().min(call.rows);
-        self.workers.run(count, expand::sizes(call, &groups, 1), |index, scratch| {
-            moments::latents(&groups, p, mu, logvar, &tile(call.rows, 1, index, count), scratch);
+        self.workers.run(count, expand::sizes(call, groups, 1), |index, scratch| {
+            moments::latents(groups, p, mu, logvar, &tile(call.rows, 1, index, count), scratch);
             Ok(())
         })
     }
@@ -163,13 +165,12 @@ impl Backend for Cpu<'_> {
     }
 }
 
-fn groups_of<'a>(calls: &[Call<'a>]) -> Result<Vec<Vec<Group<'a>>>> {
-    let mut groups = Vec::new();
-    groups.try_reserve_exact(calls.len()).map_err(|_| Error::out_of_memory())?;
+fn groups_of<'a>(calls: &[Call<'a>], arena: &'a Arena) -> Result<&'a [&'a [Group<'a>]]> {
+    let mut groups = arena.list(calls.len())?;
     for call in calls {
-        groups.push(Group::of(call)?);
+        groups.push(Group::of(call, arena)?);
     }
-    Ok(groups)
+    Ok(groups.into_slice())
 }
 
 /// Checks that every rounded element is finite, then writes.

@@ -5,17 +5,17 @@ use super::Cpu;
 use super::scratch::Sizes;
 use crate::backend::{Call, Membership, Overwrite, TermGradients, Variance};
 use crate::error::Result;
-use crate::memory::{Allocator, Buffer};
+use crate::memory::Arena;
 use crate::tensor::Matrix;
 
 /// Rows of one chain.
 pub const ROWS: usize = 64;
 
 /// The sums of one term.
-pub struct Sums {
-    lambda_b: Buffer<f32>,
-    lambda_d: Buffer<f32>,
-    bias: Buffer<f32>,
+pub struct Sums<'a> {
+    lambda_b: &'a mut [f32],
+    lambda_d: &'a mut [f32],
+    bias: &'a mut [f32],
 }
 
 /// A chunk of rows to be summed.
@@ -33,13 +33,13 @@ pub struct Source<'a, 'g> {
 /// Columns summed at a time, with their chain on the stack.
 const COLUMNS: usize = 128;
 
-impl Sums {
+impl<'a> Sums<'a> {
     /// Only what is wanted is summed.
-    pub fn new(allocator: &Allocator, rank: usize, outputs: usize, wanted: &TermGradients<'_>) -> Result<Self> {
+    pub fn new(arena: &'a Arena, rank: usize, outputs: usize, wanted: &TermGradients<'_>) -> Result<Self> {
         Ok(Self {
-            lambda_b: Buffer::zeroed(allocator, if wanted.lambda_b.is_some() { outputs } else { 0 })?,
-            lambda_d: Buffer::zeroed(allocator, if wanted.lambda_d.is_some() { 2 * rank } else { 0 })?,
-            bias: Buffer::zeroed(allocator, if wanted.bias.is_some() { outputs } else { 0 })?,
+            lambda_b: arena.filled(0.0, if wanted.lambda_b.is_some() { outputs } else { 0 })?,
+            lambda_d: arena.filled(0.0, if wanted.lambda_d.is_some() { 2 * rank } else { 0 })?,
+            bias: arena.filled(0.0, if wanted.bias.is_some() { outputs } else { 0 })?,
         })
     }
 
@@ -52,26 +52,26 @@ impl Sums {
     ) -> Result<()> {
         let term = &source.call.terms[source.index];
         let dy = |row: usize, first: usize, out: &mut [f32]| source.dy.load(row, first, out);
-        sum(cpu, source, &mut self.lambda_b, |row, first, left, right| {
+        sum(cpu, source, self.lambda_b, |row, first, left, right| {
             dy(row, first, left);
             left.iter_mut().for_each(|value| *value *= term.scale);
             expanded(row, (first, right));
         })?;
-        sum(cpu, source, &mut self.lambda_d, |row, first, left, right| {
+        sum(cpu, source, self.lambda_d, |row, first, left, right| {
             let from = (row - source.start) * source.dm_width + 2 * term.latent_column + first;
             left.copy_from_slice(&source.dm[from..][..left.len()]);
             source.p.load(row, term.p_column + first, right);
         })?;
-        sum(cpu, source, &mut self.bias, |row, first, left, right| {
+        sum(cpu, source, self.bias, |row, first, left, right| {
             dy(row, first, left);
             right.fill(1.0);
         })
     }
 
     pub fn deliver(&self, targets: &mut TermGradients<'_>, overwrite: Overwrite) {
-        put(targets.lambda_b.as_deref_mut(), &self.lambda_b, overwrite.lambda_b);
-        put(targets.lambda_d.as_deref_mut(), &self.lambda_d, overwrite.lambda_d);
-        put(targets.bias.as_deref_mut(), &self.bias, overwrite.bias);
+        put(targets.lambda_b.as_deref_mut(), self.lambda_b, overwrite.lambda_b);
+        put(targets.lambda_d.as_deref_mut(), self.lambda_d, overwrite.lambda_d);
+        put(targets.bias.as_deref_mut(), self.bias, overwrite.bias);
     }
 }
 
@@ -133,20 +133,18 @@ unsafe impl Sync for Columns {}
 /// Rows of one identity and sample share their noise: their slopes add before they are squared.
 ///
 /// `order` is scratch with room for every row, so that this cannot fail.
-pub fn add_variance(
-    call: &Call<'_>,
-    slopes: &[f32],
-    width: usize,
-    order: &mut Vec<usize>,
-    variance: &mut Variance<'_>,
-) {
-    order.clear();
+pub fn add_variance(call: &Call<'_>, slopes: &[f32], width: usize, order: &mut [usize], variance: &mut Variance<'_>) {
     let value_of = |row: usize| variance.index.map_or(row, |index| index[row] as usize);
     let term_of = |row: usize| match call.membership {
         Membership::All => 0,
         Membership::ByRow(terms) => terms[row],
     };
-    order.extend((0..call.rows).filter(|row| term_of(*row) >= 0));
+    let mut count = 0;
+    for row in (0..call.rows).filter(|row| term_of(*row) >= 0) {
+        order[count] = row;
+        count += 1;
+    }
+    let order = &mut order[..count];
     let noise_of = |row: usize| (value_of(row), term_of(row), call.keys.identity(row), call.keys.sample(row));
     order.sort_unstable_by_key(|row| (noise_of(*row), *row));
     for same in order.chunk_by(|first, second| noise_of(*first) == noise_of(*second)) {

@@ -35,6 +35,8 @@ pub struct Workers {
     lanes: usize,
     team: Team,
     scratch: Mutex<Vec<Scratch>>,
+    /// Empty lists of sessions that ended, for those to come.
+    lists: Mutex<Vec<Vec<Scratch>>>,
     idle: Mutex<Vec<Buffer<f32>>>,
 }
 
@@ -53,7 +55,14 @@ impl Workers {
             None if threads == 0 => Team::Caller,
             None => Team::Own(Own::start(threads)?),
         };
-        Ok(Self { allocator, lanes: threads + 1, team, scratch: Mutex::default(), idle: Mutex::default() })
+        Ok(Self {
+            allocator,
+            lanes: threads + 1,
+            team,
+            scratch: Mutex::default(),
+            lists: Mutex::default(),
+            idle: Mutex::default(),
+        })
     }
 
     /// How many tasks run at the same time.
@@ -79,7 +88,7 @@ impl Workers {
     /// cannot fail for want of memory, unless a host's parallel-for runs more tasks at a time than it said.
     pub fn session(&self, count: usize, sizes: Sizes) -> Result<Session<'_>> {
         let lanes = count.min(self.lanes);
-        let mut own = Vec::new();
+        let mut own = lock(&self.lists).pop().unwrap_or_default();
         own.try_reserve_exact(lanes).map_err(|_| Error::out_of_memory())?;
         let mut idle = lock(&self.scratch);
         let from = idle.len().saturating_sub(lanes);
@@ -163,13 +172,18 @@ impl Session<'_> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        let own = std::mem::take(self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let mut own = std::mem::take(self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut idle = lock(&self.workers.scratch);
-        for scratch in own {
+        for scratch in own.drain(..) {
             // As many are kept as once worked at the same time; without room for it, one is freed.
             if idle.try_reserve(1).is_ok() {
                 idle.push(scratch);
             }
+        }
+        drop(idle);
+        let mut lists = lock(&self.workers.lists);
+        if lists.try_reserve(1).is_ok() {
+            lists.push(own);
         }
     }
 }

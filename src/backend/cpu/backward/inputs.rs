@@ -9,22 +9,22 @@ use super::super::dense::{Elements, panel_floats, product};
 use super::super::project::{mask_row, masked};
 use super::super::scratch::{Scratch, Sizes};
 use crate::backend::{Backward, Call};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::{Matrix, MatrixMut};
 
 /// `dx += Σ over layers dy W + mask ∘ (dp A)`.
 pub fn input_gradient(cpu: &Cpu<'_>, group: &Backward<'_>, dp: &Matrix<'_>, dx: &MatrixMut<'_>) -> Result<()> {
     let (rows, inputs) = (dx.rows(), dx.cols());
-    let mut projections = Vec::new();
-    projections.try_reserve(group.projections.len()).map_err(|_| Error::out_of_memory())?;
+    let mut projections = cpu.arena.list(group.projections.len())?;
     for call in group.projections {
-        projections.push((call, Group::of(call)?));
+        projections.push((call, Group::of(call, cpu.arena)?));
     }
+    let projections = &*projections.into_slice();
     let height = ROW_BLOCK.min(rows);
     let outputs = group.calls.iter().map(|call| call.outputs).max().unwrap_or(0);
     let mut sizes = Sizes { x: height * outputs, sum: height * inputs, delta: height * inputs, ..Sizes::default() };
-    for (_, groups) in &projections {
-        for group in groups {
+    for (_, groups) in projections {
+        for group in *groups {
             let term = group.shared();
             sizes.p = sizes.p.max(height * 2 * term.rank());
             sizes.weight = sizes.weight.max(panel_floats(&term.a.transposed(), Elements::AsTheyAre));
@@ -37,7 +37,7 @@ pub fn input_gradient(cpu: &Cpu<'_>, group: &Backward<'_>, dp: &Matrix<'_>, dx: 
     cpu.workers.run(count, sizes, |index, scratch| {
         let share = tile(rows, inputs, index, count);
         for block in blocks(share.rows.clone()) {
-            input_block(group, &projections, dp, dx, &block, &share, scratch);
+            input_block(group, projections, dp, dx, &block, &share, scratch);
         }
         Ok(())
     })
@@ -45,7 +45,7 @@ pub fn input_gradient(cpu: &Cpu<'_>, group: &Backward<'_>, dp: &Matrix<'_>, dx: 
 
 fn input_block(
     group: &Backward<'_>,
-    projections: &[(&Call<'_>, Vec<Group<'_>>)],
+    projections: &[(&Call<'_>, &[Group<'_>])],
     dp: &Matrix<'_>,
     dx: &MatrixMut<'_>,
     block: &std::ops::Range<usize>,
@@ -69,7 +69,7 @@ fn input_block(
         }
     }
     for (call, groups) in projections {
-        for group in groups {
+        for group in *groups {
             let (rows, term) = (group.within(block.clone()), group.shared());
             let width = 2 * term.rank();
             for place in 0..rows.len() {

@@ -8,10 +8,10 @@ use super::float_mode::FloatMode;
 use super::groups::{Group, ROW_BLOCK, blocks, tile};
 use super::dense::{Elements, panel_floats};
 use super::reduce::{self, Sums};
-use super::scratch::{Lent, Sizes};
+use super::scratch::Sizes;
 use crate::backend::{Backward, Call, Gradients, Kl, PriorGradients};
-use crate::error::{Error, Result};
-use crate::memory::Buffer;
+use crate::error::Result;
+use crate::memory::Arena;
 use crate::tensor::{Matrix, MatrixMut};
 use rows::{RowJob, SharedRows};
 
@@ -29,12 +29,11 @@ pub fn backward(
     let (rows, width) = (group.p.rows(), group.p.cols());
     let mut dp_values = cpu.workers.lend_zeroed(rows * width)?;
     let dp = MatrixMut::from_f32(&mut dp_values, rows, width);
-    let mut layers = Vec::new();
-    layers.try_reserve(group.calls.len()).map_err(|_| Error::out_of_memory())?;
+    let mut layers = cpu.arena.list(group.calls.len())?;
     for (position, call) in group.calls.iter().enumerate() {
-        layers.push(Layer::new(cpu, group, position, call, &gradients[position])?);
+        layers.push(Layer::new(cpu.arena, group, position, call, &gradients[position])?);
     }
-    for layer in &mut layers {
+    for layer in layers.iter_mut() {
         layer.run(cpu, &dp)?;
     }
     if let Some(dx) = dx {
@@ -47,53 +46,49 @@ pub fn backward(
 }
 
 /// One layer's half of the work, with everything that it accumulates. Nothing of the caller's is written before the end.
-struct Layer<'a, 'g, 'w> {
-    call: &'g Call<'a>,
-    groups: Vec<Group<'a>>,
-    p: &'g Matrix<'a>,
-    dy: &'g Matrix<'a>,
-    kept: Option<&'g Matrix<'a>>,
+struct Layer<'g> {
+    call: &'g Call<'g>,
+    groups: &'g [Group<'g>],
+    p: &'g Matrix<'g>,
+    dy: &'g Matrix<'g>,
+    kept: Option<&'g Matrix<'g>>,
     kl: Kl,
     prior: PriorGradients<'g>,
     /// KL's weight for one latent entry, and what its sum is divided by.
     kl_each: f32,
     kl_divisor: f64,
-    sums: Vec<Sums>,
+    sums: &'g mut [Sums<'g>],
     /// `z Bᵀ` of a chunk, when the tape did not keep it.
-    expanded: Lent<'w>,
+    expanded: &'g mut [f32],
     /// (dmu, dlogvar) of a chunk: two halves for each block of latents.
-    dm: Lent<'w>,
+    dm: &'g mut [f32],
     latent_width: usize,
-    kl_rows: Buffer<f64>,
+    kl_rows: &'g mut [f64],
     /// `g ∘ σ` `[n, latents]`, for the first-order variance.
-    slopes: Lent<'w>,
+    slopes: &'g mut [f32],
     /// Room for sorting the rows by their noise.
-    order: Vec<usize>,
+    order: &'g mut [usize],
 }
 
-impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
+impl<'g> Layer<'g> {
     fn new<'x: 'g>(
-        cpu: &Cpu<'w>,
-        group: &'g Backward<'a>,
+        arena: &'g Arena,
+        group: &'g Backward<'g>,
         position: usize,
-        call: &'g Call<'a>,
+        call: &'g Call<'g>,
         wanted: &Gradients<'x, '_>,
     ) -> Result<Self> {
-        let allocator = cpu.workers.allocator();
-        let groups = Group::of(call)?;
+        let groups = Group::of(call, arena)?;
         let entries: usize = groups.iter().map(|group| group.within(0..call.rows).len() * group.shared().rank()).sum();
         let latent_width = call.terms.iter().map(|term| term.latent_column + term.rank()).max().unwrap_or(0);
         let kept = group.kept.map(|kept| &kept[position]);
         let chunk = CHUNK.min(call.rows);
         let needs_expanded = kept.is_none() && wanted.terms.iter().any(|term| term.lambda_b.is_some());
-        let mut sums = Vec::new();
-        sums.try_reserve(call.terms.len()).map_err(|_| Error::out_of_memory())?;
+        let mut sums = arena.list(call.terms.len())?;
         for (term, targets) in call.terms.iter().zip(wanted.terms.iter()) {
-            sums.push(Sums::new(allocator, term.rank(), call.outputs, targets)?);
+            sums.push(Sums::new(arena, term.rank(), call.outputs, targets)?);
         }
-        let mut order = Vec::new();
         let sorted_rows = if wanted.variance.is_some() { call.rows } else { 0 };
-        order.try_reserve_exact(sorted_rows).map_err(|_| Error::out_of_memory())?;
         let kl_divisor = if wanted.kl.mean { entries.max(1) as f64 } else { 1.0 };
         let wants_kl = wanted.kl_value.is_some();
         Ok(Self {
@@ -106,20 +101,20 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
             prior: wanted.prior,
             kl_each: (wanted.kl.weight / kl_divisor) as f32,
             kl_divisor,
-            sums,
-            expanded: cpu.workers.lend(if needs_expanded { chunk * call.kept_width() } else { 0 })?,
-            dm: cpu.workers.lend(chunk * 2 * latent_width)?,
+            sums: sums.into_slice(),
+            expanded: arena.filled(0.0, if needs_expanded { chunk * call.kept_width() } else { 0 })?,
+            dm: arena.filled(0.0, chunk * 2 * latent_width)?,
             latent_width,
-            kl_rows: Buffer::zeroed(allocator, if wants_kl { call.rows } else { 0 })?,
-            order,
-            slopes: cpu.workers.lend_zeroed(if wanted.variance.is_some() { call.rows * latent_width } else { 0 })?,
+            kl_rows: arena.filled(0.0, if wants_kl { call.rows } else { 0 })?,
+            order: arena.filled(0, sorted_rows)?,
+            slopes: arena.filled(0.0, sorted_rows * latent_width)?,
         })
     }
 
     fn sizes(&self) -> Sizes {
         let rows = ROW_BLOCK.min(self.call.rows);
         let mut sizes = Sizes { x: rows * self.call.outputs, delta: rows * self.call.outputs, ..Sizes::default() };
-        for group in &self.groups {
+        for group in self.groups {
             let rank = group.shared().rank();
             sizes = sizes.max(Sizes {
                 p: 4 * rank,
@@ -149,13 +144,13 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
                     rows,
                     p: self.p,
                     dy: self.dy,
-                    dm: &self.dm,
+                    dm: &*self.dm,
                     dm_width: 2 * self.latent_width,
                 };
                 match self.kept {
                     Some(kept) => sums.add(cpu, &source, |row, out| kept.load(row, column + out.0, out.1))?,
                     None => {
-                        let expanded = &self.expanded;
+                        let expanded = &*self.expanded;
                         let read = |row: usize, out: (usize, &mut [f32])| {
                             let from = (row - start) * width + column + out.0;
                             out.1.copy_from_slice(&expanded[from..][..out.1.len()]);
@@ -176,9 +171,9 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
             kl_rows: !self.kl_rows.is_empty(),
             slopes: !self.slopes.is_empty(),
         };
-        let expanded = MatrixMut::from_f32(&mut self.expanded, if wants.expanded { rows } else { 0 }, kept_width);
-        let dm = MatrixMut::from_f32(&mut self.dm, rows, dm_width);
-        let slopes = MatrixMut::from_f32(&mut self.slopes, if wants.slopes { call.rows } else { 0 }, self.latent_width);
+        let expanded = MatrixMut::from_f32(self.expanded, if wants.expanded { rows } else { 0 }, kept_width);
+        let dm = MatrixMut::from_f32(self.dm, rows, dm_width);
+        let slopes = MatrixMut::from_f32(self.slopes, if wants.slopes { call.rows } else { 0 }, self.latent_width);
         let kl_rows = SharedRows(self.kl_rows.as_mut_ptr());
         let job = RowJob {
             call,
@@ -194,7 +189,7 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
             slopes: wants.slopes.then_some(&slopes),
             kl_rows: wants.kl_rows.then_some(&kl_rows),
         };
-        let groups = &self.groups;
+        let groups = self.groups;
         let count = cpu.workers.lanes().min(rows);
         cpu.workers.run(count, sizes, |index, scratch| {
             let share = tile(rows, 1, index, count).rows;
@@ -216,7 +211,7 @@ impl<'a, 'g, 'w> Layer<'a, 'g, 'w> {
             *value = self.kl_rows.iter().sum::<f64>() / self.kl_divisor;
         }
         if let Some(variance) = &mut wanted.variance {
-            reduce::add_variance(self.call, &self.slopes, self.latent_width, &mut self.order, variance);
+            reduce::add_variance(self.call, self.slopes, self.latent_width, self.order, variance);
         }
         for (sums, targets) in self.sums.iter().zip(wanted.terms.iter_mut()) {
             sums.deliver(targets, wanted.overwrite);

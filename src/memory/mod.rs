@@ -1,4 +1,9 @@
 //! Memory whose size comes from a caller or a file: aligned, zeroed, fallible, from the host's allocator if it gave one.
+//! [`Arena`] holds the short lists of one call.
+
+mod arena;
+
+pub use arena::{Arena, List};
 
 use std::alloc::Layout;
 use std::ffi::c_void;
