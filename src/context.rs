@@ -3,10 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backend::Backend;
-use crate::backend::cpu::{Cpu, FloatMode, Lent, ParallelFor, Workers};
+use crate::backend::cpu::{Arithmetic, Cpu, FloatMode, Lent, ParallelFor, Workers};
 use crate::backend::reference::Reference;
 use crate::error::Result;
 use crate::memory::{Allocator, Arena};
+use crate::simd::{Features, Isa};
 
 /// Which backend computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub enum Kind {
 pub struct Context {
     kind: Kind,
     workers: Workers,
+    arithmetic: Arithmetic,
     /// As many as calls were once inside at the same time.
     arenas: Mutex<Vec<Arena>>,
 }
@@ -30,7 +32,29 @@ pub struct Context {
 impl Context {
     /// `threads` workers beside the calling thread, or the host's parallel-for with that many tasks beside the first.
     pub fn new(kind: Kind, threads: usize, parallel_for: Option<ParallelFor>, allocator: Allocator) -> Result<Self> {
-        Ok(Self { kind, workers: Workers::new(allocator, threads, parallel_for)?, arenas: Mutex::default() })
+        Ok(Self {
+            kind,
+            workers: Workers::new(allocator, threads, parallel_for)?,
+            arithmetic: Arithmetic::default(),
+            arenas: Mutex::default(),
+        })
+    }
+
+    /// Leaves CPU features aside.
+    pub fn without(mut self, masked: Features) -> Self {
+        self.arithmetic.isa = Isa::without(masked);
+        self
+    }
+
+    /// Makes base products of bf16 with bf16 in bf16 arithmetic.
+    pub fn with_bf16_products(mut self) -> Self {
+        self.arithmetic.bf16_products = true;
+        self
+    }
+
+    /// The CPU features that its kernels use.
+    pub fn features(&self) -> Features {
+        self.arithmetic.isa.features()
     }
 
     /// Begins a call: its lists come from the frame, and numbers are rounded as the library does until it ends.
@@ -75,7 +99,10 @@ impl Frame<'_> {
     /// Runs work on the context's backend.
     pub fn with_backend<T>(&self, work: impl FnOnce(&dyn Backend) -> T) -> T {
         match self.context.kind {
-            Kind::Cpu => work(&Cpu { workers: &self.context.workers, arena: &self.arena }),
+            Kind::Cpu => {
+                let Context { workers, arithmetic, .. } = self.context;
+                work(&Cpu { workers, arena: &self.arena, arithmetic: *arithmetic })
+            }
             Kind::Reference => work(&Reference),
         }
     }

@@ -18,6 +18,9 @@ use crate::tensor::{Dtype, Matrix, MatrixMut};
 
 /// What every backend computes. Outputs are checked by the caller before any of these runs.
 pub trait Backend {
+    /// [`project`](Self::project), then [`expand`](Self::expand): one matrix `[draws·n, out]` of y for each call.
+    fn forward(&self, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()>;
+
     /// `p = dropout(x) Aᵀ` for every term of the calls. The layers of a group share x and p; the caller passes each
     /// distinct projection once.
     fn project(
@@ -81,6 +84,23 @@ impl Part {
         let bound = |index: usize| (total as u128 * index as u128 / self.count as u128) as usize;
         bound(self.index)..bound(self.index + 1)
     }
+}
+
+/// A whole forward of a group of layers with one input.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'a> {
+    /// The group's distinct projections.
+    pub projections: &'a [Call<'a>],
+    pub calls: &'a [Call<'a>],
+    pub x: Matrix<'a>,
+    pub scope: Scope,
+    /// Columns of p.
+    pub width: usize,
+    /// Where p is kept, `[n, width]` f32; None when nobody needs it afterwards.
+    pub p: Option<&'a MatrixMut<'a>>,
+    pub draws: usize,
+    /// As in [`Expand`].
+    pub keep: Option<&'a [MatrixMut<'a>]>,
 }
 
 /// The second half of a forward.

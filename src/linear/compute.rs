@@ -4,7 +4,7 @@ use super::Linear;
 use super::overlap::{Name, check_apart};
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
-use crate::backend::{Expand, Mode, Part, Scope};
+use crate::backend::{Expand, Forward, Mode, Part, Scope};
 use crate::context::{Context, Frame};
 use crate::error::Result;
 use crate::fail;
@@ -25,8 +25,7 @@ pub fn forward(
     let plan = Plan::new(frame.arena(), linears, x.rows(), request)?;
     check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), request)?;
-    let mut p = context.lend(x.rows() * plan.width)?;
-    run(&frame, &plan, x, 1, &mut p, y).map_err(|error| error.within(names(linears)))
+    run(&frame, &plan, x, 1, y).map_err(|error| error.within(names(linears)))
 }
 
 /// `draws` forwards of every row, with consecutive sample numbers: base and projection once. Draw s of row i is row
@@ -68,8 +67,7 @@ pub fn sample(
     let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
     check_apart(&plan, &linears, ("x", x), std::slice::from_ref(y), y_of(1))?;
     check_noise(&plan, &linears, rows, &request)?;
-    let mut p = context.lend(x.rows() * plan.width)?;
-    run(&frame, &plan, x, draws, &mut p, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
+    run(&frame, &plan, x, draws, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
 }
 
 /// Exact mean and variance of y given x. Without a weight, the mean of the delta is added to what `mean` holds.
@@ -180,19 +178,10 @@ pub fn expand(
     frame.with_backend(|backend| backend.expand(&expand, &[y], part)).map_err(|error| error.within(names(&linears)))
 }
 
-fn run(
-    frame: &Frame<'_>,
-    plan: &Plan<'_>,
-    x: &Matrix<'_>,
-    draws: usize,
-    p: &mut [f32],
-    y: &[MatrixMut<'_>],
-) -> Result<()> {
-    let p = MatrixMut::from_f32(p, x.rows(), plan.width);
-    frame.with_backend(|backend| {
-        backend.project(plan.projections, x, Scope::AsModes, &p, Part::WHOLE)?;
-        backend.expand(&Expand { calls: plan.calls, x: Some(*x), p: p.as_const(), draws, keep: None }, y, Part::WHOLE)
-    })
+fn run(frame: &Frame<'_>, plan: &Plan<'_>, x: &Matrix<'_>, draws: usize, y: &[MatrixMut<'_>]) -> Result<()> {
+    let Plan { projections, calls, width, .. } = *plan;
+    let forward = Forward { projections, calls, x: *x, scope: Scope::AsModes, width, p: None, draws, keep: None };
+    frame.with_backend(|backend| backend.forward(&forward, y))
 }
 
 pub(super) fn check_inputs(linears: &[&Linear], x: &Matrix<'_>) -> Result<()> {

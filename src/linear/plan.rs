@@ -69,7 +69,7 @@ impl<'a> Planner<'a, '_> {
             inputs: declared.in_features,
             outputs: declared.out_features,
             in_offset: declared.in_offset,
-            base: layer.linear.base(),
+            base: linear.base(),
             bias: declared.bias,
             terms,
             membership,

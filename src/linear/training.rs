@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::request::Request;
 use super::tape::{Policy, Record, Tape};
 use crate::backend::{
-    Backward, Call, Expand, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
+    Backward, Call, Forward, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
 };
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -52,14 +52,12 @@ pub unsafe fn record(
     for (buffer, call) in tape.kept.iter_mut().zip(plan.calls).filter(|_| keeps_delta) {
         kept.push(MatrixMut::from_f32(buffer, rows, call.kept_width()));
     }
-    let mut lent = context.lend(if tape.policy == Policy::Recompute { rows * plan.width } else { 0 })?;
-    let p: &mut [f32] = if tape.policy == Policy::Recompute { &mut lent } else { &mut tape.p };
-    let p = MatrixMut::from_f32(p, rows, plan.width);
-    let outcome = frame.with_backend(|backend| {
-        backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
-        let keep = keeps_delta.then_some(&kept[..]);
-        backend.expand(&Expand { calls: plan.calls, x: Some(*x), p: p.as_const(), draws: 1, keep }, y, Part::WHOLE)
-    });
+    let keeps_p = tape.policy != Policy::Recompute;
+    let p = MatrixMut::from_f32(&mut tape.p, if keeps_p { rows } else { 0 }, plan.width);
+    let Plan { projections, calls, width, .. } = plan;
+    let (p, keep) = (keeps_p.then_some(&p), keeps_delta.then_some(&kept[..]));
+    let forward = Forward { projections, calls, x: *x, scope: Scope::All, width, p, draws: 1, keep };
+    let outcome = frame.with_backend(|backend| backend.forward(&forward, y));
     tape.set_holds(outcome.is_ok());
     outcome.map_err(|error| error.within(names(linears)))
 }

@@ -1,235 +1,300 @@
 //! `y += λ_b ∘ (z Bᵀ)` from p, with the base product first where the layer has a weight: forward's second half.
 
-use ndarray::{ArrayView2, ArrayViewMut2, s};
+use std::ops::Range;
 
-use super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks};
-use super::latent::{self, Overflow};
-use super::dense::{Elements, panel_floats, product};
-use super::scratch::{Scratch, Sizes};
+use super::elementwise::{AddScaled, Start};
+use super::groups::{Group, ROW_BLOCK, RowBlock};
+use super::latent;
+use super::product::{COLUMNS, Operand, PackedRows, Product, ROOM, RowsToPack};
+use super::scratch::{Floats, Sizes};
+use super::tile::TILE_STRIDE;
 use crate::backend::Call;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
+use crate::memory::Arena;
+use crate::simd::Isa;
 use crate::tensor::{Matrix, MatrixMut};
 
-/// Scratch for a tile of `cols` columns.
-pub fn sizes(call: &Call<'_>, groups: &[Group<'_>], cols: usize) -> Sizes {
-    let rows = ROW_BLOCK.min(call.rows);
-    let mut sizes = Sizes { x: rows * call.inputs, delta: rows * cols, sum: 2 * rows * cols, ..Sizes::default() };
-    if let Some(base) = &call.base {
-        sizes.weight = panel_floats(base, Elements::AsTheyAre);
-    }
-    for group in groups {
-        let term = group.shared();
-        sizes = sizes.max(Sizes {
-            p: 2 * term.rank(),
-            z: rows * term.rank(),
-            eps: term.rank(),
-            weight: panel_floats(&term.b, Elements::Squared),
-            ..Sizes::default()
-        });
-    }
-    sizes
+/// f32 of latents held at a time: half of a common L2.
+const LATENTS: usize = 1 << 17;
+
+/// Draws whose latents are held at a time.
+const DRAWS: usize = 384;
+
+/// Rows of a full tile of the micro-kernel's tallest shape.
+const TILE_ROWS: usize = 12;
+
+/// One layer's groups, B packed.
+#[derive(Clone, Copy, Debug)]
+pub struct Expansion<'a> {
+    pub call: &'a Call<'a>,
+    pub groups: &'a [(&'a Group<'a>, Operand<'a>)],
 }
 
-/// What a tile of expand reads and writes.
-pub struct Job<'a, 'b> {
-    pub call: &'b Call<'a>,
-    pub groups: &'b [Group<'a>],
-    /// Present when the base product is wanted.
-    pub x: Option<&'b Matrix<'a>>,
-    pub p: &'b Matrix<'a>,
+impl<'a> Expansion<'a> {
+    pub fn of(calls: &'a [Call<'a>], arena: &'a Arena) -> Result<&'a [Expansion<'a>]> {
+        let mut layers = arena.list(calls.len())?;
+        for call in calls {
+            let groups = Group::of(call, arena)?;
+            let mut with_operands = arena.list(groups.len())?;
+            for group in groups {
+                with_operands.push((group, group.shared().pair.expansion()?));
+            }
+            layers.push(Expansion { call, groups: with_operands.into_slice() });
+        }
+        Ok(layers.into_slice())
+    }
+
+    /// Rows handled at a time, so that the latents of all their draws and terms stay in the cache.
+    pub fn block_rows(&self, draws: usize) -> usize {
+        let width: usize = self.latent_floats().sum();
+        let rows = LATENTS / (width * draws.min(DRAWS)).max(1);
+        let rows = if rows > TILE_ROWS { rows / TILE_ROWS * TILE_ROWS } else { rows };
+        rows.clamp(1, ROW_BLOCK)
+    }
+
+    /// f32 of packed latents that one row takes in the groups that it may be in.
+    fn latent_floats(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().map(|(group, _)| RowsToPack::floats(1, group.shared().rank()))
+    }
+
+    pub fn sizes(&self, draws: usize) -> Sizes {
+        let rows = self.block_rows(draws).min(self.call.rows);
+        let rank = self.groups.iter().map(|(group, _)| group.shared().rank()).max().unwrap_or(0);
+        let packed = RowsToPack::floats(rows, self.call.inputs);
+        let tile = rows.max(ROW_BLOCK) * TILE_STRIDE;
+        Sizes {
+            x: packed,
+            gathered: packed,
+            z: rows * draws.min(DRAWS) * self.latent_floats().sum::<usize>(),
+            vectors: 5 * rank,
+            base: tile,
+            sum: tile,
+            delta: tile,
+            room: ROOM,
+            ..Sizes::default()
+        }
+    }
+}
+
+/// The scratch that a block works in.
+pub struct Rooms<'s> {
+    pub z: &'s mut Floats,
+    pub vectors: &'s mut Floats,
+    pub base: &'s mut Floats,
+    pub sum: &'s mut Floats,
+    pub delta: &'s mut Floats,
+    pub room: &'s mut Floats,
+}
+
+/// One layer of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    pub isa: Isa,
+    pub layer: &'a Expansion<'a>,
+    /// Row i of the call is row `i − first` of p.
+    pub p: (&'a Matrix<'a>, usize),
     pub draws: usize,
     /// `[draws·n, out]`.
-    pub y: &'b MatrixMut<'a>,
-    pub keep: Option<&'b MatrixMut<'a>>,
+    pub y: &'a MatrixMut<'a>,
+    pub keep: Option<&'a MatrixMut<'a>>,
 }
 
-impl Job<'_, '_> {
-    pub fn run(&self, tile: &Tile, scratch: &mut Scratch) -> Result<()> {
-        let cols = tile.cols.len();
-        for rows in blocks(tile.rows.clone()) {
-            if let (Some(base), Some(x)) = (self.call.base, self.x) {
-                let Scratch { x: copied, sum, weight, .. } = scratch;
-                let target = block_mut(&mut sum.0[ROW_BLOCK.min(self.call.rows) * cols..], rows.len(), cols);
-                let inputs = inputs_of(x, &RowBlock::Run(rows.clone()), &mut copied.0);
-                product(
-                    inputs,
-                    base.outputs_from(tile.cols.start, cols),
-                    Elements::AsTheyAre,
-                    target,
-                    false,
-                    &mut weight.0,
-                );
-            }
-            for draw in 0..self.draws {
-                self.draw(draw, rows.clone(), tile, scratch)?;
-            }
+impl Job<'_> {
+    /// A block of rows, onto some columns of y. `x` is given where the base product is wanted.
+    pub fn block(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        x: Option<PackedRows<'_>>,
+        rooms: &mut Rooms<'_>,
+    ) -> Result<()> {
+        if cols.is_empty() {
+            return Ok(());
+        }
+        for first in (0..self.draws).step_by(DRAWS) {
+            let draws = first..(first + DRAWS).min(self.draws);
+            self.draws(&rows, &cols, draws, x, rooms)?;
         }
         Ok(())
     }
 
-    fn draw(&self, draw: usize, rows: std::ops::Range<usize>, tile: &Tile, scratch: &mut Scratch) -> Result<()> {
-        let (cols, first) = (tile.cols.len(), draw * self.call.rows);
-        let has_base = self.call.base.is_some() && self.x.is_some();
-        {
-            let (sum, base) = scratch.sum.0.split_at_mut(ROW_BLOCK.min(self.call.rows) * cols);
-            for (place, sum) in sum.chunks_exact_mut(cols).take(rows.len()).enumerate() {
-                match has_base {
-                    true => sum.copy_from_slice(&base[place * cols..][..cols]),
-                    false => self.y.as_const().load(first + rows.start + place, tile.cols.start, sum),
-                }
-                add_bias(self.call, has_base, rows.start + place, tile, sum);
-            }
-        }
-        for group in self.groups {
+    fn draws(
+        &self,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        draws: Range<usize>,
+        x: Option<PackedRows<'_>>,
+        rooms: &mut Rooms<'_>,
+    ) -> Result<()> {
+        let call = self.layer.call;
+        let mut rest = &mut rooms.z.0[..];
+        for (group, _) in self.layer.groups {
             let block = group.within(rows.clone());
-            if block.len() > 0 {
-                self.add_group(group, &block, draw, rows.start, tile, scratch)?;
-            }
+            let rank = group.shared().rank();
+            let (now, later) = rest.split_at_mut(RowsToPack::floats(block.len() * draws.len(), rank));
+            let packed = RowsToPack::new(now, block.len() * draws.len(), rank, false);
+            latent::draw(self.isa, call, group, &block, draws.clone(), self.p, packed, &mut rooms.vectors.0)?;
+            rest = later;
         }
-        for (place, sum) in scratch.sum.0.chunks_exact(cols).take(rows.len()).enumerate() {
-            // SAFETY: tiles of one call are disjoint.
-            unsafe { self.y.store(first + rows.start + place, tile.cols.start, sum) };
+        let base =
+            x.zip(call.base).map(|(x, base)| Product { isa: self.isa, x, weight: base.forward(), square: false });
+        // As many whole draws at a time as a tile has room for.
+        let together = (ROW_BLOCK / rows.len()).max(1);
+        for col in cols.clone().step_by(COLUMNS) {
+            let cols = col..(col + COLUMNS).min(cols.end);
+            let base = base.map(|product| {
+                let (tile, room) = (&mut rooms.base.0, &mut rooms.room.0);
+                product.columns(0..rows.len(), cols.start, cols.len(), tile, room)
+            });
+            for draw in draws.clone().step_by(together) {
+                let some = draw..(draw + together).min(draws.end);
+                self.sum(rows, &cols, draws.clone(), some, base, rooms);
+            }
         }
         Ok(())
     }
 
-    /// Adds the deltas of a group's rows to the sums of the block that begins at row `start`.
-    fn add_group(
+    /// y of a few draws (`some` of `all`), for a stretch of columns; the base product lies in its tile from `base` on.
+    fn sum(
+        &self,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        all: Range<usize>,
+        some: Range<usize>,
+        base: Option<usize>,
+        rooms: &mut Rooms<'_>,
+    ) {
+        let (call, height) = (self.layer.call, rows.len());
+        for (number, draw) in some.clone().enumerate() {
+            let sum = &mut rooms.sum.0[number * height * TILE_STRIDE..][..height * TILE_STRIDE];
+            match base {
+                Some(at) => self.start(rows, cols, &rooms.base.0[at..], sum),
+                None => self.start_from_y(rows, cols, draw, sum),
+            }
+        }
+        let mut rest = &rooms.z.0[..];
+        for (group, weight) in self.layer.groups {
+            let block = group.within(rows.clone());
+            let rank = group.shared().rank();
+            let (now, later) = rest.split_at(RowsToPack::floats(block.len() * all.len(), rank));
+            rest = later;
+            if block.len() == 0 {
+                continue;
+            }
+            let x = PackedRows::new(now, block.len() * all.len(), rank, false);
+            let product = Product { isa: self.isa, x, weight: *weight, square: false };
+            let drawn = (some.start - all.start) * block.len()..(some.end - all.start) * block.len();
+            let (tile, room) = (&mut rooms.delta.0, &mut rooms.room.0);
+            let at = product.columns(drawn, cols.start, cols.len(), tile, room);
+            self.add(group, &block, rows, cols, some.len(), &rooms.delta.0[at..], &mut rooms.sum.0);
+        }
+        for (number, draw) in some.enumerate() {
+            let sum = &rooms.sum.0[number * height * TILE_STRIDE..];
+            for (place, row) in rows.clone().enumerate() {
+                let values = &sum[place * TILE_STRIDE..][..cols.len()];
+                // SAFETY: tiles of one call are disjoint.
+                unsafe { self.y.store(draw * call.rows + row, cols.start, values) };
+            }
+        }
+    }
+
+    /// `sum = base + bias`.
+    fn start(&self, rows: &Range<usize>, cols: &Range<usize>, base: &[f32], sum: &mut [f32]) {
+        let mut values = [0.0; COLUMNS];
+        let values = &mut values[..cols.len()];
+        let mut previous = None;
+        let mut begin = 0;
+        // Rows in a row that have one bias are started together.
+        for place in 0..=rows.len() {
+            let bias = (place < rows.len()).then(|| self.bias_of(rows.start + place));
+            if bias == previous && place < rows.len() {
+                continue;
+            }
+            if let Some(source) = previous {
+                let bias = self.load_bias(source, cols, values);
+                let (base, sum) = (&base[begin * TILE_STRIDE..], &mut sum[begin * TILE_STRIDE..]);
+                self.isa.run(Start { rows: place - begin, cols: cols.len(), base, bias, sum });
+            }
+            (previous, begin) = (bias, place);
+        }
+    }
+
+    /// Which learned bias a row has: its address, or None for the layer's own.
+    fn bias_of(&self, row: usize) -> Option<*const f32> {
+        self.layer.call.learned_bias(row).map(<[f32]>::as_ptr)
+    }
+
+    /// The bias of some columns; None where there is none.
+    fn load_bias<'v>(
+        &self,
+        learned: Option<*const f32>,
+        cols: &Range<usize>,
+        values: &'v mut [f32],
+    ) -> Option<&'v [f32]> {
+        match (learned, &self.layer.call.bias) {
+            (Some(bias), _) => {
+                // SAFETY: a learned bias has a value for every output.
+                values.copy_from_slice(unsafe { std::slice::from_raw_parts(bias.add(cols.start), cols.len()) });
+            }
+            (None, Some(own)) => own.load(0, cols.start, values),
+            (None, None) => return None,
+        }
+        Some(values)
+    }
+
+    /// What y holds; beside a foreign base, with the learned bias in place of its own.
+    fn start_from_y(&self, rows: &Range<usize>, cols: &Range<usize>, draw: usize, sum: &mut [f32]) {
+        let call = self.layer.call;
+        let mut own = [0.0; COLUMNS];
+        for (place, row) in rows.clone().enumerate() {
+            let sum = &mut sum[place * TILE_STRIDE..][..cols.len()];
+            self.y.as_const().load(draw * call.rows + row, cols.start, sum);
+            let Some(learned) = call.learned_bias(row) else { continue };
+            if let Some(bias) = &call.bias {
+                bias.load(0, cols.start, &mut own[..cols.len()]);
+            }
+            let biases = learned[cols.clone()].iter().zip(&own);
+            sum.iter_mut().zip(biases).for_each(|(sum, (learned, own))| *sum += learned - own);
+        }
+    }
+
+    /// Adds a group's deltas, `draws` times its rows of the block, to the sums.
+    #[allow(clippy::too_many_arguments)]
+    fn add(
         &self,
         group: &Group<'_>,
         block: &RowBlock<'_>,
-        draw: usize,
-        start: usize,
-        tile: &Tile,
-        scratch: &mut Scratch,
-    ) -> Result<()> {
-        let cols = tile.cols.len();
-        draw_latents(self.call, group, block, draw, self.p, scratch)?;
-        let Scratch { z, delta, sum, weight, .. } = scratch;
-        let shared = group.shared();
-        let latents =
-            ArrayView2::from_shape((block.len(), shared.rank()), &z.0[..block.len() * shared.rank()]).expect("sized");
-        let target = block_mut(&mut delta.0, block.len(), cols);
-        product(
-            latents,
-            shared.b.outputs_from(tile.cols.start, cols),
-            Elements::AsTheyAre,
-            target,
-            false,
-            &mut weight.0,
-        );
-        for (place, delta) in delta.0.chunks_exact(cols).take(block.len()).enumerate() {
-            let row = block.row(place);
-            let (index, term) = group.term(row);
-            if let Some(keep) = self.keep {
-                // SAFETY: tiles of one call are disjoint.
-                unsafe { keep.store(row, self.call.kept_column(index) + tile.cols.start, delta) };
-            }
-            add_scaled(
-                term.scale,
-                &term.lambda_b[tile.cols.clone()],
-                delta,
-                &mut sum.0[(row - start) * cols..][..cols],
-            );
-        }
-        Ok(())
-    }
-}
-
-/// `sum += (scale · λ_b) ∘ delta`, one fused multiply-add an element.
-pub fn add_scaled(scale: f32, lambda_b: &[f32], delta: &[f32], sum: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features were just found.
-        return unsafe { add_scaled_fma(scale, lambda_b, delta, sum) };
-    }
-    add_scaled_anywhere(scale, lambda_b, delta, sum);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn add_scaled_fma(scale: f32, lambda_b: &[f32], delta: &[f32], sum: &mut [f32]) {
-    add_scaled_anywhere(scale, lambda_b, delta, sum);
-}
-
-#[inline(always)]
-fn add_scaled_anywhere(scale: f32, lambda_b: &[f32], delta: &[f32], sum: &mut [f32]) {
-    for ((sum, lambda_b), delta) in sum.iter_mut().zip(lambda_b).zip(delta) {
-        *sum = (scale * lambda_b).mul_add(*delta, *sum);
-    }
-}
-
-/// z of a block's rows into `scratch.z`, noise drawn.
-pub fn draw_latents(
-    call: &Call<'_>,
-    group: &Group<'_>,
-    block: &RowBlock<'_>,
-    draw: usize,
-    p: &Matrix<'_>,
-    scratch: &mut Scratch,
-) -> Result<()> {
-    let rank = group.shared().rank();
-    let Scratch { p: projected, z, eps, .. } = scratch;
-    for place in 0..block.len() {
-        let row = block.row(place);
-        let (_, term) = group.term(row);
-        // In mean mode the second half of p may never have been written.
-        let columns = if term.mode == crate::backend::Mode::Mean { rank } else { 2 * rank };
-        p.load(row, term.p_column, &mut projected.0[..columns]);
-        latent::noise(call, term, row, draw, &mut eps.0[..rank]);
-        let z = &mut z.0[place * rank..][..rank];
-        latent::step(term, &projected.0[..columns], &eps.0[..rank], z).map_err(|at| overflow(row, at, "½ logvar"))?;
-    }
-    Ok(())
-}
-
-/// The bias that a row still needs: the learned one, else the layer's own; beside a foreign base, their difference.
-fn add_bias(call: &Call<'_>, has_base: bool, row: usize, tile: &Tile, sum: &mut [f32]) {
-    const PIECE: usize = 256;
-    let learned = call.learned_bias(row).map(|bias| &bias[tile.cols.clone()]);
-    let mut own = [0.0; PIECE];
-    for (number, sum) in sum.chunks_mut(PIECE).enumerate() {
-        let own = &mut own[..sum.len()];
-        if let Some(bias) = &call.bias {
-            bias.load(0, tile.cols.start + number * PIECE, own);
-        }
-        let learned = learned.map(|bias| &bias[number * PIECE..][..sum.len()]);
-        match (has_base, learned) {
-            (true, Some(learned)) => sum.iter_mut().zip(learned).for_each(|(sum, bias)| *sum += bias),
-            (true, None) if call.bias.is_some() => sum.iter_mut().zip(own).for_each(|(sum, bias)| *sum += *bias),
-            (false, Some(learned)) => {
-                sum.iter_mut().zip(learned).zip(own).for_each(|((sum, learned), own)| *sum += learned - *own);
-            }
-            _ => return,
-        }
-    }
-}
-
-/// A block's rows of x as f32: in place where they lie so, else widened into `copied`.
-pub fn inputs_of<'a>(x: &Matrix<'a>, block: &RowBlock<'_>, copied: &'a mut [f32]) -> ArrayView2<'a, f32> {
-    match (block, x.as_f32()) {
-        (RowBlock::Run(range), Some(view)) => view.slice_move(s![range.clone(), ..]),
-        _ => {
-            let cols = x.cols();
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        draws: usize,
+        delta: &[f32],
+        sum: &mut [f32],
+    ) {
+        if let Some(keep) = self.keep {
             for place in 0..block.len() {
-                x.load(block.row(place), 0, &mut copied[place * cols..][..cols]);
+                let column = self.layer.call.kept_column(group.term(block.row(place)).0) + cols.start;
+                // SAFETY: tiles of one call are disjoint.
+                unsafe { keep.store(block.row(place), column, &delta[place * TILE_STRIDE..][..cols.len()]) };
             }
-            ArrayView2::from_shape((block.len(), cols), &copied[..block.len() * cols]).expect("sized")
+        }
+        if let Some(term) = group.only() {
+            let lambda_b = &term.lambda_b[cols.clone()];
+            self.isa.run(AddScaled {
+                rows: draws * rows.len(),
+                scale: term.scale,
+                square: false,
+                lambda_b,
+                delta,
+                sum,
+            });
+            return;
+        }
+        for place in 0..draws * block.len() {
+            let (draw, row) = (place / block.len(), block.row(place % block.len()));
+            let (_, term) = group.term(row);
+            let (delta, lambda_b) = (&delta[place * TILE_STRIDE..], &term.lambda_b[cols.clone()]);
+            let sum = &mut sum[(draw * rows.len() + row - rows.start) * TILE_STRIDE..];
+            self.isa.run(AddScaled { rows: 1, scale: term.scale, square: false, lambda_b, delta, sum });
         }
     }
-}
-
-pub fn block_mut(values: &mut [f32], rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
-    ArrayViewMut2::from_shape((rows, cols), &mut values[..rows * cols]).expect("just cut to size")
-}
-
-pub fn overflow(row: usize, at: Overflow, exponent: &str) -> Error {
-    let Overflow { latent, logvar } = at;
-    Error::new(
-        Code::Overflow,
-        format!(
-            "row {row}, latent {latent}: logvar is {logvar}, and exp({exponent}) does not fit f32; \
-             set logvar_bound in the config, or look for a layer whose inputs exploded"
-        ),
-    )
 }

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-use crate::backend::{Call, Membership, Term};
+use super::tile::UNIT;
+use crate::backend::{Call, Membership, Part, Term};
 use crate::error::Result;
 use crate::memory::Arena;
 
-/// Rows handled at a time: large enough to amortise packing x, small enough for its p, z and delta to stay in L2.
-pub const ROW_BLOCK: usize = 128;
+/// Rows handled at a time: large enough to amortise reading a weight, small enough for x, p and z to stay in L2; whole tiles
+/// of rows, and whole blocks of the sums over rows.
+pub const ROW_BLOCK: usize = 192;
 
 /// Rows that share a pair of projections. Their ranks and columns are equal.
 #[derive(Debug)]
@@ -104,6 +106,14 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// The term of every row, when it is one and the same.
+    pub fn only(&self) -> Option<&'a Term<'a>> {
+        match self.owner {
+            Owner::One(_, term) => Some(term),
+            Owner::PerRow { .. } => None,
+        }
+    }
+
     /// Whether some term of the group's rows is such.
     pub fn any(&self, is: impl Fn(&Term<'_>) -> bool) -> bool {
         match self.owner {
@@ -115,7 +125,12 @@ impl<'a> Group<'a> {
 
 /// Consecutive pieces of a range, none longer than `ROW_BLOCK`.
 pub fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    range.clone().step_by(ROW_BLOCK).map(move |start| start..(start + ROW_BLOCK).min(range.end))
+    blocks_of(range, ROW_BLOCK)
+}
+
+/// Consecutive pieces of a range, none longer than `height`.
+pub fn blocks_of(range: Range<usize>, height: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(height).map(move |start| start..(start + height).min(range.end))
 }
 
 /// A rectangle of one lane's work.
@@ -125,13 +140,21 @@ pub struct Tile {
     pub cols: Range<usize>,
 }
 
-/// Splits `rows × cols` into `count` tiles, by rows where there are enough of them, otherwise by columns.
+/// Rows from which a lane has enough work with a share of the rows: with fewer, every lane would read the whole weight.
+const ROWS_OF_A_LANE: usize = 24;
+
+/// Whether `count` lanes share the rows, rather than the columns.
+pub fn splits_rows(rows: usize, count: usize) -> bool {
+    count == 1 || rows >= ROWS_OF_A_LANE * count
+}
+
+/// Splits `rows × cols` into `count` tiles, by rows where there are enough of them, otherwise by whole units of columns.
 /// The split changes no bits: an element's sum does not know its tile.
 pub fn tile(rows: usize, cols: usize, index: usize, count: usize) -> Tile {
-    let share = crate::backend::Part { index, count };
-    if rows >= count {
-        Tile { rows: share.of(rows), cols: 0..cols }
-    } else {
-        Tile { rows: 0..rows, cols: share.of(cols) }
+    let share = Part { index, count };
+    if splits_rows(rows, count) {
+        return Tile { rows: share.of(rows), cols: 0..cols };
     }
+    let units = share.of(cols.div_ceil(UNIT));
+    Tile { rows: 0..rows, cols: units.start * UNIT..(units.end * UNIT).min(cols) }
 }

@@ -1,8 +1,14 @@
-//! The latent step, one row at a time: (mu, logvar) from p, and z by mode. Compiled twice, so that hosts with FMA
-//! hardware get vector code with the same bits.
+//! The latent step, one row at a time: (mu, logvar) from p, and z by mode.
 
+use std::ops::Range;
+
+use super::groups::{Group, RowBlock};
+use super::product::{PackedRows, RowsToPack};
 use crate::backend::{Call, Mode, Term};
+use crate::error::{Code, Error, Result};
 use crate::noise::math;
+use crate::simd::{Isa, Kernel, Set};
+use crate::tensor::Matrix;
 
 /// A latent whose exponential does not fit f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,37 +17,94 @@ pub struct Overflow {
     pub logvar: f32,
 }
 
-/// `z` of one row of p. `eps` is this row's noise; it is read in sample mode only.
-pub fn step(term: &Term<'_>, p: &[f32], eps: &[f32], z: &mut [f32]) -> Result<(), Overflow> {
-    let rank = term.rank();
-    if term.mode == Mode::Mean {
-        return {
-            multiply(&term.lambda_d[..rank], &p[..rank], z);
-            Ok(())
-        };
+impl Overflow {
+    pub fn error(self, row: usize, exponent: &str) -> Error {
+        let Overflow { latent, logvar } = self;
+        Error::new(
+            Code::Overflow,
+            format!(
+                "row {row}, latent {latent}: logvar is {logvar}, and exp({exponent}) does not fit f32; \
+                 set logvar_bound in the config, or look for a layer whose inputs exploded"
+            ),
+        )
     }
-    let eps = (term.mode == Mode::Sample).then_some(eps);
-    let finite = sampled(term.lambda_d, p, term.logvar_bound, eps, z);
-    if finite { Ok(()) } else { Err(find_overflow(term, p, 0.5)) }
+}
+
+/// z of a block's rows in some draws, packed: draw by draw, row by row. Row i of the call is row `i − first` of p;
+/// `vectors` is room for five vectors of the rank.
+#[allow(clippy::too_many_arguments)]
+pub fn draw<'s>(
+    isa: Isa,
+    call: &Call<'_>,
+    group: &Group<'_>,
+    block: &RowBlock<'_>,
+    draws: Range<usize>,
+    (p, first): (&Matrix<'_>, usize),
+    mut packed: RowsToPack<'s>,
+    vectors: &mut [f32],
+) -> Result<PackedRows<'s>> {
+    let rank = group.shared().rank();
+    let (projected, rest) = vectors.split_at_mut(2 * rank);
+    let (mu, rest) = rest.split_at_mut(rank);
+    let (sigma, rest) = rest.split_at_mut(rank);
+    let eps = &mut rest[..rank];
+    for place in 0..block.len() {
+        let row = block.row(place);
+        let (_, term) = group.term(row);
+        // In mean mode the second half of p may never have been written.
+        let projected = &mut projected[..if term.mode == Mode::Mean { rank } else { 2 * rank }];
+        p.load(row - first, term.p_column, projected);
+        if term.mode == Mode::Mean {
+            multiply(&term.lambda_d[..rank], projected, mu);
+            (0..draws.len()).for_each(|draw| packed.copy(draw * block.len() + place, mu));
+            continue;
+        }
+        let bound = term.logvar_bound;
+        if !isa.run(Spread { lambda_d: term.lambda_d, p: projected, bound, mu, sigma }) {
+            return Err(find_overflow(term, projected, 0.5).error(row, "½ logvar"));
+        }
+        for (number, draw) in draws.clone().enumerate() {
+            noise(isa, call, term, row, draw, eps);
+            packed.fill(number * block.len() + place, |from, z| {
+                let part = from..from + z.len();
+                let eps = (term.mode == Mode::Sample).then(|| &eps[part.clone()]);
+                isa.run(Combine { mu: &mu[part.clone()], sigma: &sigma[part], eps, z });
+            });
+        }
+    }
+    Ok(packed.packed())
 }
 
 /// `(mu, logvar)` of one row of p.
-pub fn latents(term: &Term<'_>, p: &[f32], mu: &mut [f32], logvar: &mut [f32]) {
+pub fn latents(isa: Isa, term: &Term<'_>, p: &[f32], mu: &mut [f32], logvar: &mut [f32]) {
+    isa.run(Latents { lambda_d: term.lambda_d, p, bound: term.logvar_bound, mu, logvar });
+}
+
+/// `exp(½ logvar)` of one row of p.
+pub fn deviations(isa: Isa, term: &Term<'_>, p: &[f32], sigma: &mut [f32]) -> std::result::Result<(), Overflow> {
     let rank = term.rank();
-    multiply(&term.lambda_d[..rank], &p[..rank], mu);
-    multiply(&term.lambda_d[rank..], &p[rank..2 * rank], logvar);
-    logvar.iter_mut().for_each(|value| *value = bounded(*value, term.logvar_bound));
+    multiply(&term.lambda_d[rank..], &p[rank..2 * rank], sigma);
+    sigma.iter_mut().for_each(|value| *value = 0.5 * bounded(*value, term.logvar_bound));
+    if isa.run(Exponentiate { values: sigma, bound: f32::INFINITY }) {
+        Ok(())
+    } else {
+        Err(find_overflow(term, p, 0.5))
+    }
 }
 
 /// `exp(logvar)` of one row of p.
-pub fn variances(term: &Term<'_>, p: &[f32], out: &mut [f32]) -> Result<(), Overflow> {
+pub fn variances(isa: Isa, term: &Term<'_>, p: &[f32], out: &mut [f32]) -> std::result::Result<(), Overflow> {
     let rank = term.rank();
     multiply(&term.lambda_d[rank..], &p[rank..2 * rank], out);
-    if exponentiate(out, term.logvar_bound) { Ok(()) } else { Err(find_overflow(term, p, 1.0)) }
+    if isa.run(Exponentiate { values: out, bound: term.logvar_bound }) {
+        Ok(())
+    } else {
+        Err(find_overflow(term, p, 1.0))
+    }
 }
 
 /// Fills a row's noise: the caller's, or drawn by key. Nothing to do outside sample mode.
-pub fn noise(call: &Call<'_>, term: &Term<'_>, row: usize, draw: usize, eps: &mut [f32]) {
+pub fn noise(_isa: Isa, call: &Call<'_>, term: &Term<'_>, row: usize, draw: usize, eps: &mut [f32]) {
     if term.mode != Mode::Sample {
         return;
     }
@@ -60,70 +123,109 @@ pub fn bounded(logvar: f32, bound: f32) -> f32 {
     if logvar > bound { bound } else { logvar }
 }
 
-/// `values = exp(min(values, bound))`; false when one overflowed.
-fn exponentiate(values: &mut [f32], bound: f32) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features were just found.
-        return unsafe { exponentiate_fma(values, bound) };
-    }
-    exponentiate_anywhere(values, bound)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn exponentiate_fma(values: &mut [f32], bound: f32) -> bool {
-    exponentiate_anywhere(values, bound)
-}
-
-#[inline(always)]
-fn exponentiate_anywhere(values: &mut [f32], bound: f32) -> bool {
-    let mut finite = true;
-    for value in values.iter_mut() {
-        *value = math::exp(bounded(*value, bound));
-        finite &= *value != f32::INFINITY;
-    }
-    finite
-}
-
 fn multiply(first: &[f32], second: &[f32], out: &mut [f32]) {
     for ((out, first), second) in out.iter_mut().zip(first).zip(second) {
         *out = first * second;
     }
 }
 
-fn sampled(lambda_d: &[f32], p: &[f32], bound: f32, eps: Option<&[f32]>, z: &mut [f32]) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features were just found.
-        return unsafe { sampled_fma(lambda_d, p, bound, eps, z) };
-    }
-    sampled_anywhere(lambda_d, p, bound, eps, z)
+/// `mu` and `logvar` of one row.
+struct Latents<'a> {
+    lambda_d: &'a [f32],
+    p: &'a [f32],
+    bound: f32,
+    mu: &'a mut [f32],
+    logvar: &'a mut [f32],
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn sampled_fma(lambda_d: &[f32], p: &[f32], bound: f32, eps: Option<&[f32]>, z: &mut [f32]) -> bool {
-    sampled_anywhere(lambda_d, p, bound, eps, z)
+impl Kernel for Latents<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let rank = self.mu.len();
+        let (mu_d, logvar_d) = self.lambda_d[..2 * rank].split_at(rank);
+        let (mu_p, logvar_p) = self.p[..2 * rank].split_at(rank);
+        let (mu, logvar) = (&mut self.mu[..rank], &mut self.logvar[..rank]);
+        for k in 0..rank {
+            mu[k] = mu_d[k] * mu_p[k];
+            logvar[k] = bounded(logvar_d[k] * logvar_p[k], self.bound);
+        }
+    }
 }
 
-/// `z = mu + eps ∘ exp(½ logvar)`, with eps = 1 when there is none; false when an exponential overflowed.
-#[inline(always)]
-fn sampled_anywhere(lambda_d: &[f32], p: &[f32], bound: f32, eps: Option<&[f32]>, z: &mut [f32]) -> bool {
-    let rank = z.len();
-    let (mu_d, logvar_d) = lambda_d.split_at(rank);
-    let (mu_p, logvar_p) = p[..2 * rank].split_at(rank);
-    let mut finite = true;
-    for k in 0..rank {
-        let sigma = math::exp(0.5 * bounded(logvar_d[k] * logvar_p[k], bound));
-        finite &= sigma != f32::INFINITY;
-        z[k] = sigma;
+/// `values = exp(min(values, bound))`; false when one overflowed.
+struct Exponentiate<'a> {
+    values: &'a mut [f32],
+    bound: f32,
+}
+
+impl Kernel for Exponentiate<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Set>(self) -> bool {
+        let mut finite = true;
+        for value in self.values.iter_mut() {
+            *value = math::exp(bounded(*value, self.bound));
+            finite &= *value != f32::INFINITY;
+        }
+        finite
     }
-    match eps {
-        Some(eps) => (0..rank).for_each(|k| z[k] = eps[k].mul_add(z[k], mu_d[k] * mu_p[k])),
-        None => (0..rank).for_each(|k| z[k] += mu_d[k] * mu_p[k]),
+}
+
+/// mu and `σ = exp(½ logvar)` of one row of p; false when a σ overflowed.
+struct Spread<'a> {
+    lambda_d: &'a [f32],
+    p: &'a [f32],
+    bound: f32,
+    mu: &'a mut [f32],
+    sigma: &'a mut [f32],
+}
+
+impl Kernel for Spread<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Set>(self) -> bool {
+        let rank = self.mu.len();
+        let (mu_d, logvar_d) = self.lambda_d.split_at(rank);
+        let (mu_p, logvar_p) = self.p[..2 * rank].split_at(rank);
+        let (mu, sigma) = (&mut self.mu[..rank], &mut self.sigma[..rank]);
+        let logvar_d = &logvar_d[..rank];
+        let mut finite = true;
+        for k in 0..rank {
+            sigma[k] = math::exp(0.5 * bounded(logvar_d[k] * logvar_p[k], self.bound));
+            finite &= sigma[k] != f32::INFINITY;
+            mu[k] = mu_d[k] * mu_p[k];
+        }
+        finite
     }
-    finite
+}
+
+/// `z = mu + eps ∘ σ`, with eps = 1 when there is none.
+struct Combine<'a> {
+    mu: &'a [f32],
+    sigma: &'a [f32],
+    eps: Option<&'a [f32]>,
+    z: &'a mut [f32],
+}
+
+impl Kernel for Combine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let z = self.z;
+        let (mu, sigma) = (&self.mu[..z.len()], &self.sigma[..z.len()]);
+        match self.eps {
+            Some(eps) => {
+                let eps = &eps[..z.len()];
+                (0..z.len()).for_each(|k| z[k] = eps[k].mul_add(sigma[k], mu[k]));
+            }
+            None => (0..z.len()).for_each(|k| z[k] = sigma[k] + mu[k]),
+        }
+    }
 }
 
 /// One row on the way back: its latents, and g = dL/dz.
@@ -145,36 +247,21 @@ impl Slope<'_> {
     /// An exponential that does not fit f32, with what exp was taken of.
     pub fn gradients(
         &self,
+        isa: Isa,
         eps: &mut [f32],
         dmu: &mut [f32],
         dlogvar: &mut [f32],
-    ) -> Result<f64, (Overflow, &'static str)> {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just found.
-            return unsafe { self.gradients_fma(eps, dmu, dlogvar) };
-        }
-        self.gradients_anywhere(eps, dmu, dlogvar)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    fn gradients_fma(
-        &self,
-        eps: &mut [f32],
-        dmu: &mut [f32],
-        dlogvar: &mut [f32],
-    ) -> Result<f64, (Overflow, &'static str)> {
-        self.gradients_anywhere(eps, dmu, dlogvar)
+    ) -> std::result::Result<f64, (Overflow, &'static str)> {
+        isa.run(SlopeGradients { slope: self, eps, dmu, dlogvar })
     }
 
     #[inline(always)]
-    fn gradients_anywhere(
+    fn compute(
         &self,
         eps: &mut [f32],
         dmu: &mut [f32],
         dlogvar: &mut [f32],
-    ) -> Result<f64, (Overflow, &'static str)> {
+    ) -> std::result::Result<f64, (Overflow, &'static str)> {
         let rank = self.mu.len();
         let (mu, logvar, g) = (self.mu, &self.logvar[..rank], &self.g[..rank]);
         let (eps, dmu, dlogvar) = (&mut eps[..rank], &mut dmu[..rank], &mut dlogvar[..rank]);
@@ -231,4 +318,20 @@ fn find_overflow(term: &Term<'_>, p: &[f32], factor: f32) -> Overflow {
     let logvar = |k: usize| bounded(term.lambda_d[rank + k] * p[rank + k], term.logvar_bound);
     let latent = (0..rank).find(|k| math::exp(factor * logvar(*k)) == f32::INFINITY).unwrap_or(0);
     Overflow { latent, logvar: logvar(latent) }
+}
+
+struct SlopeGradients<'a> {
+    slope: &'a Slope<'a>,
+    eps: &'a mut [f32],
+    dmu: &'a mut [f32],
+    dlogvar: &'a mut [f32],
+}
+
+impl Kernel for SlopeGradients<'_> {
+    type Output = std::result::Result<f64, (Overflow, &'static str)>;
+
+    #[inline(always)]
+    fn run<S: Set>(self) -> Self::Output {
+        self.slope.compute(self.eps, self.dmu, self.dlogvar)
+    }
 }

@@ -1,83 +1,141 @@
 //! Exact mean and variance of a layer's output given x, and its latents.
 
-use ndarray::ArrayView2;
+use std::ops::Range;
 
-use super::expand::{block_mut, overflow};
-use super::groups::{Group, Tile, blocks};
+use super::Cpu;
+use super::elementwise::AddScaled;
+use super::expand::{self, Expansion, Rooms};
+use super::groups::{Group, RowBlock, blocks_of, tile};
 use super::latent;
-use super::dense::{Elements, product};
-use super::scratch::Scratch;
+use super::product::{COLUMNS, PackedRows, Product, RowsToPack};
+use super::project::pack_rows;
+use super::scratch::{Floats, Scratch};
+use super::tile::TILE_STRIDE;
+use crate::backend::Call;
 use crate::error::Result;
+use crate::simd::Isa;
 use crate::tensor::{Matrix, MatrixMut};
 
-/// `Var[y_j] = Σ over terms (scale · λ_b[j])² Σ_k exp(logvar_k) B[j,k]²`, for a tile.
-pub fn variance(
-    groups: &[Group<'_>],
+/// Mean and variance of every row, from p.
+pub fn moments(
+    cpu: &Cpu<'_>,
+    call: &Call<'_>,
+    x: &Matrix<'_>,
+    p: &Matrix<'_>,
+    mean: &MatrixMut<'_>,
+    variance: &MatrixMut<'_>,
+) -> Result<()> {
+    let layer = &Expansion::of(std::slice::from_ref(call), cpu.arena)?[0];
+    let (count, arithmetic) = (cpu.workers.lanes(), cpu.arithmetic);
+    let job = expand::Job { isa: arithmetic.isa, layer, p: (p, 0), draws: 1, y: mean, keep: None };
+    cpu.workers.run(count, layer.sizes(1), |index, scratch| {
+        let tile = tile(call.rows, mean.cols(), index, count);
+        if tile.cols.is_empty() {
+            return Ok(());
+        }
+        for block in blocks_of(tile.rows.clone(), layer.block_rows(1)) {
+            let Scratch { x: packed, z, vectors, base, sum, delta, room, .. } = scratch;
+            let mut rooms = Rooms { z, vectors, base, sum, delta, room };
+            block_variance(arithmetic.isa, layer, p, variance, &block, &tile.cols, &mut rooms)?;
+            let pairs = call.base.is_some_and(|base| arithmetic.pairs(&base, x));
+            let packed = call.base.map(|_| pack_rows(x, &RowBlock::Run(block.clone()), pairs, &mut packed.0));
+            job.block(block, tile.cols.clone(), packed, &mut rooms)?;
+        }
+        Ok(())
+    })
+}
+
+/// `Var[y_j] = Σ over terms (scale · λ_b[j])² Σ_k exp(logvar_k) B[j,k]²`, for a block of rows and some columns.
+fn block_variance(
+    isa: Isa,
+    layer: &Expansion<'_>,
     p: &Matrix<'_>,
     out: &MatrixMut<'_>,
-    tile: &Tile,
-    scratch: &mut Scratch,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    rooms: &mut Rooms<'_>,
 ) -> Result<()> {
-    let cols = tile.cols.len();
-    for rows in blocks(tile.rows.clone()) {
-        scratch.sum.0[..rows.len() * cols].fill(0.0);
-        for group in groups {
-            let (block, shared) = (group.within(rows.clone()), group.shared());
-            let rank = shared.rank();
-            let Scratch { p: projected, z, delta, sum, weight, .. } = scratch;
+    let mut rest = &mut rooms.z.0[..];
+    for (group, _) in layer.groups {
+        let block = group.within(rows.clone());
+        let (now, later) = rest.split_at_mut(RowsToPack::floats(block.len(), group.shared().rank()));
+        pack_variances(isa, group, &block, p, now, rooms.vectors)?;
+        rest = later;
+    }
+    for first in cols.clone().step_by(COLUMNS) {
+        let cols = first..(first + COLUMNS).min(cols.end);
+        let sums = &mut rooms.sum.0[..rows.len() * TILE_STRIDE];
+        sums.fill(0.0);
+        let mut rest = &rooms.z.0[..];
+        for (group, weight) in layer.groups {
+            let block = group.within(rows.clone());
+            let rank = group.shared().rank();
+            let (now, later) = rest.split_at(RowsToPack::floats(block.len(), rank));
+            rest = later;
+            let x = PackedRows::new(now, block.len(), rank, false);
+            let product = Product { isa, x, weight: *weight, square: true };
+            let (tile, room) = (&mut rooms.delta.0, &mut rooms.room.0);
+            let at = product.columns(0..block.len(), cols.start, cols.len(), tile, room);
             for place in 0..block.len() {
                 let row = block.row(place);
-                p.load(row, shared.p_column, &mut projected.0[..2 * rank]);
-                latent::variances(group.term(row).1, &projected.0[..2 * rank], &mut z.0[place * rank..][..rank])
-                    .map_err(|at| overflow(row, at, "logvar"))?;
-            }
-            let spread = ArrayView2::from_shape((block.len(), rank), &z.0[..block.len() * rank]).expect("sized");
-            let target = block_mut(&mut delta.0, block.len(), cols);
-            product(
-                spread,
-                shared.b.outputs_from(tile.cols.start, cols),
-                Elements::Squared,
-                target,
-                false,
-                &mut weight.0,
-            );
-            for (place, delta) in delta.0.chunks_exact(cols).take(block.len()).enumerate() {
-                let row = block.row(place);
                 let (_, term) = group.term(row);
-                let sum = &mut sum.0[(row - rows.start) * cols..][..cols];
-                for ((sum, lambda_b), delta) in sum.iter_mut().zip(&term.lambda_b[tile.cols.clone()]).zip(delta) {
-                    let coefficient = term.scale * lambda_b;
-                    *sum = (coefficient * coefficient).mul_add(*delta, *sum);
-                }
+                let (delta, lambda_b) = (&tile[at + place * TILE_STRIDE..], &term.lambda_b[cols.clone()]);
+                let sum = &mut sums[(row - rows.start) * TILE_STRIDE..];
+                isa.run(AddScaled { rows: 1, scale: term.scale, square: true, lambda_b, delta, sum });
             }
         }
-        for (place, sum) in scratch.sum.0.chunks_exact(cols).take(rows.len()).enumerate() {
+        for (place, row) in rows.clone().enumerate() {
             // SAFETY: tiles of one call are disjoint.
-            unsafe { out.store(rows.start + place, tile.cols.start, sum) };
+            unsafe { out.store(row, cols.start, &sums[place * TILE_STRIDE..][..cols.len()]) };
         }
+    }
+    Ok(())
+}
+
+/// exp(logvar) of a group's rows, packed.
+fn pack_variances(
+    isa: Isa,
+    group: &Group<'_>,
+    block: &RowBlock<'_>,
+    p: &Matrix<'_>,
+    values: &mut [f32],
+    vectors: &mut Floats,
+) -> Result<()> {
+    let rank = group.shared().rank();
+    let mut packed = RowsToPack::new(values, block.len(), rank, false);
+    let (projected, rest) = vectors.0.split_at_mut(2 * rank);
+    for place in 0..block.len() {
+        let row = block.row(place);
+        let (_, term) = group.term(row);
+        p.load(row, term.p_column, projected);
+        let variances = &mut rest[..rank];
+        latent::variances(isa, term, projected, variances).map_err(|at| at.error(row, "logvar"))?;
+        packed.copy(place, variances);
     }
     Ok(())
 }
 
 /// `(mu, logvar)` of rows of a tile.
 pub fn latents(
+    isa: Isa,
     groups: &[Group<'_>],
     p: &Matrix<'_>,
     mu: &MatrixMut<'_>,
     logvar: &MatrixMut<'_>,
-    tile: &Tile,
+    rows: Range<usize>,
     scratch: &mut Scratch,
 ) {
     for group in groups {
         let rank = group.shared().rank();
-        let block = group.within(tile.rows.clone());
-        let Scratch { p: projected, z, eps, .. } = scratch;
+        let block = group.within(rows.clone());
+        let (projected, rest) = scratch.vectors.0.split_at_mut(2 * rank);
+        let (means, rest) = rest.split_at_mut(rank);
+        let logvars = &mut rest[..rank];
         for place in 0..block.len() {
             let row = block.row(place);
             let (_, term) = group.term(row);
-            p.load(row, term.p_column, &mut projected.0[..2 * rank]);
-            let (means, logvars) = (&mut z.0[..rank], &mut eps.0[..rank]);
-            latent::latents(term, &projected.0[..2 * rank], means, logvars);
+            p.load(row, term.p_column, projected);
+            latent::latents(isa, term, projected, means, logvars);
             // SAFETY: tiles of one call are disjoint.
             unsafe {
                 mu.store(row, term.latent_column, means);

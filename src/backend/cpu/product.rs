@@ -39,6 +39,14 @@ pub struct RowsToPack<'a> {
     pairs: bool,
 }
 
+impl<'a> PackedRows<'a> {
+    /// Rows that were packed into `values`.
+    pub fn new(values: &'a [f32], capacity: usize, depth: usize, pairs: bool) -> Self {
+        assert!(values.len() >= RowsToPack::floats(capacity, depth));
+        Self { values, capacity, depth, pairs }
+    }
+}
+
 impl<'a> RowsToPack<'a> {
     /// f32 that `rows` rows of `depth` values take.
     pub fn floats(rows: usize, depth: usize) -> usize {
@@ -114,11 +122,18 @@ impl Product<'_> {
         for (number, k) in (0..self.x.depth).step_by(DEPTH).enumerate() {
             let depth = DEPTH.min(self.x.depth - k);
             let (w, panel_bytes, element, scale) = match self.weight {
-                Operand::Packed { panels, first_k, .. } if rows.len() >= WORTH_WIDENING && panels.is_plain_and_narrow() => {
+                Operand::Packed { panels, first_k, .. }
+                    if rows.len() >= WORTH_WIDENING && panels.is_plain_and_narrow() =>
+                {
                     let panel = |number: usize| panels.at(unit * UNIT / WIDTH + number, first_k + k);
                     for (number, out) in room.chunks_exact_mut(DEPTH * WIDTH).take(units * UNIT / WIDTH).enumerate() {
                         let values = &mut out[..depth * WIDTH];
-                        self.isa.run(Widen { from: panel(number), element: panels.element(), scale: panels.scale(), values });
+                        self.isa.run(Widen {
+                            from: panel(number),
+                            element: panels.element(),
+                            scale: panels.scale(),
+                            values,
+                        });
                     }
                     (room.as_ptr().cast(), DEPTH * WIDTH * size_of::<f32>(), Element::F32, 1.0)
                 }

@@ -1,89 +1,130 @@
 //! `p = dropout(x) Aᵀ`: every distinct projection of a group of layers, once.
 
-use ndarray::{ArrayViewMut2, s};
+use std::ops::Range;
 
 use super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks};
-use super::dense::{Elements, panel_floats, product};
-use super::scratch::{Scratch, Sizes};
+use super::product::{COLUMNS, Operand, PackedRows, Product, ROOM, RowsToPack};
+use super::scratch::{Floats, Scratch, Sizes};
+use super::tile::TILE_STRIDE;
 use crate::backend::{Call, Mode, Scope};
+use crate::error::Result;
+use crate::memory::Arena;
+use crate::simd::Isa;
 use crate::tensor::{Matrix, MatrixMut};
 
-/// One call's projections.
-pub struct Job<'a, 'b> {
-    pub call: &'b Call<'a>,
-    pub groups: &'b [Group<'a>],
-    pub x: &'b Matrix<'a>,
-    pub scope: Scope,
-    /// f32.
-    pub p: &'b MatrixMut<'a>,
+/// One group's rows of one call, with the packed halves of A that they need.
+#[derive(Clone, Copy, Debug)]
+pub struct Projection<'a> {
+    call: &'a Call<'a>,
+    group: &'a Group<'a>,
+    mean: Operand<'a>,
+    logvar: Option<Operand<'a>>,
 }
 
-impl Job<'_, '_> {
+impl<'a> Projection<'a> {
+    /// The projections of some calls, A packed.
+    pub fn of(calls: &'a [Call<'a>], scope: Scope, arena: &'a Arena) -> Result<&'a [Projection<'a>]> {
+        let mut list = arena.list(calls.iter().map(|call| call.terms.len()).sum())?;
+        for call in calls {
+            for group in Group::of(call, arena)? {
+                let pair = group.shared().pair;
+                let both = scope == Scope::All || group.any(|term| term.mode != Mode::Mean);
+                let logvar = if both { Some(pair.logvar()?) } else { None };
+                list.push(Projection { call, group, mean: pair.mean()?, logvar });
+            }
+        }
+        Ok(list.into_slice())
+    }
+
+    /// Whether its rows are read otherwise than as they lie.
+    fn masked(&self) -> bool {
+        masked(self.call, self.group)
+    }
+}
+
+/// All projections of a call of the library.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    pub isa: Isa,
+    pub projections: &'a [Projection<'a>],
+    pub x: &'a Matrix<'a>,
+}
+
+impl Job<'_> {
     pub fn sizes(&self) -> Sizes {
-        let rows = ROW_BLOCK.min(self.call.rows);
-        let mut sizes = Sizes { x: rows * self.call.inputs, ..Sizes::default() };
-        for group in self.groups {
-            let term = group.shared();
-            sizes.p = sizes.p.max(rows * 2 * term.rank());
-            sizes.weight = sizes.weight.max(panel_floats(&term.a, Elements::AsTheyAre));
-        }
-        sizes
+        let rows = ROW_BLOCK.min(self.x.rows());
+        let packed = RowsToPack::floats(rows, self.x.cols());
+        Sizes { x: packed, gathered: packed, delta: rows * TILE_STRIDE, room: ROOM, ..Sizes::default() }
     }
 
-    /// Projects a tile: its rows of x onto its columns of p.
-    pub fn run(&self, tile: &Tile, scratch: &mut Scratch) {
+    /// A tile alone: its rows of x onto its columns of p.
+    pub fn run(&self, tile: &Tile, p: &MatrixMut<'_>, scratch: &mut Scratch) {
         for rows in blocks(tile.rows.clone()) {
-            for group in self.groups {
-                let block = group.within(rows.clone());
-                if block.len() > 0 {
-                    self.block(group, &block, tile, scratch);
+            let Scratch { x, gathered, delta, room, .. } = scratch;
+            let x = pack_rows(self.x, &RowBlock::Run(rows.clone()), false, &mut x.0);
+            self.block(rows, tile.cols.clone(), x, (p, 0), gathered, delta, room);
+        }
+    }
+
+    /// A block of rows, whose x is packed; row i of the call is row `i − first` of p.
+    pub fn block(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        x: PackedRows<'_>,
+        (p, first): (&MatrixMut<'_>, usize),
+        gathered: &mut Floats,
+        tile: &mut Floats,
+        room: &mut Floats,
+    ) {
+        for projection in self.projections {
+            let block = projection.group.within(rows.clone());
+            if block.len() == 0 {
+                continue;
+            }
+            let x = match projection.masked() || block.len() < rows.len() {
+                false => x,
+                true => self.gather(projection, &block, &mut gathered.0),
+            };
+            let term = projection.group.shared();
+            for (half, operand) in [Some(projection.mean), projection.logvar].into_iter().enumerate() {
+                let Some(weight) = operand else { continue };
+                let begin = term.p_column + half * term.rank();
+                let (start, end) = (cols.start.max(begin), cols.end.min(begin + term.rank()));
+                let product = Product { isa: self.isa, x, weight, square: false };
+                for col in (start..end).step_by(COLUMNS) {
+                    let count = COLUMNS.min(end - col);
+                    let at = product.columns(0..block.len(), col - begin, count, &mut tile.0, &mut room.0);
+                    for (place, values) in tile.0.chunks_exact(TILE_STRIDE).take(block.len()).enumerate() {
+                        // SAFETY: tiles of one call are disjoint.
+                        unsafe { p.store(block.row(place) - first, col, &values[at..at + count]) };
+                    }
                 }
             }
         }
     }
 
-    fn block(&self, group: &Group<'_>, block: &RowBlock<'_>, tile: &Tile, scratch: &mut Scratch) {
-        let term = group.shared();
-        let halves = if self.scope == Scope::All || group.any(|term| term.mode != Mode::Mean) { 2 } else { 1 };
-        // The tile's columns of p that are this group's, as outputs of A.
-        let first = tile.cols.start.max(term.p_column) - term.p_column;
-        let last = tile.cols.end.min(term.p_column + halves * term.rank()).saturating_sub(term.p_column);
-        if first >= last {
-            return;
+    /// The block's rows by themselves, masked where the projection drops inputs.
+    fn gather<'s>(&self, projection: &Projection<'_>, block: &RowBlock<'_>, values: &'s mut [f32]) -> PackedRows<'s> {
+        let mut packed = RowsToPack::new(values, block.len(), self.x.cols(), false);
+        for place in 0..block.len() {
+            let row = block.row(place);
+            packed.fill(place, |first, values| {
+                self.x.load(row, first, values);
+                mask_row(projection.call, projection.group, row, first, values);
+            });
         }
-        let a = term.a.outputs_from(first, last - first);
-        let Scratch { x: copied, p: gathered, weight, .. } = scratch;
-        let in_place = match (block, self.x.as_f32()) {
-            (RowBlock::Run(range), Some(view)) if !masked(self.call, group) => {
-                Some(view.slice_move(s![range.clone(), ..]))
-            }
-            _ => None,
-        };
-        let inputs = match in_place {
-            Some(view) => view,
-            None => {
-                let copied = &mut copied.0[..block.len() * self.call.inputs];
-                for (place, row) in copied.chunks_exact_mut(self.call.inputs).enumerate() {
-                    self.x.load(block.row(place), 0, row);
-                    mask_row(self.call, group, block.row(place), 0, row);
-                }
-                ndarray::ArrayView2::from_shape((block.len(), self.call.inputs), copied).expect("sized above")
-            }
-        };
-        if let RowBlock::Run(range) = block {
-            // SAFETY: tiles of one call are disjoint.
-            let target = unsafe { self.p.tile_f32(range.start, range.len(), term.p_column + first, last - first) };
-            product(inputs, a, Elements::AsTheyAre, target.expect("p is f32"), false, &mut weight.0);
-            return;
-        }
-        let gathered = &mut gathered.0[..block.len() * (last - first)];
-        let target = ArrayViewMut2::from_shape((block.len(), last - first), &mut *gathered).expect("sized above");
-        product(inputs, a, Elements::AsTheyAre, target, false, &mut weight.0);
-        for (place, row) in gathered.chunks_exact(last - first).enumerate() {
-            // SAFETY: tiles of one call are disjoint.
-            unsafe { self.p.store(block.row(place), term.p_column + first, row) };
-        }
+        packed.packed()
     }
+}
+
+/// A block's rows as the kernels read them.
+pub fn pack_rows<'s>(x: &Matrix<'_>, block: &RowBlock<'_>, pairs: bool, values: &'s mut [f32]) -> PackedRows<'s> {
+    let mut packed = RowsToPack::new(values, block.len(), x.cols(), pairs);
+    for place in 0..block.len() {
+        packed.fill(place, |first, values| x.load(block.row(place), first, values));
+    }
+    packed.packed()
 }
 
 pub fn masked(call: &Call<'_>, group: &Group<'_>) -> bool {

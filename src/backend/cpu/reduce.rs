@@ -1,11 +1,14 @@
 //! Sums over rows, for the gradients of the vectors: in blocks of 64 rows one chain of fused multiply-adds from zero,
 //! block sums added ascending. Threads split columns, so their number changes no bits.
 
-use super::Cpu;
-use super::scratch::Sizes;
+use std::ops::Range;
+
+use super::elementwise::AddProducts;
+use super::workers::Session;
 use crate::backend::{Call, Membership, Overwrite, TermGradients, Variance};
 use crate::error::Result;
 use crate::memory::Arena;
+use crate::simd::Isa;
 use crate::tensor::Matrix;
 
 /// Rows of one chain.
@@ -18,16 +21,17 @@ pub struct Sums<'a> {
     bias: &'a mut [f32],
 }
 
-/// A chunk of rows to be summed.
+/// A chunk of rows to be summed. The matrices of a chunk come with the row and the column that are their first.
 pub struct Source<'a, 'g> {
     pub call: &'g Call<'a>,
     pub index: usize,
-    pub start: usize,
-    pub rows: usize,
+    pub rows: Range<usize>,
     pub p: &'g Matrix<'a>,
     pub dy: &'g Matrix<'a>,
-    pub dm: &'g [f32],
-    pub dm_width: usize,
+    /// `z Bᵀ`: its first row, and the column of this term.
+    pub expanded: (Matrix<'g>, usize, usize),
+    /// dm: its first row, and the group's first latent that it has.
+    pub dm: (Matrix<'g>, usize, usize),
 }
 
 /// Columns summed at a time, with their chain on the stack.
@@ -43,28 +47,25 @@ impl<'a> Sums<'a> {
         })
     }
 
-    /// Adds a chunk; `expanded(row, (first column, out))` reads `z Bᵀ` of a row.
-    pub fn add(
-        &mut self,
-        cpu: &Cpu<'_>,
-        source: &Source<'_, '_>,
-        expanded: impl Fn(usize, (usize, &mut [f32])) + Sync,
-    ) -> Result<()> {
+    /// Adds a chunk.
+    pub fn add(&mut self, isa: Isa, session: &Session<'_>, source: &Source<'_, '_>) -> Result<()> {
         let term = &source.call.terms[source.index];
-        let dy = |row: usize, first: usize, out: &mut [f32]| source.dy.load(row, first, out);
-        sum(cpu, source, self.lambda_b, |row, first, left, right| {
-            dy(row, first, left);
-            left.iter_mut().for_each(|value| *value *= term.scale);
-            expanded(row, (first, right));
+        let (expanded, first_row, column) = &source.expanded;
+        sum(isa, session, source, self.lambda_b, |row, first, left, right| {
+            source.dy.load(row, first, left);
+            expanded.load(row - first_row, column + first, right);
+            term.scale
         })?;
-        sum(cpu, source, self.lambda_d, |row, first, left, right| {
-            let from = (row - source.start) * source.dm_width + 2 * term.latent_column + first;
-            left.copy_from_slice(&source.dm[from..][..left.len()]);
+        let (dm, first_row, first_latent) = &source.dm;
+        sum(isa, session, source, self.lambda_d, |row, first, left, right| {
+            dm.load(row - first_row, 2 * (term.latent_column - first_latent) + first, left);
             source.p.load(row, term.p_column + first, right);
+            1.0
         })?;
-        sum(cpu, source, self.bias, |row, first, left, right| {
-            dy(row, first, left);
+        sum(isa, session, source, self.bias, |row, first, left, right| {
+            source.dy.load(row, first, left);
             right.fill(1.0);
+            1.0
         })
     }
 
@@ -82,12 +83,14 @@ fn put(target: Option<&mut [f32]>, sums: &[f32], overwrite: bool) {
     }
 }
 
-/// `totals += Σ over the source's rows of left ∘ right`, columns split over the lanes.
+/// `totals += Σ over the source's rows of scale · left ∘ right`, columns split over the lanes. `read` fills left and
+/// right and returns the scale.
 fn sum(
-    cpu: &Cpu<'_>,
+    isa: Isa,
+    session: &Session<'_>,
     source: &Source<'_, '_>,
     totals: &mut [f32],
-    read: impl Fn(usize, usize, &mut [f32], &mut [f32]) + Sync,
+    read: impl Fn(usize, usize, &mut [f32], &mut [f32]) -> f32 + Sync,
 ) -> Result<()> {
     if totals.is_empty() {
         return Ok(());
@@ -95,28 +98,25 @@ fn sum(
     let pieces = totals.len().div_ceil(COLUMNS);
     let length = totals.len();
     let shared = Columns(totals.as_mut_ptr());
-    cpu.workers.run(pieces, Sizes::default(), |piece, _| {
+    session.run(pieces, |piece, _| {
         let first = piece * COLUMNS;
         let count = COLUMNS.min(length - first);
         // SAFETY: pieces are disjoint and inside `totals`.
         let totals = unsafe { std::slice::from_raw_parts_mut(shared.get().add(first), count) };
         let (mut left, mut right, mut chain) = ([0.0; COLUMNS], [0.0; COLUMNS], [0.0f32; COLUMNS]);
-        for block in (source.start..source.start + source.rows).step_by(ROWS) {
+        for block in source.rows.clone().step_by(ROWS) {
             chain[..count].fill(0.0);
-            for row in block..(block + ROWS).min(source.start + source.rows) {
+            for row in block..(block + ROWS).min(source.rows.end) {
                 if source.call.membership.holds(row, source.index) {
-                    read(row, first, &mut left[..count], &mut right[..count]);
-                    add_products(&left[..count], &right[..count], &mut chain[..count]);
+                    let scale = read(row, first, &mut left[..count], &mut right[..count]);
+                    let (left, right) = (&left[..count], &right[..count]);
+                    isa.run(AddProducts { scale, left, right, sum: &mut chain[..count] });
                 }
             }
             totals.iter_mut().zip(&chain).for_each(|(total, chain)| *total += chain);
         }
         Ok(())
     })
-}
-
-fn add_products(left: &[f32], right: &[f32], chain: &mut [f32]) {
-    super::expand::add_scaled(1.0, left, right, chain);
 }
 
 struct Columns(*mut f32);
@@ -133,7 +133,18 @@ unsafe impl Sync for Columns {}
 /// Rows of one identity and sample share their noise: their slopes add before they are squared.
 ///
 /// `order` is scratch with room for every row, so that this cannot fail.
-pub fn add_variance(call: &Call<'_>, slopes: &[f32], width: usize, order: &mut [usize], variance: &mut Variance<'_>) {
+pub fn add_variance(
+    call: &Call<'_>,
+    slopes: &Matrix<'_>,
+    width: usize,
+    order: &mut [usize],
+    variance: &mut Variance<'_>,
+) {
+    let slope_of = |row: usize, column: usize| {
+        let mut slope = [0.0];
+        slopes.load(row, column, &mut slope);
+        slope[0]
+    };
     let value_of = |row: usize| variance.index.map_or(row, |index| index[row] as usize);
     let term_of = |row: usize| match call.membership {
         Membership::All => 0,
@@ -150,7 +161,7 @@ pub fn add_variance(call: &Call<'_>, slopes: &[f32], width: usize, order: &mut [
     for same in order.chunk_by(|first, second| noise_of(*first) == noise_of(*second)) {
         let mut squares = 0.0;
         for column in 0..width {
-            let slope: f64 = same.iter().map(|row| f64::from(slopes[row * width + column])).sum();
+            let slope: f64 = same.iter().map(|row| f64::from(slope_of(*row, column))).sum();
             squares += slope * slope;
         }
         variance.values[value_of(same[0])] += squares;

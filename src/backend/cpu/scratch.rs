@@ -10,31 +10,36 @@ use crate::memory::{Allocator, Buffer};
 /// One lane's working memory, f32 each.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Rows of x (or dy), widened, masked or gathered.
+    /// Rows of x (or dy), packed.
     pub x: Floats,
-    /// Rows of p or dp.
+    /// The same for rows of their own: gathered, masked, or weighted.
+    pub gathered: Floats,
+    /// Rows of p or dp of a block.
     pub p: Floats,
-    /// Latents, noise beside them.
+    /// Latents, packed.
     pub z: Floats,
-    pub eps: Floats,
-    /// A product with B or A, before it is added.
-    pub delta: Floats,
-    /// Rows of y while they are summed, and the base product beside them.
+    /// A few vectors of one row: mu, σ, noise.
+    pub vectors: Floats,
+    /// Tiles: the base product, the sum of a stretch of columns, a product that is added to it.
+    pub base: Floats,
     pub sum: Floats,
-    /// A panel of a 16-bit weight, widened.
-    pub weight: Floats,
+    pub delta: Floats,
+    /// Where a product packs a weight that is not packed.
+    pub room: Floats,
 }
 
 /// How many f32 of each a call needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sizes {
     pub x: usize,
+    pub gathered: usize,
     pub p: usize,
     pub z: usize,
-    pub eps: usize,
-    pub delta: usize,
+    pub vectors: usize,
+    pub base: usize,
     pub sum: usize,
-    pub weight: usize,
+    pub delta: usize,
+    pub room: usize,
 }
 
 /// A buffer that starts empty.
@@ -49,32 +54,47 @@ impl Default for Floats {
 
 impl Scratch {
     pub fn reserve(&mut self, allocator: &Allocator, sizes: &Sizes) -> Result<()> {
-        self.x.0.reserve(allocator, sizes.x)?;
-        self.p.0.reserve(allocator, sizes.p)?;
-        self.z.0.reserve(allocator, sizes.z)?;
-        self.eps.0.reserve(allocator, sizes.eps)?;
-        self.delta.0.reserve(allocator, sizes.delta)?;
-        self.sum.0.reserve(allocator, sizes.sum)?;
-        self.weight.0.reserve(allocator, sizes.weight)
+        for (floats, size) in self.all_mut().into_iter().zip(sizes.all()) {
+            floats.0.reserve(allocator, size)?;
+        }
+        Ok(())
     }
 
     pub fn bytes(&self) -> usize {
-        let floats = [&self.x, &self.p, &self.z, &self.eps, &self.delta, &self.sum, &self.weight];
+        let Self { x, gathered, p, z, vectors, base, sum, delta, room } = self;
+        let floats = [x, gathered, p, z, vectors, base, sum, delta, room];
         floats.iter().map(|floats| floats.0.len() * size_of::<f32>()).sum()
+    }
+
+    fn all_mut(&mut self) -> [&mut Floats; 9] {
+        let Self { x, gathered, p, z, vectors, base, sum, delta, room } = self;
+        [x, gathered, p, z, vectors, base, sum, delta, room]
     }
 }
 
 impl Sizes {
+    fn all(&self) -> [usize; 9] {
+        let Self { x, gathered, p, z, vectors, base, sum, delta, room } = *self;
+        [x, gathered, p, z, vectors, base, sum, delta, room]
+    }
+
+    /// Bytes of one lane's scratch.
+    pub fn bytes(&self) -> usize {
+        self.all().iter().sum::<usize>() * size_of::<f32>()
+    }
+
     /// What suffices for both.
     pub fn max(self, other: Self) -> Self {
         Self {
             x: self.x.max(other.x),
+            gathered: self.gathered.max(other.gathered),
             p: self.p.max(other.p),
             z: self.z.max(other.z),
-            eps: self.eps.max(other.eps),
-            delta: self.delta.max(other.delta),
+            vectors: self.vectors.max(other.vectors),
+            base: self.base.max(other.base),
             sum: self.sum.max(other.sum),
-            weight: self.weight.max(other.weight),
+            delta: self.delta.max(other.delta),
+            room: self.room.max(other.room),
         }
     }
 }

@@ -6,7 +6,7 @@ pub mod method;
 
 use ndarray::Array2;
 
-use super::{Backend, Backward, Call, Expand, Gradients, Part, Scope, Term, Weight};
+use super::{Backend, Backward, Call, Expand, Forward, Gradients, Part, Scope, Term, Weight};
 use crate::error::Result;
 use crate::tensor::{Matrix, MatrixMut};
 use gather::{Member, dense, members, normals};
@@ -16,6 +16,15 @@ use gather::{Member, dense, members, normals};
 pub struct Reference;
 
 impl Backend for Reference {
+    fn forward(&self, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+        let mut own = vec![0.0; if forward.p.is_none() { forward.x.rows() * forward.width } else { 0 }];
+        let own = MatrixMut::from_f32(&mut own, if forward.p.is_none() { forward.x.rows() } else { 0 }, forward.width);
+        let p = forward.p.unwrap_or(&own);
+        self.project(forward.projections, &forward.x, forward.scope, p, Part::WHOLE)?;
+        let Forward { calls, x, draws, keep, .. } = *forward;
+        self.expand(&Expand { calls, x: Some(x), p: p.as_const(), draws, keep }, y, Part::WHOLE)
+    }
+
     fn project(
         &self,
         projections: &[Call<'_>],
@@ -141,7 +150,7 @@ impl Backend for Reference {
 fn base(call: &Call<'_>, x: Option<&Matrix<'_>>, y: &MatrixMut<'_>, first: usize, part: Part) -> Array2<f64> {
     let has_base = call.base.is_some() && x.is_some();
     let mut sum = match (call.base, x) {
-        (Some(weight), Some(x)) => dense(x).dot(&gather::weight(weight).t()),
+        (Some(base), Some(x)) => dense(x).dot(&gather::weight(base.weight).t()),
         _ => Array2::zeros((call.rows, call.outputs)),
     };
     if !has_base {

@@ -1,95 +1,157 @@
 //! dp → dx, and dy → dx through the base weights.
 
-use ndarray::ArrayView2;
+use std::ops::Range;
 
 use super::super::Cpu;
-use super::super::expand::{block_mut, inputs_of};
-use super::super::groups::{Group, ROW_BLOCK, RowBlock, Tile, blocks, tile};
-use super::super::dense::{Elements, panel_floats, product};
-use super::super::project::{mask_row, masked};
+use super::super::elementwise::AddTile;
+use super::super::groups::{Group, ROW_BLOCK, RowBlock};
+use super::super::product::{COLUMNS, Operand, PackedRows, Product, RowsToPack};
+use super::super::project::{mask_row, masked, pack_rows};
 use super::super::scratch::{Scratch, Sizes};
+use super::super::tile::TILE_STRIDE;
 use crate::backend::{Backward, Call};
 use crate::error::Result;
+use crate::simd::Isa;
 use crate::tensor::{Matrix, MatrixMut};
 
-/// `dx += Σ over layers dy W + mask ∘ (dp A)`.
-pub fn input_gradient(cpu: &Cpu<'_>, group: &Backward<'_>, dp: &Matrix<'_>, dx: &MatrixMut<'_>) -> Result<()> {
-    let (rows, inputs) = (dx.rows(), dx.cols());
-    let mut projections = cpu.arena.list(group.projections.len())?;
-    for call in group.projections {
-        projections.push((call, Group::of(call, cpu.arena)?));
-    }
-    let projections = &*projections.into_slice();
-    let height = ROW_BLOCK.min(rows);
-    let outputs = group.calls.iter().map(|call| call.outputs).max().unwrap_or(0);
-    let mut sizes = Sizes { x: height * outputs, sum: height * inputs, delta: height * inputs, ..Sizes::default() };
-    for (_, groups) in projections {
-        for group in *groups {
-            let term = group.shared();
-            sizes.p = sizes.p.max(height * 2 * term.rank());
-            sizes.weight = sizes.weight.max(panel_floats(&term.a.transposed(), Elements::AsTheyAre));
-        }
-    }
-    for base in group.calls.iter().filter_map(|call| call.base) {
-        sizes.weight = sizes.weight.max(panel_floats(&base.transposed(), Elements::AsTheyAre));
-    }
-    let count = cpu.workers.lanes();
-    cpu.workers.run(count, sizes, |index, scratch| {
-        let share = tile(rows, inputs, index, count);
-        for block in blocks(share.rows.clone()) {
-            input_block(group, projections, dp, dx, &block, &share, scratch);
-        }
-        Ok(())
-    })
+/// `dx += Σ over layers dy W + Σ over projections mask ∘ (dp A)`, each product whole before it is added.
+pub struct Inputs<'g> {
+    group: &'g Backward<'g>,
+    bases: &'g [BaseProduct<'g>],
+    projections: &'g [ProjectionBack<'g>],
+    dx: MatrixMut<'g>,
 }
 
-fn input_block(
-    group: &Backward<'_>,
-    projections: &[(&Call<'_>, &[Group<'_>])],
-    dp: &Matrix<'_>,
-    dx: &MatrixMut<'_>,
-    block: &std::ops::Range<usize>,
-    share: &Tile,
-    scratch: &mut Scratch,
-) {
-    let (cols, first) = (share.cols.len(), share.cols.start);
-    if cols == 0 {
-        return;
+struct BaseProduct<'g> {
+    dy: &'g Matrix<'g>,
+    weight: Operand<'g>,
+    pairs: bool,
+}
+
+struct ProjectionBack<'g> {
+    call: &'g Call<'g>,
+    group: &'g Group<'g>,
+    a_transposed: Operand<'g>,
+}
+
+impl<'g> Inputs<'g> {
+    pub fn new(cpu: &Cpu<'g>, group: &'g Backward<'g>, dx: &'g MatrixMut<'_>) -> Result<Self> {
+        let arena = cpu.arena;
+        let mut bases = arena.list(group.calls.len())?;
+        for (call, dy) in group.calls.iter().zip(group.dy) {
+            if let Some(base) = call.base {
+                bases.push(BaseProduct { dy, weight: base.backward(), pairs: cpu.arithmetic.pairs(&base, dy) });
+            }
+        }
+        let mut projections = arena.list(group.projections.iter().map(|call| call.terms.len()).sum())?;
+        for call in group.projections {
+            for group in Group::of(call, arena)? {
+                let a_transposed = group.shared().pair.projection_transposed()?;
+                projections.push(ProjectionBack { call, group, a_transposed });
+            }
+        }
+        Ok(Self { group, bases: bases.into_slice(), projections: projections.into_slice(), dx: MatrixMut::alias(dx) })
     }
-    let Scratch { x: copied, p, delta, sum, weight, .. } = scratch;
-    for (place, row) in block.clone().enumerate() {
-        let sum = &mut sum.0[place * cols..][..cols];
-        if group.overwrite_dx { sum.fill(0.0) } else { dx.as_const().load(row, first, sum) }
-    }
-    for (call, dy) in group.calls.iter().zip(group.dy) {
-        if let Some(base) = call.base {
-            let dy = inputs_of(dy, &RowBlock::Run(block.clone()), &mut copied.0);
-            let target = block_mut(&mut sum.0, block.len(), cols);
-            product(dy, base.transposed().outputs_from(first, cols), Elements::AsTheyAre, target, true, &mut weight.0);
+
+    pub fn sizes(&self) -> Sizes {
+        let rows = ROW_BLOCK.min(self.dx.rows());
+        let tile = rows * TILE_STRIDE;
+        Sizes {
+            x: self.bases.iter().map(|base| RowsToPack::floats(rows, base.dy.cols())).sum(),
+            z: self.projections.iter().map(|back| RowsToPack::floats(rows, 2 * back.group.shared().rank())).sum(),
+            sum: tile,
+            delta: tile,
+            ..Sizes::default()
         }
     }
-    for (call, groups) in projections {
-        for group in *groups {
-            let (rows, term) = (group.within(block.clone()), group.shared());
-            let width = 2 * term.rank();
-            for place in 0..rows.len() {
-                dp.load(rows.row(place), term.p_column, &mut p.0[place * width..][..width]);
-            }
-            let dp = ArrayView2::from_shape((rows.len(), width), &p.0[..rows.len() * width]).expect("sized");
-            let a = term.a.transposed().outputs_from(first, cols);
-            product(dp, a, Elements::AsTheyAre, block_mut(&mut delta.0, rows.len(), cols), false, &mut weight.0);
-            for (place, delta) in delta.0.chunks_exact_mut(cols).take(rows.len()).enumerate() {
-                let row = rows.row(place);
-                if masked(call, group) {
-                    mask_row(call, group, row, first, delta);
+
+    /// A block of rows; row i of the call is row `i − block.start` of dp.
+    pub fn block(&self, isa: Isa, block: &Range<usize>, dp: &Matrix<'_>, scratch: &mut Scratch) {
+        let (rows, inputs) = (block.len(), self.dx.cols());
+        let Scratch { x, z, sum, delta, room, .. } = scratch;
+        let mut rest = &mut x.0[..];
+        for base in self.bases {
+            let (now, later) = rest.split_at_mut(RowsToPack::floats(rows, base.dy.cols()));
+            pack_rows(base.dy, &RowBlock::Run(block.clone()), base.pairs, now);
+            rest = later;
+        }
+        self.pack_dp(block, dp, &mut z.0);
+        for first in (0..inputs).step_by(COLUMNS) {
+            let cols = first..(first + COLUMNS).min(inputs);
+            for (place, sum) in sum.0.chunks_exact_mut(TILE_STRIDE).take(rows).enumerate() {
+                let sum = &mut sum[..cols.len()];
+                match self.group.overwrite_dx {
+                    true => sum.fill(0.0),
+                    false => self.dx.as_const().load(block.start + place, first, sum),
                 }
-                let sum = &mut sum.0[(row - block.start) * cols..][..cols];
-                sum.iter_mut().zip(delta).for_each(|(sum, delta)| *sum += *delta);
+            }
+            let mut rest = &x.0[..];
+            for base in self.bases {
+                let (now, later) = rest.split_at(RowsToPack::floats(rows, base.dy.cols()));
+                rest = later;
+                let x = PackedRows::new(now, rows, base.dy.cols(), base.pairs);
+                let product = Product { isa, x, weight: base.weight, square: false };
+                let at = product.columns(0..rows, first, cols.len(), &mut delta.0, &mut room.0);
+                isa.run(AddTile { rows, cols: cols.len(), delta: &delta.0[at..], sum: &mut sum.0 });
+            }
+            let mut rest = &z.0[..];
+            for back in self.projections {
+                let of_group = back.group.within(block.clone());
+                let width = 2 * back.group.shared().rank();
+                let (now, later) = rest.split_at(RowsToPack::floats(of_group.len(), width));
+                rest = later;
+                let x = PackedRows::new(now, of_group.len(), width, false);
+                let product = Product { isa, x, weight: back.a_transposed, square: false };
+                let at = product.columns(0..of_group.len(), first, cols.len(), &mut delta.0, &mut room.0);
+                back.add(isa, block, &of_group, &cols, &mut delta.0[at..], &mut sum.0);
+            }
+            for (place, sum) in sum.0.chunks_exact(TILE_STRIDE).take(rows).enumerate() {
+                // SAFETY: each row belongs to one task.
+                unsafe { self.dx.store(block.start + place, first, &sum[..cols.len()]) };
             }
         }
     }
-    for (place, sum) in sum.0.chunks_exact(cols).take(block.len()).enumerate() {
-        // SAFETY: tiles of one call are disjoint.
-        unsafe { dx.store(block.start + place, first, sum) };
+
+    fn pack_dp(&self, block: &Range<usize>, dp: &Matrix<'_>, values: &mut [f32]) {
+        let mut rest = values;
+        for back in self.projections {
+            let of_group = back.group.within(block.clone());
+            let term = back.group.shared();
+            let (now, later) = rest.split_at_mut(RowsToPack::floats(of_group.len(), 2 * term.rank()));
+            let mut packed = RowsToPack::new(now, of_group.len(), 2 * term.rank(), false);
+            for place in 0..of_group.len() {
+                let row = of_group.row(place) - block.start;
+                packed.fill(place, |first, values| dp.load(row, term.p_column + first, values));
+            }
+            rest = later;
+        }
+    }
+}
+
+impl ProjectionBack<'_> {
+    /// Adds `dp A` of the group's rows, masked as x was.
+    fn add(
+        &self,
+        isa: Isa,
+        block: &Range<usize>,
+        rows: &RowBlock<'_>,
+        cols: &Range<usize>,
+        delta: &mut [f32],
+        sum: &mut [f32],
+    ) {
+        let masked = masked(self.call, self.group);
+        if !masked && rows.len() == block.len() {
+            isa.run(AddTile { rows: rows.len(), cols: cols.len(), delta, sum });
+            return;
+        }
+        for place in 0..rows.len() {
+            let row = rows.row(place);
+            let delta = &mut delta[place * TILE_STRIDE..][..cols.len()];
+            if masked {
+                mask_row(self.call, self.group, row, cols.start, delta);
+            }
+            let sum = &mut sum[(row - block.start) * TILE_STRIDE..];
+            isa.run(AddTile { rows: 1, cols: cols.len(), delta, sum });
+        }
     }
 }

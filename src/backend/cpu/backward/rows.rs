@@ -1,114 +1,141 @@
 //! dy → dp, row by row: g, the latents' gradients, the KL term, the slopes.
 
-use ndarray::ArrayView2;
+use std::cell::UnsafeCell;
 
-use super::super::expand::{add_scaled, block_mut, draw_latents, overflow};
-use super::super::groups::{Group, RowBlock};
+use super::super::elementwise::{AddVectors, Weighted};
+use super::super::groups::RowBlock;
 use super::super::latent;
-use super::super::dense::{Elements, product};
+use super::super::product::{COLUMNS, Product, RowsToPack};
 use super::super::scratch::Scratch;
-use crate::backend::{Call, PriorGradients};
+use super::super::tile::TILE_STRIDE;
+use super::layer::LayerGroup;
+use crate::backend::{Call, PriorGradients, Term};
 use crate::error::Result;
+use crate::simd::Isa;
 use crate::tensor::{Matrix, MatrixMut};
 
-/// One f64 a row; tasks write disjoint rows.
-pub struct SharedRows(pub *mut f64);
-
-// SAFETY: each row belongs to one task.
-unsafe impl Sync for SharedRows {}
-
-/// What the rows of one layer's chunk read and write.
+/// What the rows of one layer's chunk read and write. Each row belongs to one task.
 pub struct RowJob<'a, 'g> {
+    pub isa: Isa,
     pub call: &'g Call<'a>,
     pub p: &'g Matrix<'a>,
     pub dy: &'g Matrix<'a>,
-    pub kl_each: f32,
-    pub needs_kl: bool,
+    pub kl_each: Option<f32>,
     pub prior: PriorGradients<'g>,
+    /// The chunk's first row: row i of the call is row `i − start` of dm and `z Bᵀ`.
     pub start: usize,
-    pub dp: &'g MatrixMut<'g>,
+    /// dp of a block, with the block's first row.
+    pub dp: (&'g MatrixMut<'g>, usize),
     pub dm: &'g MatrixMut<'g>,
+    /// The column of eps at which the layer's latents begin.
+    pub first_latent: usize,
     pub expanded: Option<&'g MatrixMut<'g>>,
     pub slopes: Option<&'g MatrixMut<'g>>,
-    pub kl_rows: Option<&'g SharedRows>,
+    /// One a row, or empty.
+    pub kl_rows: &'g [UnsafeCell<f64>],
 }
 
 impl RowJob<'_, '_> {
     /// One block of a group's rows.
-    pub fn run(&self, group: &Group<'_>, block: &RowBlock<'_>, scratch: &mut Scratch) -> Result<()> {
-        let (outputs, rank, shared) = (self.call.outputs, group.shared().rank(), group.shared());
+    pub fn run(&self, of: &LayerGroup<'_>, block: &RowBlock<'_>, scratch: &mut Scratch) -> Result<()> {
         if let Some(expanded) = self.expanded {
-            draw_latents(self.call, group, block, 0, self.p, scratch)?;
-            let Scratch { z, delta, weight, .. } = scratch;
-            let latents = ArrayView2::from_shape((block.len(), rank), &z.0[..block.len() * rank]).expect("sized");
-            product(
-                latents,
-                shared.b,
-                Elements::AsTheyAre,
-                block_mut(&mut delta.0, block.len(), outputs),
-                false,
-                &mut weight.0,
-            );
-            for (place, delta) in delta.0.chunks_exact(outputs).take(block.len()).enumerate() {
-                let row = block.row(place);
-                // SAFETY: each row belongs to one task.
-                unsafe { expanded.store(row - self.start, self.call.kept_column(group.term(row).0), delta) };
-            }
+            self.expand(of, block, expanded, scratch)?;
         }
-        let Scratch { x: weighted, sum: g, weight, .. } = &mut *scratch;
-        for (place, weighted) in weighted.0.chunks_exact_mut(outputs).take(block.len()).enumerate() {
-            let (_, term) = group.term(block.row(place));
-            self.dy.load(block.row(place), 0, weighted);
-            weighted.iter_mut().zip(term.lambda_b).for_each(|(value, lambda_b)| *value *= term.scale * lambda_b);
-        }
-        let weighted =
-            ArrayView2::from_shape((block.len(), outputs), &weighted.0[..block.len() * outputs]).expect("sized");
-        let target = block_mut(&mut g.0, block.len(), rank);
-        product(weighted, shared.b.transposed(), Elements::AsTheyAre, target, false, &mut weight.0);
+        let rank = of.group.shared().rank();
+        self.output_slopes(of, block, scratch);
         for place in 0..block.len() {
-            self.row(group, block.row(place), place * rank, scratch)?;
+            let row = block.row(place);
+            self.row(of.group.term(row).1, row, place * rank, scratch)?;
         }
         Ok(())
     }
 
-    /// From g of one row (at `from` in `scratch.sum`) to dm, dp, the slopes and the KL of the row.
-    fn row(&self, group: &Group<'_>, row: usize, from: usize, scratch: &mut Scratch) -> Result<()> {
-        let (_, term) = group.term(row);
+    /// `z Bᵀ` of the block.
+    fn expand(
+        &self,
+        of: &LayerGroup<'_>,
+        block: &RowBlock<'_>,
+        expanded: &MatrixMut<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Scratch { z, vectors, delta, room, .. } = scratch;
+        let rank = of.group.shared().rank();
+        let packed = RowsToPack::new(&mut z.0, block.len(), rank, false);
+        let x = latent::draw(self.isa, self.call, of.group, block, 0..1, (self.p, 0), packed, &mut vectors.0)?;
+        let product = Product { isa: self.isa, x, weight: of.b, square: false };
+        for col in (0..self.call.outputs).step_by(COLUMNS) {
+            let count = COLUMNS.min(self.call.outputs - col);
+            let at = product.columns(0..block.len(), col, count, &mut delta.0, &mut room.0);
+            for (place, values) in delta.0.chunks_exact(TILE_STRIDE).take(block.len()).enumerate() {
+                let row = block.row(place);
+                let column = self.call.kept_column(of.group.term(row).0) + col;
+                // SAFETY: each row belongs to one task.
+                unsafe { expanded.store(row - self.start, column, &values[at..at + count]) };
+            }
+        }
+        Ok(())
+    }
+
+    /// `g = (λ_b ∘ dy) B` of the block, into `scratch.z`, row after row.
+    fn output_slopes(&self, of: &LayerGroup<'_>, block: &RowBlock<'_>, scratch: &mut Scratch) {
+        let Scratch { gathered, z: g, delta, room, .. } = scratch;
+        let rank = of.group.shared().rank();
+        let mut packed = RowsToPack::new(&mut gathered.0, block.len(), self.call.outputs, false);
+        for place in 0..block.len() {
+            let (_, term) = of.group.term(block.row(place));
+            packed.fill(place, |first, values| {
+                self.dy.load(block.row(place), first, values);
+                let lambda_b = &term.lambda_b[first..][..values.len()];
+                self.isa.run(Weighted { scale: term.scale, lambda_b, values });
+            });
+        }
+        let product = Product { isa: self.isa, x: packed.packed(), weight: of.b_transposed, square: false };
+        for col in (0..rank).step_by(COLUMNS) {
+            let count = COLUMNS.min(rank - col);
+            let at = product.columns(0..block.len(), col, count, &mut delta.0, &mut room.0);
+            for (place, values) in delta.0.chunks_exact(TILE_STRIDE).take(block.len()).enumerate() {
+                g.0[place * rank + col..][..count].copy_from_slice(&values[at..at + count]);
+            }
+        }
+    }
+
+    /// From g of one row (at `from` in `scratch.z`) to dm, dp, the slopes and the KL of the row.
+    fn row(&self, term: &Term<'_>, row: usize, from: usize, scratch: &mut Scratch) -> Result<()> {
         let rank = term.rank();
-        let Scratch { p, z: dm, eps, sum: g, .. } = scratch;
-        let (p, rest) = p.0.split_at_mut(2 * rank);
-        let (mu, logvar) = rest[..2 * rank].split_at_mut(rank);
-        let (g, eps) = (&g.0[from..][..rank], &mut eps.0[..rank]);
+        let Scratch { vectors, z: g, .. } = scratch;
+        let g = &g.0[from..][..rank];
+        let (p, rest) = vectors.0.split_at_mut(2 * rank);
+        let (mu, rest) = rest.split_at_mut(rank);
+        let (logvar, rest) = rest.split_at_mut(rank);
+        let (eps, rest) = rest.split_at_mut(rank);
+        let dm = &mut rest[..2 * rank];
         self.p.load(row, term.p_column, p);
-        latent::latents(term, p, mu, logvar);
-        latent::noise(self.call, term, row, 0, eps);
-        let (dmu, dlogvar) = dm.0[..2 * rank].split_at_mut(rank);
-        let slope = latent::Slope {
-            mode: term.mode,
-            mu,
-            logvar,
-            g,
-            kl_each: self.needs_kl.then_some(self.kl_each),
-            wants_slopes: self.slopes.is_some(),
-        };
-        let divergence = slope.gradients(eps, dmu, dlogvar).map_err(|(at, what)| overflow(row, at, what))?;
+        latent::latents(self.isa, term, p, mu, logvar);
+        latent::noise(self.isa, self.call, term, row, 0, eps);
+        let (dmu, dlogvar) = dm.split_at_mut(rank);
+        let (kl_each, wants_slopes) = (self.kl_each, self.slopes.is_some());
+        let slope = latent::Slope { mode: term.mode, mu, logvar, g, kl_each, wants_slopes };
+        let divergence =
+            slope.gradients(self.isa, eps, dmu, dlogvar).map_err(|(at, exponent)| at.error(row, exponent))?;
         if let Some(slopes) = self.slopes {
             // SAFETY: each row belongs to one task; its terms have columns of their own.
-            unsafe { slopes.store(row, term.latent_column, eps) };
+            unsafe { slopes.store(row, term.latent_column - self.first_latent, eps) };
         }
-        if let Some(kl_rows) = self.kl_rows {
-            // SAFETY: below call.rows; each row belongs to one task.
-            unsafe { *kl_rows.0.add(row) += divergence };
+        if let Some(value) = self.kl_rows.get(row) {
+            // SAFETY: each row belongs to one task.
+            unsafe { *value.get() += divergence };
         }
         self.add_prior(term.latent_column, row, dmu, dlogvar, eps);
-        for k in 0..rank {
-            if term.lambda_d[rank + k] * p[rank + k] > term.logvar_bound {
-                dlogvar[k] = 0.0;
+        if term.logvar_bound != f32::INFINITY {
+            for k in 0..rank {
+                if term.lambda_d[rank + k] * p[rank + k] > term.logvar_bound {
+                    dlogvar[k] = 0.0;
+                }
             }
         }
         // SAFETY: each row belongs to one task.
-        unsafe { self.dm.store(row - self.start, 2 * term.latent_column, &dm.0[..2 * rank]) };
-        self.add_dp(term.p_column, row, term.lambda_d, &dm.0[..2 * rank], p);
+        unsafe { self.dm.store(row - self.start, 2 * (term.latent_column - self.first_latent), dm) };
+        self.add_dp(term.p_column, row, term.lambda_d, dm, p);
         Ok(())
     }
 
@@ -122,10 +149,11 @@ impl RowJob<'_, '_> {
     }
 
     /// `dp += λ_d ∘ dm`: terms and layers that share a projection add up.
-    fn add_dp(&self, column: usize, row: usize, lambda_d: &[f32], dm: &[f32], dp: &mut [f32]) {
-        self.dp.as_const().load(row, column, dp);
-        add_scaled(1.0, lambda_d, dm, dp);
+    fn add_dp(&self, column: usize, row: usize, lambda_d: &[f32], dm: &[f32], sum: &mut [f32]) {
+        let (dp, first) = self.dp;
+        dp.as_const().load(row - first, column, sum);
+        self.isa.run(AddVectors { left: lambda_d, right: dm, sum });
         // SAFETY: each row belongs to one task.
-        unsafe { self.dp.store(row, column, dp) };
+        unsafe { dp.store(row - first, column, sum) };
     }
 }

@@ -1,0 +1,137 @@
+//! What is done to tiles and vectors element by element, compiled for each instruction set.
+
+use super::tile::TILE_STRIDE;
+use crate::simd::{Kernel, Set};
+
+/// `sum = base`, or `base + bias`, for rows of tiles.
+pub struct Start<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub base: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub sum: &'a mut [f32],
+}
+
+impl Kernel for Start<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        for row in 0..self.rows {
+            let base = &self.base[row * TILE_STRIDE..][..self.cols];
+            let sum = &mut self.sum[row * TILE_STRIDE..][..self.cols];
+            match self.bias {
+                Some(bias) => {
+                    let bias = &bias[..self.cols];
+                    (0..self.cols).for_each(|j| sum[j] = base[j] + bias[j]);
+                }
+                None => sum.copy_from_slice(base),
+            }
+        }
+    }
+}
+
+/// `sum += (scale · λ_b) ∘ delta`, one fused multiply-add an element, for rows of tiles.
+pub struct AddScaled<'a> {
+    pub rows: usize,
+    pub scale: f32,
+    /// Take the coefficient's square instead.
+    pub square: bool,
+    pub lambda_b: &'a [f32],
+    pub delta: &'a [f32],
+    pub sum: &'a mut [f32],
+}
+
+impl Kernel for AddScaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let cols = self.lambda_b.len();
+        for row in 0..self.rows {
+            let delta = &self.delta[row * TILE_STRIDE..][..cols];
+            let sum = &mut self.sum[row * TILE_STRIDE..][..cols];
+            for j in 0..cols {
+                let coefficient = self.scale * self.lambda_b[j];
+                let coefficient = if self.square { coefficient * coefficient } else { coefficient };
+                sum[j] = coefficient.mul_add(delta[j], sum[j]);
+            }
+        }
+    }
+}
+
+/// `sum += delta`, for rows of tiles.
+pub struct AddTile<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub delta: &'a [f32],
+    pub sum: &'a mut [f32],
+}
+
+impl Kernel for AddTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        for row in 0..self.rows {
+            let delta = &self.delta[row * TILE_STRIDE..][..self.cols];
+            let sum = &mut self.sum[row * TILE_STRIDE..][..self.cols];
+            (0..self.cols).for_each(|j| sum[j] += delta[j]);
+        }
+    }
+}
+
+/// `sum += left ∘ right`, one fused multiply-add an element.
+pub struct AddVectors<'a> {
+    pub left: &'a [f32],
+    pub right: &'a [f32],
+    pub sum: &'a mut [f32],
+}
+
+impl Kernel for AddVectors<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let sum = self.sum;
+        let (left, right) = (&self.left[..sum.len()], &self.right[..sum.len()]);
+        (0..sum.len()).for_each(|j| sum[j] = left[j].mul_add(right[j], sum[j]));
+    }
+}
+
+/// `sum += (scale · left) ∘ right`, the product with the scale rounded first.
+pub struct AddProducts<'a> {
+    pub scale: f32,
+    pub left: &'a [f32],
+    pub right: &'a [f32],
+    pub sum: &'a mut [f32],
+}
+
+impl Kernel for AddProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let sum = self.sum;
+        let (left, right) = (&self.left[..sum.len()], &self.right[..sum.len()]);
+        (0..sum.len()).for_each(|j| sum[j] = (self.scale * left[j]).mul_add(right[j], sum[j]));
+    }
+}
+
+/// `values = (scale · λ_b) ∘ values`.
+pub struct Weighted<'a> {
+    pub scale: f32,
+    pub lambda_b: &'a [f32],
+    pub values: &'a mut [f32],
+}
+
+impl Kernel for Weighted<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let values = self.values;
+        let lambda_b = &self.lambda_b[..values.len()];
+        (0..values.len()).for_each(|j| values[j] *= self.scale * lambda_b[j]);
+    }
+}
