@@ -1,8 +1,11 @@
 //! Dropout masks by key: which columns of an input row are kept.
 
-use super::key::{BATCH, BLOCK, Domain, Key};
+use super::chacha::ByWord;
+use super::key::{BLOCK, Domain, Key};
+use super::rows::{Batch, Convert, Row};
 use crate::error::Result;
 use crate::fail;
+use crate::simd::Isa;
 
 /// The source of the dropout masks of one (seed, layer, adapter).
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,19 @@ impl DropoutKey {
         probability: f32,
         out: &mut [f32],
     ) -> Result<()> {
+        self.fill_on(Isa::best(), identity, sample, first_column, probability, out)
+    }
+
+    /// As [`fill`](Self::fill), with these instructions.
+    pub fn fill_on(
+        &self,
+        isa: Isa,
+        identity: u64,
+        sample: u32,
+        first_column: usize,
+        probability: f32,
+        out: &mut [f32],
+    ) -> Result<()> {
         if !(0.0..=1.0).contains(&probability) {
             fail!(Argument, "dropout probability is {probability}; wanted 0 to 1");
         }
@@ -38,16 +54,27 @@ impl DropoutKey {
         }
         let threshold = (f64::from(probability) * 4_294_967_296.0 + 0.5) as u32;
         let scale = (1.0 / (1.0 - f64::from(probability))) as f32;
-        let mut words = self.0.words(identity, sample, first_column);
-        let (mut skipped, mut rest) = (first_column % BLOCK, out);
-        while !rest.is_empty() {
-            let batch = words.next_batch();
-            let (now, later) = rest.split_at_mut((BATCH - skipped).min(rest.len()));
-            for (value, &word) in now.iter_mut().zip(&batch[skipped..]) {
-                *value = if word >= threshold { scale } else { 0.0 };
-            }
-            (skipped, rest) = (0, later);
-        }
+        let mut batch = Batch::new(isa, &self.0, Mask { threshold, scale });
+        batch.push(Row { identity, sample, first: first_column, out }, 0);
+        batch.flush();
         Ok(())
+    }
+}
+
+/// `scale` where the word reaches the threshold, else 0.
+#[derive(Clone, Copy)]
+struct Mask {
+    threshold: u32,
+    scale: f32,
+}
+
+impl Convert for Mask {
+    #[inline(always)]
+    fn convert<const L: usize>(self, words: &ByWord<u32, L>) -> ByWord<f32, L> {
+        let mut values = ByWord([[0.0; L]; BLOCK]);
+        for (value, &word) in values.0.as_flattened_mut().iter_mut().zip(words.0.as_flattened()) {
+            *value = if word >= self.threshold { self.scale } else { 0.0 };
+        }
+        values
     }
 }

@@ -1,14 +1,9 @@
-//! What noise is keyed by: stable hashes of names, the 256-bit ChaCha8 key, and the stream of words behind it.
-
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+//! What noise is keyed by: stable hashes of names, and the 256-bit ChaCha8 key.
 
 use super::NOISE_VERSION;
 
 /// Words of one ChaCha block.
 pub(super) const BLOCK: usize = 16;
-/// Words that rand_chacha makes at a time: four blocks.
-pub(super) const BATCH: usize = 4 * BLOCK;
 
 /// What a stream of words is for, so that a dropout mask never shares words with the normals of its layer.
 #[derive(Clone, Copy)]
@@ -17,40 +12,23 @@ pub(super) enum Domain {
     Dropout = 2,
 }
 
-/// The 256 bits of a key.
+/// The 256 bits of a key, as the cipher's words.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct Key([u32; 8]);
 
 impl Key {
-    /// Four little-endian u64: seed ‖ layer hash ‖ adapter identity ‖ domain + version·2³².
+    /// Four u64, low word first: seed ‖ layer hash ‖ adapter identity ‖ domain + version·2³².
     pub(super) fn new(seed: u64, layer_hash: u64, adapter_identity: u64, domain: Domain) -> Self {
         let domain_and_version = domain as u64 | u64::from(NOISE_VERSION) << 32;
-        let mut bytes = [0; 32];
-        let fields = [seed, layer_hash, adapter_identity, domain_and_version];
-        for (eight, field) in bytes.chunks_exact_mut(8).zip(fields) {
-            eight.copy_from_slice(&field.to_le_bytes());
+        let mut words = [0; 8];
+        for (two, field) in words.chunks_exact_mut(2).zip([seed, layer_hash, adapter_identity, domain_and_version]) {
+            two.copy_from_slice(&[field as u32, (field >> 32) as u32]);
         }
-        Self(bytes)
+        Self(words)
     }
 
-    /// The words of (identity, sample) from block `first / 16` on.
-    pub(super) fn words(&self, identity: u64, sample: u32, first: usize) -> Words {
-        let counter = u64::from(sample) << 32 | u64::from((first / BLOCK) as u32);
-        let mut generator = ChaCha8Rng::from_seed(self.0);
-        generator.set_stream(identity);
-        generator.set_word_pos(u128::from(counter) * BLOCK as u128);
-        Words(generator)
-    }
-}
-
-/// Consecutive ChaCha words, four blocks at a time.
-pub(super) struct Words(ChaCha8Rng);
-
-impl Words {
-    pub(super) fn next_batch(&mut self) -> [u32; BATCH] {
-        let mut words = [0; BATCH];
-        self.0.fill_bytes(bytemuck::bytes_of_mut(&mut words));
-        words.map(u32::from_le)
+    pub(super) fn words(&self) -> &[u32; 8] {
+        &self.0
     }
 }
 

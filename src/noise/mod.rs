@@ -36,11 +36,13 @@
 //!
 //! **Parity.** [`TorchGenerator`] gives PyTorch's CPU normals, and [`draw_projection`] PEFT's projections bit for bit.
 
+mod chacha;
 mod dropout;
 mod key;
 pub mod math;
 mod mt19937;
 mod normals;
+mod rows;
 mod torch;
 
 #[cfg(test)]
@@ -50,6 +52,7 @@ pub use dropout::DropoutKey;
 pub use key::{adapter_identity, layer_hash};
 pub use mt19937::{Mt19937, draw_projection};
 pub use normals::NormalKey;
+pub use rows::Row;
 pub use torch::{TorchGenerator, torch_normals};
 
 /// The version of the definition above. It is part of every key: another definition gives unrelated noise, never

@@ -1,7 +1,10 @@
 //! Standard normals by key: Box–Muller over ChaCha8 words.
 
-use super::key::{BATCH, BLOCK, Domain, Key};
+use super::chacha::ByWord;
+use super::key::{BLOCK, Domain, Key};
 use super::math;
+use super::rows::{Batch, Convert, Row};
+use crate::simd::Isa;
 
 /// Half of a block: so many words give radii, and as many angles.
 const HALF: usize = BLOCK / 2;
@@ -27,51 +30,45 @@ impl NormalKey {
 
     /// As [`fill`](Self::fill), from latent `first` (below 2³⁶) on.
     pub fn fill_from(&self, identity: u64, sample: u32, antithetic: bool, first: usize, out: &mut [f32]) {
-        let (sample, negate) = if antithetic { (sample >> 1, sample & 1 == 1) } else { (sample, false) };
-        let sign = u32::from(negate) << 31;
-        let convert = converter();
-        let mut words = self.0.words(identity, sample, first);
-        let mut normals = [0.0; BATCH];
-        let (mut skipped, mut rest) = (first % BLOCK, out);
-        while !rest.is_empty() {
-            convert(&words.next_batch(), sign, &mut normals);
-            let fresh = &normals[skipped..];
-            let (now, later) = rest.split_at_mut(fresh.len().min(rest.len()));
-            now.copy_from_slice(&fresh[..now.len()]);
-            (skipped, rest) = (0, later);
+        self.fill_rows(Isa::best(), antithetic, [Row { identity, sample, first, out }]);
+    }
+
+    /// As [`fill`](Self::fill), with these instructions.
+    pub fn fill_on(&self, isa: Isa, identity: u64, sample: u32, antithetic: bool, out: &mut [f32]) {
+        self.fill_rows(isa, antithetic, [Row { identity, sample, first: 0, out }]);
+    }
+
+    /// As [`fill_on`](Self::fill_on) and [`fill_from`](Self::fill_from) for each row. It is faster in one call where
+    /// rows are shorter than 256: sixteen blocks of 16 latents are drawn side by side, of whatever rows.
+    pub fn fill_rows<'a>(&self, isa: Isa, antithetic: bool, rows: impl IntoIterator<Item = Row<'a>>) {
+        let mut batch = Batch::new(isa, &self.0, BoxMuller);
+        for mut row in rows {
+            let mut flip = 0;
+            if antithetic {
+                flip = row.sample << 31;
+                row.sample >>= 1;
+            }
+            batch.push(row, flip);
         }
+        batch.flush();
     }
 }
 
-/// Turns four blocks of words into normals; xors `sign` into each.
-type Convert = fn(&[u32; BATCH], u32, &mut [f32; BATCH]);
+/// Words j and j + 8 of a block become its normals j and j + 8.
+#[derive(Clone, Copy)]
+struct BoxMuller;
 
-/// The fastest version for this machine. All give the same bits.
-fn converter() -> Convert {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the machine has both features.
-        return |words, sign, out| unsafe { convert_avx2(words, sign, out) };
-    }
-    convert
-}
-
-/// The definition itself, compiled for 8 lanes and fused multiply-add.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn convert_avx2(words: &[u32; BATCH], sign: u32, out: &mut [f32; BATCH]) {
-    convert(words, sign, out);
-}
-
-/// The definition: words j and j + 8 of a block become its normals j and j + 8.
-#[inline(always)]
-fn convert(words: &[u32; BATCH], sign: u32, out: &mut [f32; BATCH]) {
-    for (words, out) in words.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
-        for j in 0..HALF {
-            let (first, second) = box_muller(words[j], words[j + HALF]);
-            out[j] = f32::from_bits(first.to_bits() ^ sign);
-            out[j + HALF] = f32::from_bits(second.to_bits() ^ sign);
+impl Convert for BoxMuller {
+    #[inline(always)]
+    fn convert<const L: usize>(self, words: &ByWord<u32, L>) -> ByWord<f32, L> {
+        let mut values = ByWord([[0.0; L]; BLOCK]);
+        let (radius_words, angle_words) = (words.0[..HALF].as_flattened(), words.0[HALF..].as_flattened());
+        let (cosines, sines) = values.0.split_at_mut(HALF);
+        let places = cosines.as_flattened_mut().iter_mut().zip(sines.as_flattened_mut());
+        for ((first, second), (radius, angle)) in places.zip(radius_words.iter().zip(angle_words)) {
+            (*first, *second) = box_muller(*radius, *angle);
         }
+        values
     }
 }
 
@@ -87,23 +84,52 @@ fn box_muller(radius_word: u32, angle_word: u32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::array::from_fn;
 
-    #[test]
-    fn the_fast_version_has_the_bits_of_the_definition() {
-        let mut words = [0u32; BATCH];
-        for round in 0..20_000u32 {
-            for (place, word) in (0u32..).zip(&mut words) {
-                *word = (round * BATCH as u32 + place).wrapping_mul(0x9e37_79b9);
+    use super::*;
+    use crate::simd::{Kernel, Set};
+
+    /// Words through the conversion, compiled for a set.
+    struct Converted<'a, const L: usize>(&'a ByWord<u32, L>);
+
+    impl<const L: usize> Kernel for Converted<'_, L> {
+        type Output = ByWord<f32, L>;
+
+        #[inline(always)]
+        fn run<S: Set>(self) -> ByWord<f32, L> {
+            BoxMuller.convert(self.0)
+        }
+    }
+
+    fn every_set_has_the_bits_of_the_definition<const L: usize>() {
+        let mut words = ByWord([[0; L]; BLOCK]);
+        for round in 0..2000 {
+            let flat = words.0.as_flattened_mut();
+            for (place, word) in flat.iter_mut().enumerate() {
+                *word = ((round * BLOCK * L + place) as u32).wrapping_mul(0x9e37_79b9);
             }
             // Extreme words in every lane, now and then.
-            words[round as usize % BATCH] = [0, 1, u32::MAX, 1 << 31][round as usize / BATCH % 4];
-            let sign = round << 31;
-            let (mut wanted, mut got) = ([0.0; BATCH], [0.0; BATCH]);
-            convert(&words, sign, &mut wanted);
-            converter()(&words, sign, &mut got);
-            assert_eq!(wanted.map(f32::to_bits), got.map(f32::to_bits), "round {round}");
+            flat[round % (BLOCK * L)] = [0, 1, u32::MAX, 1 << 31][round / (BLOCK * L) % 4];
+            let definition = |j: usize, lane: usize| {
+                let (first, second) = box_muller(words.0[j % HALF][lane], words.0[j % HALF + HALF][lane]);
+                if j < HALF { first.to_bits() } else { second.to_bits() }
+            };
+            let wanted: [[u32; L]; BLOCK] = from_fn(|j| from_fn(|lane| definition(j, lane)));
+            for isa in Isa::all() {
+                let got = isa.run(Converted(&words)).0.map(|lanes| lanes.map(f32::to_bits));
+                assert_eq!(got, wanted, "{isa:?}, round {round}");
+            }
         }
+    }
+
+    #[test]
+    fn wide_batches_have_the_bits_of_the_definition() {
+        every_set_has_the_bits_of_the_definition::<16>();
+    }
+
+    #[test]
+    fn narrow_batches_have_the_bits_of_the_definition() {
+        every_set_has_the_bits_of_the_definition::<4>();
     }
 
     #[test]

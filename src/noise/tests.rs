@@ -2,4 +2,5 @@
 
 mod definition;
 mod parity;
+mod sets;
 mod statistics;
