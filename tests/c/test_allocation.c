@@ -95,9 +95,11 @@ static void serve(size_t n, int choice, const pvera_noise *noise) {
 
 /* What is wanted of a backward: everything that can be. */
 static void want(size_t n, int choice, size_t count, pvera_gradients *wanted, pvera_slot_gradients (*slot)[ADAPTERS]) {
+    /* With a slot a row, the rows are of none, 0, 1, 2, none, … */
+    size_t taking_part = choice == 0 ? 1 : choice == 1 || n > ADAPTERS ? ADAPTERS : n - 1;
     for (size_t i = 0; i < count && i < LAYERS; ++i) {
         for (int k = 0; k < ADAPTERS; ++k) slot[i][k] = (pvera_slot_gradients){k, lambda_b[i][k], lambda_d[i][k], NULL};
-        wanted[i] = (pvera_gradients){.struct_size = sizeof *wanted, .slots = slot[i], .slot_count = choice == 0 ? 1 : ADAPTERS};
+        wanted[i] = (pvera_gradients){.struct_size = sizeof *wanted, .slots = slot[i], .slot_count = taking_part};
         wanted[i].overwrite = PVERA_OVERWRITE_ALL, wanted[i].kl_weight = 0.25, wanted[i].kl_value = &kl[i];
         wanted[i].dmu = wanted[i].dlogvar = pvera_f32(prior, n, count * latents_of(choice));
         wanted[i].variance = variance, wanted[i].variance_count = n, wanted[i].variance_index = variance_index;
