@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, HostAllocator};
 use crate::model::{Listener, Silent};
+use crate::simd::Features;
 
 /// f32 kernels on the CPU; the default.
 pub const PVERA_BACKEND_CPU: i32 = 0;
@@ -20,6 +21,22 @@ pub const PVERA_BACKEND_CPU: i32 = 0;
 pub const PVERA_BACKEND_REFERENCE: i32 = 1;
 /// Not in this build.
 pub const PVERA_BACKEND_CUDA: i32 = 2;
+
+/// CPU features that kernels are chosen by, as bits: AVX2 with FMA and F16C.
+pub const PVERA_CPU_AVX2: u32 = 1;
+/// AVX-512 F, BW, DQ and VL; on top of AVX2.
+pub const PVERA_CPU_AVX512: u32 = 2;
+/// AVX-512 BF16; on top of AVX512.
+pub const PVERA_CPU_AVX512_BF16: u32 = 4;
+/// Advanced SIMD of 64-bit Arm.
+pub const PVERA_CPU_NEON: u32 = 8;
+
+/// Products in f32, whatever the storage; the default. The same bits on every CPU.
+pub const PVERA_PRODUCTS_F32: i32 = 0;
+/// Where x (or dy) and the base weight are both bf16, their product is made in bf16 arithmetic: twice as fast where the CPU
+/// has it, emulated where not. For pairs of k, odd then even, each a fused multiply-add into f32, subnormals flushed to
+/// zero. The same bits on every x86 CPU; elsewhere they may differ where a result is next to a subnormal.
+pub const PVERA_PRODUCTS_BF16: i32 = 1;
 
 /// The host's memory, for everything whose size depends on shapes and files. All zero: the process's allocator.
 ///
@@ -114,6 +131,11 @@ pub struct pvera_context_options {
     pub device: pvera_device,
     /// For CUDA: a CUstream; NULL here.
     pub stream: *mut c_void,
+    /// `PVERA_CPU_…` bits that are not to be used though the machine has them; a feature falls with those that it builds on.
+    /// The results are the same.
+    pub cpu_features_off: u32,
+    /// `PVERA_PRODUCTS_…`.
+    pub products: i32,
 }
 
 // SAFETY: integers, pointers and optional functions; the size comes first.
@@ -156,8 +178,46 @@ pub unsafe extern "C" fn pvera_context_new(
         }
         let host = options.parallel_for.map(|call| ParallelFor { call, user: options.parallel_for_user });
         let allocator = options.allocator.checked("options.allocator")?;
-        let own = Context::new(kind, options.threads as usize, host, allocator)?;
+        let mut own = Context::new(kind, options.threads as usize, host, allocator)?;
+        own = own.without(Features(options.cpu_features_off));
+        match options.products {
+            PVERA_PRODUCTS_F32 => {}
+            PVERA_PRODUCTS_BF16 => own = own.with_bf16_products(),
+            other => {
+                fail!(Argument, "options.products is {other}; wanted PVERA_PRODUCTS_F32 (0) or PVERA_PRODUCTS_BF16 (1)")
+            }
+        }
         out.write(handle::give(pvera_context(own))?);
+        Ok(())
+    })
+}
+
+/// The `PVERA_CPU_…` features of this machine that this build has kernels for.
+///
+/// # Safety
+/// `features` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_cpu_features(features: *mut u32) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        unsafe { output("features", features)? }.write(Features::detected().0);
+        Ok(())
+    })
+}
+
+/// The `PVERA_CPU_…` features that a context's kernels use.
+///
+/// # Safety
+/// `context` is a context; `features` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_context_cpu_features(
+    context: *const pvera_context,
+    features: *mut u32,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (context, out) = unsafe { (borrow("context", context)?, output("features", features)?) };
+        out.write(context.0.features().0);
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use super::guard;
 use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
 use super::model::pvera_layer;
-use super::store::pvera_store;
+use super::store::{packing_uses, pvera_store};
 use crate::adapter::{Adapter, Apart};
 use crate::config::Config;
 use crate::linear::Linear;
@@ -94,6 +94,40 @@ pub unsafe extern "C" fn pvera_adapter_linear(
         adapter.0.layers().get(layer)?;
         adapter.0.check_biases()?;
         out.write(handle::give(pvera_linear(Linear::single(adapter.0.clone(), layer)))?);
+        Ok(())
+    })
+}
+
+/// Packs the layer's base weight for `uses` (`PVERA_PACK_…`): its products are then faster, for one row by as much as two to
+/// three times. Nothing else changes, no bit either. The packed form takes as much memory as the weight, once for each use, lives
+/// as long as the layer's declaration, serves every linear of the layer, and is not made anew when the weight changes. May
+/// run beside other calls.
+///
+/// # Safety
+/// `linear` is a linear.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_linear_pack_base(linear: *const pvera_linear, uses: u32) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let linear = unsafe { borrow("linear", linear)? };
+        linear.0.pack_base(packing_uses(uses)?)
+    })
+}
+
+/// Bytes that the base weight's packed forms for `uses` take or would take.
+///
+/// # Safety
+/// `linear` is a linear; `bytes` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_linear_packed_base_bytes(
+    linear: *const pvera_linear,
+    uses: u32,
+    bytes: *mut usize,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (linear, out) = unsafe { (borrow("linear", linear)?, output("bytes", bytes)?) };
+        out.write(linear.0.packed_base_bytes(packing_uses(uses)?)?);
         Ok(())
     })
 }

@@ -10,11 +10,17 @@ use super::input::{self, Sized_};
 use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
 use super::{guard, matrix};
 use crate::adapter::{read_store, store_from_memory};
+use crate::backend::cpu::Uses;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Allocator;
 use crate::projection::{Frozen, Size, Store};
 use crate::tensor::Dtype;
+
+/// What packing is for, as bits: forward, sample, moments and latent.
+pub const PVERA_PACK_FORWARD: u32 = 1;
+/// Backward, with the forward that it recomputes left to PVERA_PACK_FORWARD.
+pub const PVERA_PACK_BACKWARD: u32 = 2;
 
 /// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`.
 /// Immutable and reference counted: a clone is the same store. May be used by many threads.
@@ -213,7 +219,48 @@ pub unsafe extern "C" fn pvera_store_equal(
     })
 }
 
-/// Bytes that A and B take.
+/// Packs A and B now for the kernels, for `uses` (`PVERA_PACK_…`); otherwise each form is packed when a call first needs
+/// it. All layers and adapters of the store share the packed forms, which hold their values in the fewest bits that lose
+/// nothing (int8, f16, bf16 or f32).
+///
+/// # Safety
+/// `store` is a store.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_pack(store: *const pvera_store, uses: u32) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let store = unsafe { borrow("store", store)? };
+        store.0.pack(packing_uses(uses)?)
+    })
+}
+
+/// Bytes that the packed forms for `uses` take or would take. They are kept beside A and B as they were given.
+///
+/// # Safety
+/// `store` is a store; `bytes` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_store_packed_bytes(
+    store: *const pvera_store,
+    uses: u32,
+    bytes: *mut usize,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (store, out) = unsafe { (borrow("store", store)?, output("bytes", bytes)?) };
+        out.write(store.0.packed_bytes(packing_uses(uses)?)?);
+        Ok(())
+    })
+}
+
+/// What packing is for.
+pub(super) fn packing_uses(uses: u32) -> Result<Uses> {
+    if uses == 0 || uses > (PVERA_PACK_FORWARD | PVERA_PACK_BACKWARD) {
+        fail!(Argument, "uses is {uses}; wanted PVERA_PACK_FORWARD (1), PVERA_PACK_BACKWARD (2), or both (3)");
+    }
+    Ok(Uses { forward: uses & PVERA_PACK_FORWARD != 0, backward: uses & PVERA_PACK_BACKWARD != 0 })
+}
+
+/// Bytes that A and B take, packed forms included as far as they are made.
 ///
 /// # Safety
 /// `store` is a store; `bytes` is a place for the result.

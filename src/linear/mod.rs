@@ -17,10 +17,9 @@ pub use training::{SlotGradients, VarianceTarget, Wanted, backward, record};
 use std::sync::Arc;
 
 use crate::adapter::Adapter;
-use crate::backend::cpu::{Base, Uses};
+use crate::backend::cpu::{Base, BasePacks, Uses};
 use crate::error::Result;
 use crate::fail;
-use crate::memory::Allocator;
 use crate::model::{Layer, Layers, Slots};
 
 /// One layer and the adapters that may run on it. Cheap to clone; immutable.
@@ -54,13 +53,24 @@ impl Linear {
         self.layer().base().map(|weight| Base { weight, packs })
     }
 
-    /// Packs the base weight for these uses; returns the bytes that its packed forms take.
-    pub fn pack_base(&self, uses: Uses) -> Result<usize> {
-        let Some(base) = self.base() else {
-            fail!(State, "layer '{}' was declared without a weight; there is nothing to pack", self.layer().name)
-        };
-        base.packs.pack(&Allocator::default(), &base.weight, uses)?;
-        Ok(base.packs.bytes())
+    /// Packs the base weight for these uses, for every linear of the layer; what was packed before stays.
+    pub fn pack_base(&self, uses: Uses) -> Result<()> {
+        let base = self.base_to_pack()?;
+        base.packs.pack(self.layers.allocator(), &base.weight, uses)
+    }
+
+    /// Bytes that the base weight's packed forms for these uses take.
+    pub fn packed_base_bytes(&self, uses: Uses) -> Result<usize> {
+        BasePacks::packed_bytes(&self.base_to_pack()?.weight, uses)
+    }
+
+    fn base_to_pack(&self) -> Result<Base<'_>> {
+        match self.base() {
+            Some(base) => Ok(base),
+            None => {
+                fail!(State, "layer '{}' was declared without a weight; there is nothing to pack", self.layer().name)
+            }
+        }
     }
 
     /// The key under which the layer draws its noise.

@@ -6,6 +6,7 @@ use crate::backend::Weight;
 use crate::backend::cpu::BasePacks;
 use crate::error::{Error, Result};
 use crate::fail;
+use crate::memory::Allocator;
 use crate::noise::layer_hash;
 use crate::tensor::Matrix;
 
@@ -94,6 +95,7 @@ impl Layer {
 pub struct Layers {
     list: Vec<Layer>,
     packs: Vec<BasePacks>,
+    allocator: Allocator,
     by_name: HashMap<String, usize>,
 }
 
@@ -126,6 +128,15 @@ impl Layers {
             Some(layer) => Ok(layer),
             None => fail!(NotFound, "layer number {index} is not declared; the model has {} layers", self.list.len()),
         }
+    }
+
+    /// No layers yet; what is packed for them comes from `allocator`.
+    pub fn new(allocator: Allocator) -> Self {
+        Self { allocator, ..Self::default() }
+    }
+
+    pub fn allocator(&self) -> &Allocator {
+        &self.allocator
     }
 
     /// The packed forms of a declared layer's base weight.

@@ -49,7 +49,8 @@ pub struct Model {
 
 impl Model {
     pub fn new(allocator: Allocator, listener: Box<dyn Listener>) -> Self {
-        Self { layers: Mutex::default(), slots: RwLock::default(), stores: Interned::default(), allocator, listener }
+        let layers = Mutex::new(Arc::new(Layers::new(allocator)));
+        Self { layers, slots: RwLock::default(), stores: Interned::default(), allocator, listener }
     }
 
     /// Adds a layer. All layers are declared before the first adapter is made for them.

@@ -9,7 +9,7 @@ pub use frozen::Frozen;
 pub use intern::Interned;
 
 use crate::backend::Weight;
-use crate::backend::cpu::{FloatMode, Packs, Pair};
+use crate::backend::cpu::{FloatMode, Packs, Pair, Uses};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
@@ -129,7 +129,7 @@ impl Store {
 
     /// Bytes held resident.
     pub fn bytes(&self) -> usize {
-        self.a.bytes() + self.b.bytes()
+        self.a.bytes() + self.b.bytes() + self.packs.bytes()
     }
 
     /// Whether a part of it lies in a mapped file.
@@ -161,9 +161,14 @@ impl Store {
         Pair { packs: &self.packs, a: self.a.weight(), b: self.b.weight(), in_offset, out_offset }
     }
 
-    /// Bytes that packed forms take, as far as they are made.
-    pub fn packed_bytes(&self) -> usize {
-        self.packs.bytes()
+    /// Packs now what these uses need; without this, it is packed when first used.
+    pub fn pack(&self, uses: Uses) -> Result<()> {
+        self.pair(0, 0).pack(uses)
+    }
+
+    /// Bytes that the packed forms for these uses take.
+    pub fn packed_bytes(&self, uses: Uses) -> Result<usize> {
+        self.pair(0, 0).packed_bytes(uses)
     }
 
     /// Whether a layer of this whole size fits.

@@ -89,7 +89,7 @@ static void layouts(void) {
     FIELD(pvera_allocator, allocate, 0);
     FIELD(pvera_allocator, release, 8);
     FIELD(pvera_allocator, user, 16);
-    SIZE(pvera_context_options, 72);
+    SIZE(pvera_context_options, 80);
     FIELD(pvera_context_options, struct_size, 0);
     FIELD(pvera_context_options, backend, 8);
     FIELD(pvera_context_options, threads, 12);
@@ -98,6 +98,8 @@ static void layouts(void) {
     FIELD(pvera_context_options, allocator, 32);
     FIELD(pvera_context_options, device, 56);
     FIELD(pvera_context_options, stream, 64);
+    FIELD(pvera_context_options, cpu_features_off, 72);
+    FIELD(pvera_context_options, products, 76);
     SIZE(pvera_callbacks, 24);
     FIELD(pvera_callbacks, warning, 0);
     FIELD(pvera_callbacks, progress, 8);

@@ -104,7 +104,7 @@ pub fn variances(isa: Isa, term: &Term<'_>, p: &[f32], out: &mut [f32]) -> std::
 }
 
 /// Fills a row's noise: the caller's, or drawn by key. Nothing to do outside sample mode.
-pub fn noise(_isa: Isa, call: &Call<'_>, term: &Term<'_>, row: usize, draw: usize, eps: &mut [f32]) {
+pub fn noise(isa: Isa, call: &Call<'_>, term: &Term<'_>, row: usize, draw: usize, eps: &mut [f32]) {
     if term.mode != Mode::Sample {
         return;
     }
@@ -112,7 +112,7 @@ pub fn noise(_isa: Isa, call: &Call<'_>, term: &Term<'_>, row: usize, draw: usiz
         Some(given) => given.load(draw * call.rows + row, term.latent_column, eps),
         None => {
             let sample = call.keys.sample(row).wrapping_add(draw as u32);
-            term.noise.fill(call.keys.identity(row), sample, call.noise.antithetic, eps);
+            term.noise.fill_on(isa, call.keys.identity(row), sample, call.noise.antithetic, eps);
         }
     }
 }

@@ -60,7 +60,8 @@ impl Packs {
 
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
-        [&self.mean, &self.logvar, &self.b, &self.a_transposed, &self.b_transposed].map(Lazy::bytes).iter().sum()
+        let Self { mean, logvar, b, a_transposed, b_transposed, .. } = self;
+        [mean, logvar, b, a_transposed, b_transposed].map(Lazy::bytes).iter().sum()
     }
 }
 
@@ -127,6 +128,22 @@ impl<'a> Pair<'a> {
     }
 }
 
+impl Pair<'_> {
+    /// Bytes that the packed forms for these uses take.
+    pub fn packed_bytes(&self, uses: Uses) -> Result<usize> {
+        let half = |first| Panels::bytes_for(&self.a.outputs_from(first, self.rank()), false);
+        let mut bytes = 0;
+        if uses.forward {
+            bytes += half(0)? + half(self.rank())? + Panels::bytes_for(&self.b, false)?;
+        }
+        if uses.backward {
+            let transposed = [self.a.transposed(), self.b.transposed()];
+            bytes += Panels::bytes_for(&transposed[0], false)? + Panels::bytes_for(&transposed[1], false)?;
+        }
+        Ok(bytes)
+    }
+}
+
 /// The packed forms of a layer's base weight, made only when the host asks.
 #[derive(Debug, Default)]
 pub struct BasePacks {
@@ -146,9 +163,11 @@ impl BasePacks {
         Ok(())
     }
 
-    /// Bytes held now.
-    pub fn bytes(&self) -> usize {
-        self.forward.bytes() + self.backward.bytes()
+    /// Bytes that the packed forms for these uses take.
+    pub fn packed_bytes(weight: &Weight<'_>, uses: Uses) -> Result<usize> {
+        let forward = if uses.forward { Panels::bytes_for(weight, true)? } else { 0 };
+        let backward = if uses.backward { Panels::bytes_for(&weight.transposed(), true)? } else { 0 };
+        Ok(forward + backward)
     }
 }
 

@@ -49,17 +49,9 @@ pub struct Panels {
 impl Panels {
     /// Packs a weight in the smallest form that holds its values exactly; bf16 as pairs when `pairs` are wanted.
     pub fn new(allocator: &Allocator, weight: &Weight<'_>, pairs: bool) -> Result<Self> {
-        let scale = int8_scale(weight);
-        let element = match (weight.dtype(), scale) {
-            (Dtype::Bf16, _) if pairs => Element::Bf16Pairs,
-            (_, Some(_)) => Element::Int8,
-            (Dtype::F32, None) => Element::F32,
-            (Dtype::Bf16, None) => Element::Bf16,
-            (Dtype::F16, None) => Element::F16,
-        };
+        let (element, scale) = form_of(weight, pairs);
         let (outputs, depth) = (weight.outputs(), weight.inputs());
         let mut bytes = Buffer::<u8>::zeroed(allocator, Self::bytes_of(element, outputs, depth)?)?;
-        let scale = scale.unwrap_or(1.0);
         let isa = Isa::best();
         let mut values = [0.0; DEPTH * WIDTH];
         let panel_bytes = element.panel_bytes(depth).max(1);
@@ -73,6 +65,11 @@ impl Panels {
             }
         }
         Ok(Self { bytes, element, outputs, depth, scale })
+    }
+
+    /// Bytes that the packed weight takes.
+    pub fn bytes_for(weight: &Weight<'_>, pairs: bool) -> Result<usize> {
+        Self::bytes_of(form_of(weight, pairs).0, weight.outputs(), weight.inputs())
     }
 
     fn bytes_of(element: Element, outputs: usize, depth: usize) -> Result<usize> {
@@ -115,6 +112,19 @@ impl Panels {
         assert!(k <= self.depth && panel * WIDTH < self.outputs.next_multiple_of(UNIT));
         let per_k = self.element.panel_bytes(2) / 2;
         self.bytes[panel * self.panel_bytes() + k * per_k..].as_ptr()
+    }
+}
+
+/// The smallest element that holds a weight exactly, and its scale.
+fn form_of(weight: &Weight<'_>, pairs: bool) -> (Element, f32) {
+    if pairs && weight.dtype() == Dtype::Bf16 {
+        return (Element::Bf16Pairs, 1.0);
+    }
+    match (int8_scale(weight), weight.dtype()) {
+        (Some(scale), _) => (Element::Int8, scale),
+        (None, Dtype::F32) => (Element::F32, 1.0),
+        (None, Dtype::Bf16) => (Element::Bf16, 1.0),
+        (None, Dtype::F16) => (Element::F16, 1.0),
     }
 }
 
