@@ -119,10 +119,13 @@ impl<'a> Pair<'a> {
     /// Packs now what these uses will need.
     pub fn pack(&self, uses: Uses) -> Result<()> {
         if uses.forward {
-            (self.mean()?, self.logvar()?, self.expansion()?);
+            self.mean()?;
+            self.logvar()?;
+            self.expansion()?;
         }
         if uses.backward {
-            (self.expansion_transposed()?, self.projection_transposed()?);
+            self.expansion_transposed()?;
+            self.projection_transposed()?;
         }
         Ok(())
     }

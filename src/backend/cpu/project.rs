@@ -67,6 +67,7 @@ impl Job<'_> {
     }
 
     /// A block of rows, whose x is packed; row i of the call is row `i − first` of p.
+    #[allow(clippy::too_many_arguments)]
     pub fn block(
         &self,
         rows: Range<usize>,

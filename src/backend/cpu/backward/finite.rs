@@ -12,7 +12,8 @@ use crate::error::Result;
 pub fn check(cpu: &Cpu<'_>, layer: &Layer<'_>) -> Result<()> {
     let call = layer.call;
     let takes_means = call.terms.iter().any(|term| term.mode == Mode::Mean);
-    if !layer.needs_kl() && !(layer.wants.slopes && takes_means) {
+    let takes_others = layer.needs_kl() || (layer.wants.slopes && takes_means);
+    if !takes_others {
         return Ok(());
     }
     let rank = call.terms.iter().map(|term| term.rank()).max().unwrap_or(0);
