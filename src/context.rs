@@ -60,7 +60,8 @@ impl Context {
     /// Begins a call: its lists come from the frame, and numbers are rounded as the library does until it ends.
     pub fn enter(&self) -> Frame<'_> {
         let kept = self.arenas().pop();
-        let arena = kept.unwrap_or_else(|| Arena::new(*self.allocator()));
+        let mut arena = kept.unwrap_or_else(|| Arena::new(*self.allocator()));
+        arena.reset();
         Frame { context: self, arena, _mode: FloatMode::enter() }
     }
 
@@ -110,8 +111,7 @@ impl Frame<'_> {
 
 impl Drop for Frame<'_> {
     fn drop(&mut self) {
-        let mut arena = std::mem::replace(&mut self.arena, Arena::new(*self.context.allocator()));
-        arena.reset();
+        let arena = std::mem::replace(&mut self.arena, Arena::new(*self.context.allocator()));
         let mut arenas = self.context.arenas();
         if arenas.try_reserve(1).is_ok() {
             arenas.push(arena);

@@ -1,5 +1,7 @@
 //! The calls without a tape, and the two structs that say whose rows these are and where noise comes from.
 
+use std::cell::LazyCell;
+
 use super::context::pvera_context;
 use super::error::pvera_error;
 use super::guard;
@@ -87,11 +89,15 @@ unsafe impl Sized_ for pvera_noise {
     const NAME: &'static str = "noise";
 }
 
-/// The rows of a call, read from C.
+/// The rows of a call, read from C. `arena` is asked for only when something is copied, which most calls do without.
 ///
 /// # Safety
 /// `rows` is NULL or sized rows whose arrays hold `count` entries and outlive `'a`.
-pub(super) unsafe fn read_rows<'a>(arena: &'a Arena, rows: *const pvera_rows, count: usize) -> Result<Rows<'a>> {
+pub(super) unsafe fn read_rows<'a>(
+    arena: impl FnOnce() -> &'a Arena,
+    rows: *const pvera_rows,
+    count: usize,
+) -> Result<Rows<'a>> {
     // SAFETY: the caller's promise.
     unsafe {
         let given = input::sized(rows)?;
@@ -104,7 +110,7 @@ pub(super) unsafe fn read_rows<'a>(arena: &'a Arena, rows: *const pvera_rows, co
                 "rows.slot and rows.active are both given; wanted one adapter a row, or a sum on every row"
             ),
             (Some(slots), None) => Choice::PerRow(slots),
-            (None, Some(active)) => Choice::Sum(arena.collected(active.iter().map(|one| (one.slot, one.scale)))?),
+            (None, Some(active)) => Choice::Sum(arena().collected(active.iter().map(|one| (one.slot, one.scale)))?),
             (None, None) => Choice::First,
         };
         let keys = RowKeys {
@@ -183,8 +189,8 @@ pub unsafe extern "C" fn pvera_moments(
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let (mean, variance) = (matrix::write("mean", mean)?, matrix::write("variance", variance)?);
-        let frame = context.0.enter();
-        let request = Request { rows: read_rows(frame.arena(), rows, x.rows())?, ..Request::default() };
+        let frame = LazyCell::new(|| context.0.enter());
+        let request = Request { rows: read_rows(|| frame.arena(), rows, x.rows())?, ..Request::default() };
         linear::moments(&context.0, &linear.0, &x, &request, &mean, &variance)
     })
 }
@@ -209,8 +215,8 @@ pub unsafe extern "C" fn pvera_latent(
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let (mu, logvar) = (matrix::write("mu", mu)?, matrix::write("logvar", logvar)?);
-        let frame = context.0.enter();
-        let request = Request { rows: read_rows(frame.arena(), rows, x.rows())?, ..Request::default() };
+        let frame = LazyCell::new(|| context.0.enter());
+        let request = Request { rows: read_rows(|| frame.arena(), rows, x.rows())?, ..Request::default() };
         linear::latent(&context.0, &linear.0, &x, &request, &mu, &logvar)
     })
 }
@@ -236,8 +242,8 @@ pub unsafe extern "C" fn pvera_sample(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
-        let frame = context.0.enter();
-        let rows = read_rows(frame.arena(), rows, x.rows())?;
+        let frame = LazyCell::new(|| context.0.enter());
+        let rows = read_rows(|| frame.arena(), rows, x.rows())?;
         let (noise, y) = (read_noise(noise)?, matrix::write("y", y)?);
         let request = Request { rows, noise, training: false };
         linear::sample(&context.0, &linear.0, &x, &request, samples, &y)
@@ -260,7 +266,7 @@ pub unsafe extern "C" fn pvera_project_width(
     guard(|| unsafe {
         let linear = borrow("linear", linear)?;
         let arena = Arena::new(Allocator::default());
-        let rows = read_rows(&arena, rows, n)?;
+        let rows = read_rows(|| &arena, rows, n)?;
         let (columns, latent_columns) = linear::project_width(&linear.0, n, &Request { rows, ..Request::default() })?;
         super::handle::write_if_wanted(width, columns);
         super::handle::write_if_wanted(latents, latent_columns);
@@ -308,8 +314,8 @@ pub unsafe extern "C" fn pvera_project_part(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
-        let frame = context.0.enter();
-        let rows = read_rows(frame.arena(), rows, x.rows())?;
+        let frame = LazyCell::new(|| context.0.enter());
+        let rows = read_rows(|| frame.arena(), rows, x.rows())?;
         let (noise, p) = (read_noise(noise)?, matrix::write("p", p)?);
         let request = Request { rows, noise, training: false };
         linear::project(&context.0, &linear.0, &x, &request, &p, Part { index, count })
@@ -356,8 +362,8 @@ pub unsafe extern "C" fn pvera_expand_part(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear, p) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("p", p)?);
-        let frame = context.0.enter();
-        let rows = read_rows(frame.arena(), rows, p.rows())?;
+        let frame = LazyCell::new(|| context.0.enter());
+        let rows = read_rows(|| frame.arena(), rows, p.rows())?;
         let (noise, y) = (read_noise(noise)?, matrix::write("y", y)?);
         let request = Request { rows, noise, training: false };
         linear::expand(&context.0, &linear.0, &p, &request, &y, Part { index, count })

@@ -150,6 +150,10 @@ pub unsafe fn sized<T: Sized_>(given: *const T) -> Result<T> {
             size_of::<T>()
         );
     }
+    if size == size_of::<T>() {
+        // SAFETY: as many bytes as T has; what a caller's compiler left between fields is not looked at.
+        return Ok(unsafe { given.read() });
+    }
     let known = size.min(size_of::<T>());
     // SAFETY: `size` bytes are readable by the caller's promise; `own` has at least `known`.
     unsafe { std::ptr::copy_nonoverlapping(given.cast::<u8>(), (&raw mut own).cast::<u8>(), known) };

@@ -1,5 +1,7 @@
 //! Forward (with or without a tape) and backward: the two calls of training, and of everything else.
 
+use std::cell::LazyCell;
+
 use super::compute::{pvera_noise, pvera_rows, read_linears, read_noise, read_rows};
 use super::context::{pvera_allocator, pvera_context};
 use super::error::pvera_error;
@@ -9,7 +11,6 @@ use super::input::{self, Sized_};
 use super::linear::pvera_linear;
 use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
 use crate::backend::{Kl, Overwrite, PriorGradients};
-use crate::context::Frame;
 use crate::error::Result;
 use crate::fail;
 use crate::linear::{self, Linear, Policy, Request, SlotGradients, Tape, VarianceTarget, Wanted};
@@ -118,8 +119,8 @@ pub unsafe extern "C" fn pvera_forward(
     // SAFETY: the caller's promise.
     guard(|| unsafe {
         let (context, linear) = (borrow("context", context)?, borrow("linear", linear)?);
-        let (frame, y) = (context.0.enter(), matrix::write("y", y)?);
-        forward(context, &frame, &[&linear.0], x, rows, noise, tape, &[y])
+        let (frame, y) = (LazyCell::new(|| context.0.enter()), matrix::write("y", y)?);
+        forward(context, || frame.arena(), &[&linear.0], x, rows, noise, tape, &[y])
     })
 }
 
@@ -146,16 +147,16 @@ pub unsafe extern "C" fn pvera_forward_group(
         let frame = context.0.enter();
         let linears = read_linears(frame.arena(), linears, count)?;
         let y = matrix::write_all(frame.arena(), "y", y, count)?;
-        forward(context, &frame, linears, x, rows, noise, tape, y)
+        forward(context, || frame.arena(), linears, x, rows, noise, tape, y)
     })
 }
 
 /// # Safety
 /// As for `pvera_forward`.
 #[allow(clippy::too_many_arguments)]
-unsafe fn forward(
+unsafe fn forward<'a>(
     context: &pvera_context,
-    frame: &Frame<'_>,
+    arena: impl FnOnce() -> &'a Arena,
     linears: &[&Linear],
     x: *const pvera_matrix,
     rows: *const pvera_rows,
@@ -166,7 +167,7 @@ unsafe fn forward(
     // SAFETY: the caller's promise.
     unsafe {
         let x = matrix::read("x", x)?;
-        let (rows, noise) = (read_rows(frame.arena(), rows, x.rows())?, read_noise(noise)?);
+        let (rows, noise) = (read_rows(arena, rows, x.rows())?, read_noise(noise)?);
         let request = Request { rows, noise, training: false };
         match tape.as_mut() {
             Some(tape) => linear::record(&context.0, linears, &x, &request, &mut tape.0, y),

@@ -53,38 +53,38 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-type Visit<'v> = dyn FnMut(Name<'_>, &Matrix<'_>) -> Result<()> + 'v;
-
 /// Everything that a call reads besides x or p: the caller's noise and row keys, and of each layer its weight, its bias
 /// and its adapters' vectors.
-pub(super) fn for_each_read(plan: &Plan<'_>, linears: &[&Linear], visit: &mut Visit<'_>) -> Result<()> {
+#[inline]
+pub(super) fn for_each_read(
+    plan: &Plan<'_>,
+    linears: &[&Linear],
+    mut visit: impl FnMut(&Name<'_>, &Matrix<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut given = |name: &Name<'_>, matrix: Option<&Matrix<'_>>| matrix.map_or(Ok(()), |matrix| visit(name, matrix));
     let (noise, keys) = (&plan.request.noise, &plan.request.rows.keys);
-    let vector = |values| Matrix::from_f32(values, 1, values.len());
-    let given = [
-        ("noise.eps", noise.eps),
-        ("noise.dropout_mask", noise.dropout_mask),
-        ("rows.identity", keys.identity.map(|keys| vector(bytemuck::cast_slice(keys)))),
-        ("rows.sample", keys.sample.map(|keys| vector(bytemuck::cast_slice(keys)))),
-    ];
-    for (name, matrix) in given {
-        matrix.map_or(Ok(()), |matrix| visit(Name::Plain(name), &matrix))?;
-    }
-    for (position, linear) in linears.iter().enumerate() {
+    given(&Name::Plain("noise.eps"), noise.eps.as_ref())?;
+    given(&Name::Plain("noise.dropout_mask"), noise.dropout_mask.as_ref())?;
+    given(&Name::Plain("rows.identity"), keys.identity.map(|keys| vector(bytemuck::cast_slice(keys))).as_ref())?;
+    given(&Name::Plain("rows.sample"), keys.sample.map(|keys| vector(bytemuck::cast_slice(keys))).as_ref())?;
+    for ((linear, call), slots) in linears.iter().zip(plan.calls).zip(plan.slots) {
         let declared = linear.layer();
         let layer = declared.name.as_str();
-        let base = [("the base weight", declared.weight.map(|(weight, _)| weight)), ("the base bias", declared.bias)];
-        for (what, matrix) in base {
-            matrix.map_or(Ok(()), |matrix| visit(Name::OfLayer { what, layer }, &matrix))?;
-        }
-        for (slot, term) in plan.slots[position].iter().zip(plan.calls[position].terms) {
-            let vectors =
-                [("lambda_b", Some(term.lambda_b)), ("lambda_d", Some(term.lambda_d)), ("the learned bias", term.bias)];
-            for (what, values) in vectors {
-                values.map_or(Ok(()), |values| visit(Name::OfSlot { what, slot: *slot, layer }, &vector(values)))?;
-            }
+        let of_layer = |what| Name::OfLayer { what, layer };
+        given(&of_layer("the base weight"), declared.weight.as_ref().map(|(weight, _)| weight))?;
+        given(&of_layer("the base bias"), declared.bias.as_ref())?;
+        for (slot, term) in slots.iter().zip(call.terms) {
+            let of_slot = |what| Name::OfSlot { what, slot: *slot, layer };
+            given(&of_slot("lambda_b"), Some(&vector(term.lambda_b)))?;
+            given(&of_slot("lambda_d"), Some(&vector(term.lambda_d)))?;
+            given(&of_slot("the learned bias"), term.bias.map(vector).as_ref())?;
         }
     }
     Ok(())
+}
+
+fn vector(values: &[f32]) -> Matrix<'_> {
+    Matrix::from_f32(values, 1, values.len())
 }
 
 /// The outputs of a call share memory neither with each other nor with anything that it reads.
@@ -101,7 +101,7 @@ pub(super) fn check_apart<'n>(
             disjoint_mut(name(place), output, name(other_place), other)?;
         }
     }
-    for_each_read(plan, linears, &mut |read_name, read| {
+    for_each_read(plan, linears, |read_name, read| {
         outputs.iter().enumerate().try_for_each(|(place, output)| disjoint(name(place), output, read_name, read))
     })
 }

@@ -22,7 +22,7 @@ pub struct Plan<'a> {
     pub width: usize,
     /// Columns of eps, mu and logvar.
     pub latents: usize,
-    pub request: Request<'a>,
+    pub request: &'a Request<'a>,
 }
 
 /// A plan in the making.
@@ -30,12 +30,12 @@ struct Planner<'a, 'l> {
     arena: &'a Arena,
     linears: &'l [&'a Linear],
     rows: usize,
-    request: Request<'a>,
+    request: &'a Request<'a>,
 }
 
 impl<'a> Plan<'a> {
     /// Resolves every slot before anything is computed.
-    pub fn new(arena: &'a Arena, linears: &[&'a Linear], rows: usize, request: &Request<'a>) -> Result<Self> {
+    pub fn new(arena: &'a Arena, linears: &[&'a Linear], rows: usize, request: &'a Request<'a>) -> Result<Self> {
         if u32::try_from(rows).is_err() {
             fail!(Shape, "x has {rows} rows; wanted at most {}", u32::MAX);
         }
@@ -51,7 +51,7 @@ impl<'a> Plan<'a> {
                 );
             }
         }
-        let planner = Planner { arena, linears, rows, request: *request };
+        let planner = Planner { arena, linears, rows, request };
         match request.rows.choice {
             Choice::First => planner.sum(&[(0, 1.0)]),
             Choice::Sum(active) => planner.sum(active),
@@ -61,6 +61,7 @@ impl<'a> Plan<'a> {
 }
 
 impl<'a> Planner<'a, '_> {
+    #[inline]
     fn call(&self, linear: &'a Linear, terms: &'a [Term<'a>], membership: Membership<'a>) -> Call<'a> {
         let declared = linear.layer();
         let noise = &self.request.noise;
@@ -81,7 +82,10 @@ impl<'a> Planner<'a, '_> {
     /// Several adapters on every row. Those of one store, without dropout, share a projection, in all layers.
     fn sum(&self, active: &[(i32, f32)]) -> Result<Plan<'a>> {
         let most = active.iter().filter(|(slot, _)| *slot != -1).count();
-        let mut distinct: List<'a, Term<'a>> = self.arena.list(most.saturating_mul(self.linears.len()))?;
+        // One term in all shares with none: what is to be projected is what the layer's call says.
+        let alone = most == 1 && self.linears.len() == 1;
+        let most_distinct = if alone { 0 } else { most.saturating_mul(self.linears.len()) };
+        let mut distinct: List<'a, Term<'a>> = self.arena.list(most_distinct)?;
         let mut calls = self.arena.list(self.linears.len())?;
         let mut slots_of = self.arena.list(self.linears.len())?;
         let (mut width, mut latents) = (0, 0);
@@ -112,7 +116,9 @@ impl<'a> Planner<'a, '_> {
                     None => {
                         term.p_column = width;
                         width += 2 * term.rank();
-                        distinct.push(term);
+                        if !alone {
+                            distinct.push(term);
+                        }
                     }
                 }
                 terms.push(term);
@@ -122,15 +128,15 @@ impl<'a> Planner<'a, '_> {
             calls.push(self.call(linear, terms.into_slice(), Membership::All));
             slots_of.push(&*slots.into_slice());
         }
-        let projection = self.call(self.linears[0], distinct.into_slice(), Membership::All);
-        Ok(Plan {
-            calls: calls.into_slice(),
-            projections: self.arena.filled(projection, 1)?,
-            slots: slots_of.into_slice(),
-            width,
-            latents,
-            request: self.request,
-        })
+        let calls = &*calls.into_slice();
+        let projections = if alone {
+            calls
+        } else {
+            let mut shared = self.arena.list(1)?;
+            shared.push(self.call(self.linears[0], distinct.into_slice(), Membership::All));
+            shared.into_slice()
+        };
+        Ok(Plan { calls, projections, slots: slots_of.into_slice(), width, latents, request: self.request })
     }
 
     /// One adapter a row. Rows share columns of p; with dropout, each layer has columns of its own.
@@ -210,6 +216,7 @@ impl<'a> Planner<'a, '_> {
     }
 
     /// One adapter's term on a layer; None when it does not adapt the layer.
+    #[inline]
     fn term(&self, linear: &'a Linear, slot: &'a Slot, scale: f32) -> Option<Term<'a>> {
         let layer = linear.layer();
         let adapter = &slot.adapter;

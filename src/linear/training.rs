@@ -255,7 +255,7 @@ fn check_overlap(
         vectors.check(&dx)?;
         variances.iter().try_for_each(|variance| variance.check_apart(&dx))?;
     }
-    let mut check = |name: Name<'_>, read: &Matrix<'_>| {
+    let check = |name: Name<'_>, read: &Matrix<'_>| {
         let region = Region::of(name, read);
         dx.map_or(Ok(()), |dx| disjoint("dx", dx, name, read))?;
         vectors.check(&region)?;
@@ -272,7 +272,7 @@ fn check_overlap(
             check(name(layer, None, "variance_index"), &index)?;
         }
     }
-    for_each_read(plan, linears, &mut check)
+    for_each_read(plan, linears, |name, read| check(*name, read))
 }
 
 fn check_shapes(linears: &[&Linear], recorded: &Record, dy: &[Matrix<'_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {

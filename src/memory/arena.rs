@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// The first chunk; the plan of a call on one layer fits.
 const FIRST_CHUNK: usize = 8 << 10;
+/// How often chunks double, for short lists; a longer one gets a chunk of its own size.
+const DOUBLINGS: usize = 7;
 
 /// Memory that is handed out in order and taken back all at once.
 ///
@@ -99,7 +101,7 @@ impl Arena {
         let chunks = unsafe { &mut *self.chunks.get() };
         let next = self.following.get();
         if next == chunks.len() {
-            let size = chunks.last().map_or(FIRST_CHUNK, |last| last.length.saturating_mul(2)).max(bytes);
+            let size = (FIRST_CHUNK << next.min(DOUBLINGS)).max(bytes);
             chunks.try_reserve(1).map_err(|_| Error::out_of_memory())?;
             chunks.push(Buffer::zeroed(&self.allocator, size)?);
         }
