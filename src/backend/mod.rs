@@ -81,6 +81,9 @@ impl Part {
 
     /// This part's share of `total` things.
     pub fn of(self, total: usize) -> std::ops::Range<usize> {
+        if self.count == 1 {
+            return 0..total;
+        }
         let bound = |index: usize| (total as u128 * index as u128 / self.count as u128) as usize;
         bound(self.index)..bound(self.index + 1)
     }

@@ -40,7 +40,8 @@ impl Dtype {
                     std::slice::from_raw_parts(data.cast::<f16>().add(start), out.len()).convert_to_f32_slice(out)
                 }
                 Dtype::Bf16 => {
-                    std::slice::from_raw_parts(data.cast::<bf16>().add(start), out.len()).convert_to_f32_slice(out);
+                    let bits = std::slice::from_raw_parts(data.cast::<u16>().add(start), out.len());
+                    out.iter_mut().zip(bits).for_each(|(out, bits)| *out = f32::from_bits(u32::from(*bits) << 16));
                 }
             }
         }
@@ -62,8 +63,8 @@ impl Dtype {
                         .convert_from_f32_slice(values);
                 }
                 Dtype::Bf16 => {
-                    std::slice::from_raw_parts_mut(data.cast::<bf16>().add(start), values.len())
-                        .convert_from_f32_slice(values);
+                    let bits = std::slice::from_raw_parts_mut(data.cast::<u16>().add(start), values.len());
+                    bits.iter_mut().zip(values).for_each(|(bits, value)| *bits = bf16_bits(*value));
                 }
             }
         }
@@ -77,4 +78,13 @@ impl Dtype {
             Dtype::Bf16 => bf16::from_f32(value).to_f32(),
         }
     }
+}
+
+/// The bf16 nearest to a value, ties to even; a NaN stays one. Without a branch, so that loops over it are vectorised.
+#[inline(always)]
+pub fn bf16_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    let bits = if value.is_nan() { bits | 0x0040_0000 } else { rounded };
+    (bits >> 16) as u16
 }

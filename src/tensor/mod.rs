@@ -6,7 +6,7 @@ mod dtype;
 mod tests;
 
 pub use check::{disjoint, disjoint_mut};
-pub use dtype::Dtype;
+pub use dtype::{Dtype, bf16_bits};
 
 use std::marker::PhantomData;
 
@@ -104,6 +104,20 @@ impl<'a> Matrix<'a> {
         (self.dtype() == Dtype::F32).then(|| unsafe { ArrayView2::from_shape_ptr(shape, self.data.cast()) })
     }
 
+    /// Part of row `row`, from `first_col` on: in place where it lies as f32, else widened into `copy`, which has its length.
+    pub fn part<'p>(&'p self, row: usize, first_col: usize, copy: &'p mut [f32]) -> &'p [f32] {
+        if self.dtype() != Dtype::F32 {
+            self.load(row, first_col, copy);
+            return copy;
+        }
+        assert!(row < self.rows() && first_col + copy.len() <= self.cols());
+        // SAFETY: in bounds by the assertion and `new`.
+        unsafe {
+            let start = self.data.cast::<f32>().add(row * self.row_stride() + first_col);
+            std::slice::from_raw_parts(start, copy.len())
+        }
+    }
+
     /// Widens part of row `row`, from `first_col` on, to f32.
     pub fn load(&self, row: usize, first_col: usize, out: &mut [f32]) {
         assert!(row < self.rows() && first_col + out.len() <= self.cols());
@@ -169,6 +183,11 @@ impl<'a> MatrixMut<'a> {
     pub fn row_pointer(&self, row: usize) -> *mut u8 {
         assert!(row < self.rows());
         self.data.wrapping_add(row * self.parts.row_stride * self.dtype().size())
+    }
+
+    /// Distance between the starts of two rows, in elements.
+    pub fn row_stride(&self) -> usize {
+        self.parts.row_stride
     }
 
     /// Rounds values into part of row `row`, from `first_col` on.

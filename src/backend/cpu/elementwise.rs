@@ -60,6 +60,47 @@ impl Kernel for AddScaled<'_> {
     }
 }
 
+/// The last step of the common case, straight into y: `y = (base + bias) + (scale · λ_b) ∘ delta`, for rows of tiles.
+pub struct Finish<'a> {
+    pub rows: usize,
+    pub base: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub scale: f32,
+    pub lambda_b: &'a [f32],
+    pub delta: &'a [f32],
+    /// Rows of y, this far apart.
+    pub y: *mut f32,
+    pub y_stride: usize,
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        let cols = self.lambda_b.len();
+        for row in 0..self.rows {
+            let base = &self.base[row * TILE_STRIDE..][..cols];
+            let delta = &self.delta[row * TILE_STRIDE..][..cols];
+            // SAFETY: the caller's y has these rows and columns, which no other task touches.
+            let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(row * self.y_stride), cols) };
+            match self.bias {
+                Some(bias) => {
+                    let bias = &bias[..cols];
+                    for j in 0..cols {
+                        y[j] = (self.scale * self.lambda_b[j]).mul_add(delta[j], base[j] + bias[j]);
+                    }
+                }
+                None => {
+                    for j in 0..cols {
+                        y[j] = (self.scale * self.lambda_b[j]).mul_add(delta[j], base[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// `sum += delta`, for rows of tiles.
 pub struct AddTile<'a> {
     pub rows: usize,

@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-use super::elementwise::{AddScaled, Start};
+use super::elementwise::{AddScaled, Finish, Start};
 use super::groups::{Group, ROW_BLOCK, RowBlock};
 use super::latent;
 use super::product::{COLUMNS, Operand, PackedRows, Product, ROOM, RowsToPack};
 use super::scratch::{Floats, Sizes};
 use super::tile::TILE_STRIDE;
-use crate::backend::Call;
+use crate::backend::{Call, Term};
 use crate::error::Result;
 use crate::memory::Arena;
 use crate::simd::Isa;
-use crate::tensor::{Matrix, MatrixMut};
+use crate::tensor::{Dtype, Matrix, MatrixMut};
 
 /// f32 of latents held at a time: half of a common L2.
 const LATENTS: usize = 1 << 17;
@@ -164,6 +164,10 @@ impl Job<'_> {
         base: Option<usize>,
         rooms: &mut Rooms<'_>,
     ) {
+        if let Some((base, term)) = base.zip(self.alone()) {
+            self.finish(rows, cols, &all, &some, base, term, rooms);
+            return;
+        }
         let (call, height) = (self.layer.call, rows.len());
         for (number, draw) in some.clone().enumerate() {
             let sum = &mut rooms.sum.0[number * height * TILE_STRIDE..][..height * TILE_STRIDE];
@@ -195,6 +199,48 @@ impl Job<'_> {
                 // SAFETY: tiles of one call are disjoint.
                 unsafe { self.y.store(draw * call.rows + row, cols.start, values) };
             }
+        }
+    }
+
+    /// The term of every row, where there is no other, y is f32 and nothing is kept: its tiles go straight into y.
+    fn alone(&self) -> Option<&Term<'_>> {
+        match self.layer.groups {
+            [(group, _)] if self.y.dtype() == Dtype::F32 && self.keep.is_none() => group.only(),
+            _ => None,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn finish(
+        &self,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        all: &Range<usize>,
+        some: &Range<usize>,
+        base: usize,
+        term: &Term<'_>,
+        rooms: &mut Rooms<'_>,
+    ) {
+        let (call, height) = (self.layer.call, rows.len());
+        let x = PackedRows::new(&rooms.z.0, height * all.len(), term.rank(), false);
+        let product = Product { isa: self.isa, x, weight: self.layer.groups[0].1, square: false };
+        let drawn = (some.start - all.start) * height..(some.end - all.start) * height;
+        let at = product.columns(drawn, cols.start, cols.len(), &mut rooms.delta.0, &mut rooms.room.0);
+        let mut values = [0.0; COLUMNS];
+        let bias = self.load_bias(self.bias_of(rows.start), cols, &mut values[..cols.len()]);
+        for (number, draw) in some.clone().enumerate() {
+            let row = draw * call.rows + rows.start;
+            assert!(row + height <= self.y.rows() && cols.end <= self.y.cols());
+            self.isa.run(Finish {
+                rows: height,
+                base: &rooms.base.0[base..],
+                bias,
+                scale: term.scale,
+                lambda_b: &term.lambda_b[cols.clone()],
+                delta: &rooms.delta.0[number * height * TILE_STRIDE + at..],
+                y: self.y.row_pointer(row).cast::<f32>().wrapping_add(cols.start),
+                y_stride: self.y.row_stride(),
+            });
         }
     }
 

@@ -52,11 +52,14 @@ pub fn draw<'s>(
         let row = block.row(place);
         let (_, term) = group.term(row);
         // In mean mode the second half of p may never have been written.
-        let projected = &mut projected[..if term.mode == Mode::Mean { rank } else { 2 * rank }];
-        p.load(row - first, term.p_column, projected);
+        let copy = &mut projected[..if term.mode == Mode::Mean { rank } else { 2 * rank }];
+        let projected = p.part(row - first, term.p_column, copy);
         if term.mode == Mode::Mean {
-            multiply(&term.lambda_d[..rank], projected, mu);
-            (0..draws.len()).for_each(|draw| packed.copy(draw * block.len() + place, mu));
+            for draw in 0..draws.len() {
+                packed.fill(draw * block.len() + place, |from, z| {
+                    isa.run(Multiply { first: &term.lambda_d[from..], second: &projected[from..], out: z });
+                });
+            }
             continue;
         }
         let bound = term.logvar_bound;
@@ -123,6 +126,23 @@ pub fn bounded(logvar: f32, bound: f32) -> f32 {
     if logvar > bound { bound } else { logvar }
 }
 
+/// `out = first ∘ second`, as far as out goes.
+struct Multiply<'a> {
+    first: &'a [f32],
+    second: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Set>(self) {
+        multiply(self.first, self.second, self.out);
+    }
+}
+
+#[inline(always)]
 fn multiply(first: &[f32], second: &[f32], out: &mut [f32]) {
     for ((out, first), second) in out.iter_mut().zip(first).zip(second) {
         *out = first * second;

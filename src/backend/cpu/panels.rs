@@ -12,6 +12,9 @@ use crate::tensor::Dtype;
 /// Outputs of one panel.
 pub const WIDTH: usize = 16;
 
+/// f32 of one block of a panel.
+pub const PANEL: usize = DEPTH * WIDTH;
+
 /// How an element is stored. Each widens to the very f32 that it was packed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
@@ -53,14 +56,18 @@ impl Panels {
         let (outputs, depth) = (weight.outputs(), weight.inputs());
         let mut bytes = Buffer::<u8>::zeroed(allocator, Self::bytes_of(element, outputs, depth)?)?;
         let isa = Isa::best();
-        let mut values = [0.0; DEPTH * WIDTH];
+        let (mut values, mut copy) = ([0.0; PANEL], [0.0; PANEL]);
         let panel_bytes = element.panel_bytes(depth).max(1);
         for (panel, bytes) in bytes.chunks_exact_mut(panel_bytes).take(outputs.div_ceil(WIDTH)).enumerate() {
             let weight = weight.outputs_from(panel * WIDTH, WIDTH.min(outputs - panel * WIDTH));
             for (block, bytes) in bytes.chunks_mut(element.panel_bytes(DEPTH)).enumerate() {
                 let inputs = DEPTH.min(depth - block * DEPTH);
                 let values = &mut values[..inputs * WIDTH];
-                isa.run(PackPanel { weight: weight.inputs_from(block * DEPTH, inputs), panel: values });
+                isa.run(PackPanel {
+                    weight: weight.inputs_from(block * DEPTH, inputs),
+                    panel: values,
+                    copy: &mut copy,
+                });
                 narrow(values, element, scale, bytes);
             }
         }
@@ -166,6 +173,8 @@ fn int8_scale(weight: &Weight<'_>) -> Option<f32> {
 pub struct PackPanel<'a> {
     pub weight: Weight<'a>,
     pub panel: &'a mut [f32],
+    /// `PANEL` f32 of room.
+    pub copy: &'a mut [f32],
 }
 
 impl Kernel for PackPanel<'_> {
@@ -173,7 +182,7 @@ impl Kernel for PackPanel<'_> {
 
     #[inline(always)]
     fn run<S: Set>(self) {
-        let Self { weight, panel } = self;
+        let Self { weight, panel, copy } = self;
         let (outputs, depth) = (weight.outputs(), weight.inputs());
         assert!(outputs <= WIDTH && depth <= DEPTH && panel.len() == depth * WIDTH);
         if weight.input_stride() != 1 {
@@ -188,9 +197,11 @@ impl Kernel for PackPanel<'_> {
             unsafe { turn::<S>(weight.data().cast(), weight.output_stride(), panel) };
             return;
         }
-        let mut copy = [0.0; WIDTH * DEPTH];
-        for (output, line) in copy.chunks_exact_mut(DEPTH).take(outputs).enumerate() {
-            weight.load_along_inputs(output, &mut line[..depth]);
+        for (output, line) in copy.chunks_exact_mut(DEPTH).take(WIDTH).enumerate() {
+            match output < outputs {
+                true => weight.load_along_inputs(output, &mut line[..depth]),
+                false => line[..depth].fill(0.0),
+            }
         }
         // SAFETY: 16 rows of `depth` f32 lie there.
         unsafe { turn::<S>(copy.as_ptr(), DEPTH, panel) };

@@ -3,13 +3,12 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use super::float_mode::Flushing;
-use super::panels::{Element, PackPanel, Panels, WIDTH, Widen, narrow};
+use super::panels::{Element, PANEL, PackPanel, Panels, WIDTH, Widen, narrow};
 use super::tile::{Block, DEPTH, TILE_STRIDE, UNIT};
 use crate::backend::Weight;
 use crate::simd::Isa;
+use crate::tensor::bf16_bits;
 
 /// Columns computed at a time. A tile row holds them even where they begin inside a unit.
 pub const COLUMNS: usize = TILE_STRIDE - UNIT;
@@ -19,7 +18,7 @@ pub const COLUMNS: usize = TILE_STRIDE - UNIT;
 const WORTH_WIDENING: usize = 24;
 
 /// f32 of room that a product needs when its weight is not packed.
-pub const ROOM: usize = TILE_STRIDE * DEPTH + DEPTH * WIDTH;
+pub const ROOM: usize = TILE_STRIDE * DEPTH + 2 * PANEL;
 
 /// Rows of x as the micro-kernel reads them: for each block of k, every row's 256 values (or 128 pairs of bf16).
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +71,7 @@ impl<'a> RowsToPack<'a> {
             fill(first, &mut values[..count]);
             let words = &mut self.values[(block * self.capacity + row) * DEPTH / 2..][..count.div_ceil(2)];
             for (word, pair) in words.iter_mut().zip(values.chunks_exact(2)) {
-                let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
-                *word = f32::from_bits(bits(pair[0]) | bits(pair[1]) << 16);
+                *word = f32::from_bits(u32::from(bf16_bits(pair[0])) | u32::from(bf16_bits(pair[1])) << 16);
             }
         }
     }
@@ -126,7 +124,7 @@ impl Product<'_> {
                     if rows.len() >= WORTH_WIDENING && panels.is_plain_and_narrow() =>
                 {
                     let panel = |number: usize| panels.at(unit * UNIT / WIDTH + number, first_k + k);
-                    for (number, out) in room.chunks_exact_mut(DEPTH * WIDTH).take(units * UNIT / WIDTH).enumerate() {
+                    for (number, out) in room.chunks_exact_mut(PANEL).take(units * UNIT / WIDTH).enumerate() {
                         let values = &mut out[..depth * WIDTH];
                         self.isa.run(Widen {
                             from: panel(number),
@@ -135,7 +133,7 @@ impl Product<'_> {
                             values,
                         });
                     }
-                    (room.as_ptr().cast(), DEPTH * WIDTH * size_of::<f32>(), Element::F32, 1.0)
+                    (room.as_ptr().cast(), PANEL * size_of::<f32>(), Element::F32, 1.0)
                 }
                 Operand::Packed { panels, first_k, .. } => {
                     let at = panels.at(unit * UNIT / WIDTH, first_k + k);
@@ -173,19 +171,21 @@ impl Product<'_> {
         k: Range<usize>,
         room: &mut [f32],
     ) -> (*const u8, usize, Element, f32) {
-        let (panels, line) = room.split_at_mut(TILE_STRIDE * DEPTH);
-        let panel_floats = if self.x.pairs { DEPTH * WIDTH / 2 } else { DEPTH * WIDTH };
+        let (panels, rest) = room.split_at_mut(TILE_STRIDE * DEPTH);
+        let (line, copy) = rest.split_at_mut(PANEL);
+        let panel_floats = if self.x.pairs { PANEL / 2 } else { PANEL };
         for (number, panel) in panels.chunks_exact_mut(panel_floats).take(units * UNIT / WIDTH).enumerate() {
             let from = (first + number * WIDTH).min(weight.outputs());
             let count = WIDTH.min(weight.outputs() - from);
             let weight = weight.outputs_from(from, count).inputs_from(k.start, k.len());
             if !self.x.pairs {
-                self.isa.run(PackPanel { weight, panel: &mut panel[..k.len() * WIDTH] });
+                self.isa.run(PackPanel { weight, panel: &mut panel[..k.len() * WIDTH], copy });
                 continue;
             }
             let line = &mut line[..k.len() * WIDTH];
-            self.isa.run(PackPanel { weight, panel: &mut *line });
-            panel.fill(0.0);
+            self.isa.run(PackPanel { weight, panel: &mut *line, copy });
+            // The second value of the last pair, where the depth is odd.
+            panel[k.len() / 2 * WIDTH..k.len().div_ceil(2) * WIDTH].fill(0.0);
             narrow(line, Element::Bf16Pairs, 1.0, bytemuck::cast_slice_mut(panel));
         }
         let element = if self.x.pairs { Element::Bf16Pairs } else { Element::F32 };

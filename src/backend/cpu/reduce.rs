@@ -50,23 +50,15 @@ impl<'a> Sums<'a> {
     /// Adds a chunk.
     pub fn add(&mut self, isa: Isa, session: &Session<'_>, source: &Source<'_, '_>) -> Result<()> {
         let term = &source.call.terms[source.index];
-        let (expanded, first_row, column) = &source.expanded;
-        sum(isa, session, source, self.lambda_b, |row, first, left, right| {
-            source.dy.load(row, first, left);
-            expanded.load(row - first_row, column + first, right);
-            term.scale
-        })?;
-        let (dm, first_row, first_latent) = &source.dm;
-        sum(isa, session, source, self.lambda_d, |row, first, left, right| {
-            dm.load(row - first_row, 2 * (term.latent_column - first_latent) + first, left);
-            source.p.load(row, term.p_column + first, right);
-            1.0
-        })?;
-        sum(isa, session, source, self.bias, |row, first, left, right| {
-            source.dy.load(row, first, left);
-            right.fill(1.0);
-            1.0
-        })
+        let (expanded, first_row, column) = source.expanded;
+        let dy = Side { matrix: *source.dy, first_row: 0, column: 0 };
+        let expanded = Side { matrix: expanded, first_row, column };
+        sum(isa, session, source, self.lambda_b, (dy, Some(expanded), term.scale))?;
+        let (dm, first_row, first_latent) = source.dm;
+        let dm = Side { matrix: dm, first_row, column: 2 * (term.latent_column - first_latent) };
+        let p = Side { matrix: *source.p, first_row: 0, column: term.p_column };
+        sum(isa, session, source, self.lambda_d, (dm, Some(p), 1.0))?;
+        sum(isa, session, source, self.bias, (dy, None, 1.0))
     }
 
     pub fn deliver(&self, targets: &mut TermGradients<'_>, overwrite: Overwrite) {
@@ -83,14 +75,27 @@ fn put(target: Option<&mut [f32]>, sums: &[f32], overwrite: bool) {
     }
 }
 
-/// `totals += Σ over the source's rows of scale · left ∘ right`, columns split over the lanes. `read` fills left and
-/// right and returns the scale.
+/// One factor of a sum: row i of the call is row `i − first_row` of the matrix.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    matrix: Matrix<'a>,
+    first_row: usize,
+    column: usize,
+}
+
+impl Side<'_> {
+    fn part<'p>(&'p self, row: usize, first: usize, copy: &'p mut [f32]) -> &'p [f32] {
+        self.matrix.part(row - self.first_row, self.column + first, copy)
+    }
+}
+
+/// `totals += Σ over the source's rows of (scale · left) ∘ right` (without right: ones), columns split over the lanes.
 fn sum(
     isa: Isa,
     session: &Session<'_>,
     source: &Source<'_, '_>,
     totals: &mut [f32],
-    read: impl Fn(usize, usize, &mut [f32], &mut [f32]) -> f32 + Sync,
+    (left, right, scale): (Side<'_>, Option<Side<'_>>, f32),
 ) -> Result<()> {
     if totals.is_empty() {
         return Ok(());
@@ -103,13 +108,17 @@ fn sum(
         let count = COLUMNS.min(length - first);
         // SAFETY: pieces are disjoint and inside `totals`.
         let totals = unsafe { std::slice::from_raw_parts_mut(shared.get().add(first), count) };
-        let (mut left, mut right, mut chain) = ([0.0; COLUMNS], [0.0; COLUMNS], [0.0f32; COLUMNS]);
+        let (mut copies, mut chain) = ([[1.0; COLUMNS]; 2], [0.0f32; COLUMNS]);
+        let [left_copy, right_copy] = &mut copies;
         for block in source.rows.clone().step_by(ROWS) {
             chain[..count].fill(0.0);
             for row in block..(block + ROWS).min(source.rows.end) {
                 if source.call.membership.holds(row, source.index) {
-                    let scale = read(row, first, &mut left[..count], &mut right[..count]);
-                    let (left, right) = (&left[..count], &right[..count]);
+                    let left = left.part(row, first, &mut left_copy[..count]);
+                    let right = match &right {
+                        Some(right) => right.part(row, first, &mut right_copy[..count]),
+                        None => &right_copy[..count],
+                    };
                     isa.run(AddProducts { scale, left, right, sum: &mut chain[..count] });
                 }
             }

@@ -139,6 +139,15 @@ impl Session<'_> {
     /// As [`Workers::run`], with the session's scratch.
     pub fn run(&self, count: usize, task: impl Fn(usize, &mut Scratch) -> Result<()> + Sync) -> Result<()> {
         let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let fail = |index: usize, error: Error| {
+            let mut first = lock(&failed);
+            if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
+                *first = Some((index, error));
+            }
+        };
+        if count <= 1 || matches!(self.workers.team, Team::Caller) {
+            return self.run_here(count, task);
+        }
         let body = |index: usize| {
             let _mode = FloatMode::enter();
             let outcome = quiet::catch(|| {
@@ -153,20 +162,29 @@ impl Session<'_> {
                 }
                 outcome
             });
-            if let Err(error) = outcome {
-                let mut first = lock(&failed);
-                if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
-                    *first = Some((index, error));
-                }
-            }
+            outcome.unwrap_or_else(|error| fail(index, error));
         };
         match &self.workers.team {
-            _ if count <= 1 => (0..count).for_each(body),
-            Team::Caller => (0..count).for_each(body),
+            Team::Caller => {}
             Team::Own(own) => own.run(count, &body),
             Team::Host(host) => run_on_host(host, count, &body),
         }
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+impl Session<'_> {
+    /// All tasks on the calling thread, which has the session's one scratch and the library's rounding mode.
+    fn run_here(&self, count: usize, task: impl Fn(usize, &mut Scratch) -> Result<()>) -> Result<()> {
+        let _mode = FloatMode::enter();
+        let mut own = lock(&self.scratch);
+        let Some(scratch) = own.last_mut() else { return Ok(()) };
+        let mut outcome = Ok(());
+        for index in 0..count {
+            let this = quiet::catch(|| task(index, scratch));
+            outcome = outcome.and(this);
+        }
+        outcome
     }
 }
 

@@ -109,8 +109,8 @@ impl RowJob<'_, '_> {
         let (logvar, rest) = rest.split_at_mut(rank);
         let (eps, rest) = rest.split_at_mut(rank);
         let dm = &mut rest[..2 * rank];
-        self.p.load(row, term.p_column, p);
-        latent::latents(self.isa, term, p, mu, logvar);
+        let projected = self.p.part(row, term.p_column, p);
+        latent::latents(self.isa, term, projected, mu, logvar);
         latent::noise(self.isa, self.call, term, row, 0, eps);
         let (dmu, dlogvar) = dm.split_at_mut(rank);
         let (kl_each, wants_slopes) = (self.kl_each, self.slopes.is_some());
@@ -128,7 +128,7 @@ impl RowJob<'_, '_> {
         self.add_prior(term.latent_column, row, dmu, dlogvar, eps);
         if term.logvar_bound != f32::INFINITY {
             for k in 0..rank {
-                if term.lambda_d[rank + k] * p[rank + k] > term.logvar_bound {
+                if term.lambda_d[rank + k] * projected[rank + k] > term.logvar_bound {
                     dlogvar[k] = 0.0;
                 }
             }
