@@ -167,10 +167,11 @@ class Hand:
         """Sampled forwards with the base and A once, each into new memory, as PyTorch code is mostly written."""
         rows, rank = x.shape[0], self.rank
 
-        def run():
+        def run(eps=None):
             base = F.linear(x, self.weight)
             mu, logvar = F.linear(x, self.folded_a).chunk(2, dim=-1)
-            z = torch.addcmul(mu, torch.randn(count, rows, rank), torch.exp(0.5 * logvar))
+            eps = torch.randn(count, rows, rank) if eps is None else eps
+            z = torch.addcmul(mu, eps, torch.exp(0.5 * logvar))
             return F.linear(z, self.folded_b).add_(base)
 
         return inference(run)
