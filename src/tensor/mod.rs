@@ -118,6 +118,16 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// The bits of `count` bf16 elements of row `row`, from `first_col` on.
+    ///
+    /// # Panics
+    /// When the matrix holds another type.
+    pub fn bf16_part(&self, row: usize, first_col: usize, count: usize) -> &[u16] {
+        assert!(self.dtype() == Dtype::Bf16 && row < self.rows() && first_col + count <= self.cols());
+        // SAFETY: in bounds by the assertion and `new`.
+        unsafe { std::slice::from_raw_parts(self.data.cast::<u16>().add(row * self.row_stride() + first_col), count) }
+    }
+
     /// Widens part of row `row`, from `first_col` on, to f32.
     pub fn load(&self, row: usize, first_col: usize, out: &mut [f32]) {
         assert!(row < self.rows() && first_col + out.len() <= self.cols());

@@ -2,6 +2,7 @@
 
 use super::tile::TILE_STRIDE;
 use crate::simd::{Kernel, Set};
+use crate::tensor::bf16_bits;
 
 /// `sum = base`, or `base + bias`, for rows of tiles.
 pub struct Start<'a> {
@@ -68,9 +69,16 @@ pub struct Finish<'a> {
     pub scale: f32,
     pub lambda_b: &'a [f32],
     pub delta: &'a [f32],
-    /// Rows of y, this far apart.
-    pub y: *mut f32,
+    /// Rows of y, this far apart in elements.
+    pub y: Output,
     pub y_stride: usize,
+}
+
+/// Where a row of y begins, in the types that tiles go straight into.
+#[derive(Clone, Copy)]
+pub enum Output {
+    F32(*mut f32),
+    Bf16(*mut u16),
 }
 
 impl Kernel for Finish<'_> {
@@ -82,18 +90,26 @@ impl Kernel for Finish<'_> {
         for row in 0..self.rows {
             let base = &self.base[row * TILE_STRIDE..][..cols];
             let delta = &self.delta[row * TILE_STRIDE..][..cols];
+            let coefficient = |j: usize| self.scale * self.lambda_b[j];
+            let offset = row * self.y_stride;
             // SAFETY: the caller's y has these rows and columns, which no other task touches.
-            let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(row * self.y_stride), cols) };
-            match self.bias {
-                Some(bias) => {
-                    let bias = &bias[..cols];
-                    for j in 0..cols {
-                        y[j] = (self.scale * self.lambda_b[j]).mul_add(delta[j], base[j] + bias[j]);
+            unsafe {
+                match (self.y, self.bias) {
+                    (Output::F32(y), Some(bias)) => {
+                        let (y, bias) = (std::slice::from_raw_parts_mut(y.add(offset), cols), &bias[..cols]);
+                        (0..cols).for_each(|j| y[j] = coefficient(j).mul_add(delta[j], base[j] + bias[j]));
                     }
-                }
-                None => {
-                    for j in 0..cols {
-                        y[j] = (self.scale * self.lambda_b[j]).mul_add(delta[j], base[j]);
+                    (Output::F32(y), None) => {
+                        let y = std::slice::from_raw_parts_mut(y.add(offset), cols);
+                        (0..cols).for_each(|j| y[j] = coefficient(j).mul_add(delta[j], base[j]));
+                    }
+                    (Output::Bf16(y), Some(bias)) => {
+                        let (y, bias) = (std::slice::from_raw_parts_mut(y.add(offset), cols), &bias[..cols]);
+                        (0..cols).for_each(|j| y[j] = bf16_bits(coefficient(j).mul_add(delta[j], base[j] + bias[j])));
+                    }
+                    (Output::Bf16(y), None) => {
+                        let y = std::slice::from_raw_parts_mut(y.add(offset), cols);
+                        (0..cols).for_each(|j| y[j] = bf16_bits(coefficient(j).mul_add(delta[j], base[j])));
                     }
                 }
             }

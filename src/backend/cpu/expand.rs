@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::elementwise::{AddScaled, Finish, Start};
+use super::elementwise::{AddScaled, Finish, Output, Start};
 use super::groups::{Group, ROW_BLOCK, RowBlock};
 use super::latent;
 use super::product::{COLUMNS, Operand, PackedRows, Product, ROOM, RowsToPack};
@@ -202,10 +202,10 @@ impl Job<'_> {
         }
     }
 
-    /// The term of every row, where there is no other, y is f32 and nothing is kept: its tiles go straight into y.
+    /// The term of every row, where there is no other, y is not f16 and nothing is kept: its tiles go straight into y.
     fn alone(&self) -> Option<&Term<'_>> {
         match self.layer.groups {
-            [(group, _)] if self.y.dtype() == Dtype::F32 && self.keep.is_none() => group.only(),
+            [(group, _)] if self.y.dtype() != Dtype::F16 && self.keep.is_none() => group.only(),
             _ => None,
         }
     }
@@ -238,7 +238,10 @@ impl Job<'_> {
                 scale: term.scale,
                 lambda_b: &term.lambda_b[cols.clone()],
                 delta: &rooms.delta.0[number * height * TILE_STRIDE + at..],
-                y: self.y.row_pointer(row).cast::<f32>().wrapping_add(cols.start),
+                y: match self.y.dtype() {
+                    Dtype::Bf16 => Output::Bf16(self.y.row_pointer(row).cast::<u16>().wrapping_add(cols.start)),
+                    _ => Output::F32(self.y.row_pointer(row).cast::<f32>().wrapping_add(cols.start)),
+                },
                 y_stride: self.y.row_stride(),
             });
         }

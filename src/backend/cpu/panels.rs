@@ -93,11 +93,6 @@ impl Panels {
         self.element
     }
 
-    /// Whether elements are one value of k each, in fewer bits than f32.
-    pub fn is_plain_and_narrow(&self) -> bool {
-        matches!(self.element, Element::Bf16 | Element::F16 | Element::Int8)
-    }
-
     pub fn outputs(&self) -> usize {
         self.outputs
     }
@@ -230,9 +225,9 @@ unsafe fn turn<S: Set>(from: *const f32, stride: usize, panel: &mut [f32]) {
     }
 }
 
-/// Widens part of a panel of one value of k an element.
+/// Widens whole lines of a panel.
 pub struct Widen<'a> {
-    /// As many elements as `values`.
+    /// As many elements as `values`, from an even k on.
     pub from: *const u8,
     pub element: Element,
     pub scale: f32,
@@ -244,10 +239,14 @@ impl Kernel for Widen<'_> {
 
     #[inline(always)]
     fn run<S: Set>(self) {
+        if self.element == Element::Bf16Pairs {
+            // SAFETY: `from` holds as many elements as there are values.
+            return unsafe { widen_pairs::<S>(self.from.cast(), self.values) };
+        }
         let scale = S::splat(self.scale);
         for (number, out) in self.values.chunks_exact_mut(S::LANES).enumerate() {
             let at = number * S::LANES;
-            // SAFETY: `from` holds as many elements as there are values.
+            // SAFETY: as above.
             unsafe {
                 let vector = match self.element {
                     Element::Bf16 => S::load_bf16(self.from.cast::<u16>().add(at)),
@@ -256,6 +255,25 @@ impl Kernel for Widen<'_> {
                     Element::F32 | Element::Bf16Pairs => S::load(self.from.cast::<f32>().add(at)),
                 };
                 S::store(vector, out.as_mut_ptr());
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `from` holds the pairs of these values; a last line alone has a pair too.
+#[inline(always)]
+unsafe fn widen_pairs<S: Set>(from: *const u32, values: &mut [f32]) {
+    for (number, lines) in values.chunks_mut(2 * WIDTH).enumerate() {
+        let (first, second) = lines.split_at_mut(WIDTH);
+        for lane in (0..WIDTH).step_by(S::LANES) {
+            // SAFETY: the caller's promise; a line has 16 values.
+            unsafe {
+                let pairs = S::load_pairs(from.add(number * WIDTH + lane));
+                S::store(S::first_of_pairs(pairs), first[lane..].as_mut_ptr());
+                if !second.is_empty() {
+                    S::store(S::second_of_pairs(pairs), second[lane..].as_mut_ptr());
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use super::panels::{Element, PANEL, PackPanel, Panels, WIDTH, Widen, narrow};
 use super::tile::{Block, DEPTH, TILE_STRIDE, UNIT};
 use crate::backend::Weight;
 use crate::simd::Isa;
-use crate::tensor::bf16_bits;
+use crate::tensor::Matrix;
 
 /// Columns computed at a time. A tile row holds them even where they begin inside a unit.
 pub const COLUMNS: usize = TILE_STRIDE - UNIT;
@@ -58,20 +58,23 @@ impl<'a> RowsToPack<'a> {
         Self { values, capacity, depth, pairs }
     }
 
-    /// Fills one row, a block of k at a time: `fill(first k, its values)`.
+    /// Fills one row of f32, a block of k at a time: `fill(first k, its values)`.
     pub fn fill(&mut self, row: usize, mut fill: impl FnMut(usize, &mut [f32])) {
-        assert!(row < self.capacity);
+        assert!(row < self.capacity && !self.pairs);
         for (block, first) in (0..self.depth).step_by(DEPTH).enumerate() {
             let count = DEPTH.min(self.depth - first);
-            if !self.pairs {
-                fill(first, &mut self.values[(block * self.capacity + row) * DEPTH..][..count]);
-                continue;
-            }
-            let mut values = [0.0; DEPTH];
-            fill(first, &mut values[..count]);
-            let words = &mut self.values[(block * self.capacity + row) * DEPTH / 2..][..count.div_ceil(2)];
-            for (word, pair) in words.iter_mut().zip(values.chunks_exact(2)) {
-                *word = f32::from_bits(u32::from(bf16_bits(pair[0])) | u32::from(bf16_bits(pair[1])) << 16);
+            fill(first, &mut self.values[(block * self.capacity + row) * DEPTH..][..count]);
+        }
+    }
+
+    /// Fills one row of pairs with the bf16 values of row `from` of x.
+    pub fn fill_pairs(&mut self, row: usize, x: &Matrix<'_>, from: usize) {
+        assert!(row < self.capacity && self.pairs);
+        for (block, first) in (0..self.depth).step_by(DEPTH).enumerate() {
+            let values = x.bf16_part(from, first, DEPTH.min(self.depth - first));
+            let words = &mut self.values[(block * self.capacity + row) * DEPTH / 2..][..values.len().div_ceil(2)];
+            for (word, pair) in words.iter_mut().zip(values.chunks(2)) {
+                *word = f32::from_bits(u32::from(pair[0]) | u32::from(*pair.get(1).unwrap_or(&0)) << 16);
             }
         }
     }
@@ -121,7 +124,7 @@ impl Product<'_> {
             let depth = DEPTH.min(self.x.depth - k);
             let (w, panel_bytes, element, scale) = match self.weight {
                 Operand::Packed { panels, first_k, .. }
-                    if rows.len() >= WORTH_WIDENING && panels.is_plain_and_narrow() =>
+                    if !self.x.pairs && rows.len() >= WORTH_WIDENING && panels.element() != Element::F32 =>
                 {
                     let panel = |number: usize| panels.at(unit * UNIT / WIDTH + number, first_k + k);
                     for (number, out) in room.chunks_exact_mut(PANEL).take(units * UNIT / WIDTH).enumerate() {

@@ -123,7 +123,11 @@ impl Job<'_> {
 pub fn pack_rows<'s>(x: &Matrix<'_>, block: &RowBlock<'_>, pairs: bool, values: &'s mut [f32]) -> PackedRows<'s> {
     let mut packed = RowsToPack::new(values, block.len(), x.cols(), pairs);
     for place in 0..block.len() {
-        packed.fill(place, |first, values| x.load(block.row(place), first, values));
+        let row = block.row(place);
+        match pairs {
+            true => packed.fill_pairs(place, x, row),
+            false => packed.fill(place, |first, values| x.load(row, first, values)),
+        }
     }
     packed.packed()
 }

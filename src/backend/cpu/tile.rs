@@ -188,6 +188,10 @@ impl Elements for Pairs {
     }
 }
 
+/// How far ahead of its use a weight is asked for, in bytes: beyond the end of a page, where the hardware stops. Measured
+/// for 16 rows of a weight in memory: 93 % of the peak instead of 81; one row is faster without.
+const AHEAD: usize = 4096;
+
 /// Few rows take four vectors at once, so that enough chains are in flight; more rows take two.
 const FEW_ROWS: usize = 2;
 
@@ -255,6 +259,11 @@ unsafe fn tile<S: Set, E: Elements, const ROWS: usize, const VECTORS: usize>(
             let mut w = [E::load::<S>(strips[0].add(step * E::STEP_BYTES), lanes[0], block.scale); VECTORS];
             for v in 1..VECTORS {
                 w[v] = E::load::<S>(strips[v].add(step * E::STEP_BYTES), lanes[v], block.scale);
+            }
+            if ROWS > FEW_ROWS {
+                for strip in strips {
+                    S::prefetch(strip.wrapping_add(step * E::STEP_BYTES + AHEAD));
+                }
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let x = x.add(i * words_of_a_row + step * E::WORDS);
