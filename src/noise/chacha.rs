@@ -1,6 +1,9 @@
-//! ChaCha8 for several blocks side by side, one a lane: plain loops over lanes, which compilers turn into vectors.
+//! ChaCha8 for several blocks side by side, one a lane.
+
+use std::marker::PhantomData;
 
 use super::key::{BLOCK, Key};
+use crate::simd::Set;
 
 /// Lanes of a batch: as many blocks as an AVX-512 register has words. Narrower registers take them in parts.
 pub(super) const LANES: usize = 16;
@@ -41,44 +44,125 @@ impl<const L: usize> Blocks<L> {
 
     /// The words of the blocks.
     #[inline(always)]
-    pub(super) fn words(&self, key: &Key) -> ByWord<u32, L> {
+    pub(super) fn words<S: Set>(&self, key: &Key) -> ByWord<u32, L> {
         let mut words = ByWord([[0; L]; BLOCK]);
-        // One lane is one scalar block; the loop over them is what becomes vectors.
+        if L >= S::LANES {
+            for first in (0..L).step_by(S::LANES) {
+                // SAFETY: each array of lanes has `S::LANES` words from `first` on.
+                unsafe { self.words_of::<S>(key, first, &mut words) };
+            }
+            return words;
+        }
         for lane in 0..L {
             let mut start = [0; BLOCK];
-            // "expand 32-byte k", Bernstein's constant.
-            start[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
+            start[..4].copy_from_slice(&CONSTANT);
             start[4..12].copy_from_slice(key.words());
             (start[12], start[13]) = (self.counters[0][lane], self.counters[1][lane]);
             (start[14], start[15]) = (self.nonces[0][lane], self.nonces[1][lane]);
-            // Not a loop: one inside the loop over lanes would keep it from being vectorised.
-            let state = double_round(double_round(double_round(double_round(start))));
+            let state = eight_rounds::<OneLane>(start);
             for word in 0..BLOCK {
                 words.0[word][lane] = state[word].wrapping_add(start[word]);
             }
         }
         words
     }
+
+    /// The words of as many lanes as a vector has. Vectors by name: loops over lanes are not always turned into them.
+    ///
+    /// # Safety
+    /// `first + S::LANES` is at most `L`.
+    #[inline(always)]
+    unsafe fn words_of<S: Set>(&self, key: &Key, first: usize, words: &mut ByWord<u32, L>) {
+        let mut start = [S::splat_word(0); BLOCK];
+        for (word, constant) in CONSTANT.iter().enumerate() {
+            start[word] = S::splat_word(*constant);
+        }
+        for (word, value) in key.words().iter().enumerate() {
+            start[4 + word] = S::splat_word(*value);
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            start[12] = S::load_pairs(self.counters[0].as_ptr().add(first));
+            start[13] = S::load_pairs(self.counters[1].as_ptr().add(first));
+            start[14] = S::load_pairs(self.nonces[0].as_ptr().add(first));
+            start[15] = S::load_pairs(self.nonces[1].as_ptr().add(first));
+        }
+        let state = eight_rounds::<Lanes<S>>(start);
+        for word in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            unsafe {
+                S::store_words(S::add_words(state[word], start[word]), words.0[word].as_mut_ptr().add(first));
+            }
+        }
+    }
 }
 
-/// A round over the columns and one over the diagonals.
+/// "expand 32-byte k", Bernstein's constant.
+const CONSTANT: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// Words that the rounds work on: of one block, or of a vector of them.
+trait Words {
+    type Word: Copy;
+    fn add(a: Self::Word, b: Self::Word) -> Self::Word;
+    /// `(a ⊕ b)` rotated left.
+    fn mix<const LEFT: i32, const RIGHT: i32>(a: Self::Word, b: Self::Word) -> Self::Word;
+}
+
+struct OneLane;
+struct Lanes<S>(PhantomData<S>);
+
+impl Words for OneLane {
+    type Word = u32;
+
+    #[inline(always)]
+    fn add(a: u32, b: u32) -> u32 {
+        a.wrapping_add(b)
+    }
+
+    #[inline(always)]
+    fn mix<const LEFT: i32, const RIGHT: i32>(a: u32, b: u32) -> u32 {
+        (a ^ b).rotate_left(LEFT as u32)
+    }
+}
+
+impl<S: Set> Words for Lanes<S> {
+    type Word = S::Words;
+
+    #[inline(always)]
+    fn add(a: S::Words, b: S::Words) -> S::Words {
+        S::add_words(a, b)
+    }
+
+    #[inline(always)]
+    fn mix<const LEFT: i32, const RIGHT: i32>(a: S::Words, b: S::Words) -> S::Words {
+        S::rotate_words::<LEFT, RIGHT>(S::xor_words(a, b))
+    }
+}
+
+/// Four times a round over the columns and one over the diagonals.
 #[inline(always)]
-fn double_round(mut state: [u32; BLOCK]) -> [u32; BLOCK] {
-    quarter_round(&mut state, 0, 4, 8, 12);
-    quarter_round(&mut state, 1, 5, 9, 13);
-    quarter_round(&mut state, 2, 6, 10, 14);
-    quarter_round(&mut state, 3, 7, 11, 15);
-    quarter_round(&mut state, 0, 5, 10, 15);
-    quarter_round(&mut state, 1, 6, 11, 12);
-    quarter_round(&mut state, 2, 7, 8, 13);
-    quarter_round(&mut state, 3, 4, 9, 14);
+fn eight_rounds<W: Words>(mut state: [W::Word; BLOCK]) -> [W::Word; BLOCK] {
+    for _ in 0..4 {
+        quarter_round::<W>(&mut state, [0, 4, 8, 12]);
+        quarter_round::<W>(&mut state, [1, 5, 9, 13]);
+        quarter_round::<W>(&mut state, [2, 6, 10, 14]);
+        quarter_round::<W>(&mut state, [3, 7, 11, 15]);
+        quarter_round::<W>(&mut state, [0, 5, 10, 15]);
+        quarter_round::<W>(&mut state, [1, 6, 11, 12]);
+        quarter_round::<W>(&mut state, [2, 7, 8, 13]);
+        quarter_round::<W>(&mut state, [3, 4, 9, 14]);
+    }
     state
 }
 
 #[inline(always)]
-fn quarter_round(state: &mut [u32; BLOCK], a: usize, b: usize, c: usize, d: usize) {
-    for (into, from, rotated, by) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
-        state[into] = state[into].wrapping_add(state[from]);
-        state[rotated] = (state[rotated] ^ state[into]).rotate_left(by);
-    }
+fn quarter_round<W: Words>(state: &mut [W::Word; BLOCK], [a, b, c, d]: [usize; 4]) {
+    state[a] = W::add(state[a], state[b]);
+    state[d] = W::mix::<16, 16>(state[d], state[a]);
+    state[c] = W::add(state[c], state[d]);
+    state[b] = W::mix::<12, 20>(state[b], state[c]);
+    state[a] = W::add(state[a], state[b]);
+    state[d] = W::mix::<8, 24>(state[d], state[a]);
+    state[c] = W::add(state[c], state[d]);
+    state[b] = W::mix::<7, 25>(state[b], state[c]);
 }

@@ -91,14 +91,14 @@ impl<C: Convert> Kernel for Draw<'_, '_, C> {
     fn run<S: Set>(self) {
         let Self { key, convert, blocks, places } = self;
         if places.len() > MOST_NARROW {
-            let values = convert.convert(&blocks.words(key));
+            let values = convert.convert(&blocks.words::<S>(key));
             let mut by_block = ByBlock([[0.0; BLOCK]; LANES]);
             // SAFETY: both are 16×16 values without gaps.
             unsafe { S::transpose(values.0.as_ptr().cast(), LANES, by_block.0.as_mut_ptr().cast()) };
             by_block.write(places);
         } else {
             for (number, places) in places.chunks_mut(NARROW).enumerate() {
-                let values = convert.convert(&blocks.part::<NARROW>(number * NARROW).words(key));
+                let values = convert.convert(&blocks.part::<NARROW>(number * NARROW).words::<S>(key));
                 let mut by_block = ByBlock([[0.0; BLOCK]; NARROW]);
                 for (word, lanes) in values.0.iter().enumerate() {
                     for (values, value) in by_block.0.iter_mut().zip(lanes) {

@@ -23,7 +23,7 @@ pub struct Neon;
 
 impl Set for Neon {
     type Vector = float32x4_t;
-    type Pairs = uint32x4_t;
+    type Words = uint32x4_t;
     const LANES: usize = 4;
     const ROWS: usize = 12;
 
@@ -106,6 +106,36 @@ impl Set for Neon {
     fn second_of_pairs(pairs: uint32x4_t) -> float32x4_t {
         // SAFETY: see above.
         unsafe { vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff_0000))) }
+    }
+
+    #[inline(always)]
+    fn splat_word(value: u32) -> uint32x4_t {
+        // SAFETY: see above.
+        unsafe { vdupq_n_u32(value) }
+    }
+
+    #[inline(always)]
+    fn add_words(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        // SAFETY: see above.
+        unsafe { vaddq_u32(a, b) }
+    }
+
+    #[inline(always)]
+    fn xor_words(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        // SAFETY: see above.
+        unsafe { veorq_u32(a, b) }
+    }
+
+    #[inline(always)]
+    fn rotate_words<const LEFT: i32, const RIGHT: i32>(words: uint32x4_t) -> uint32x4_t {
+        // SAFETY: see above.
+        unsafe { vorrq_u32(vshlq_n_u32::<LEFT>(words), vshrq_n_u32::<RIGHT>(words)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: uint32x4_t, to: *mut u32) {
+        // SAFETY: see above.
+        unsafe { vst1q_u32(to, words) };
     }
 
     /// Lane by lane: Arm's BFDOT rounds otherwise, and its flush mode decides before rounding.

@@ -23,7 +23,7 @@ fn bf16(bits: u16) -> f32 {
 
 impl Set for Portable {
     type Vector = Vector;
-    type Pairs = [u32; LANES];
+    type Words = [u32; LANES];
     const LANES: usize = LANES;
     const ROWS: usize = 4;
 
@@ -91,6 +91,32 @@ impl Set for Portable {
     #[inline(always)]
     fn second_of_pairs(pairs: [u32; LANES]) -> Vector {
         lanes(|i| second(pairs[i]))
+    }
+
+    #[inline(always)]
+    fn splat_word(value: u32) -> [u32; LANES] {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn add_words(a: [u32; LANES], b: [u32; LANES]) -> [u32; LANES] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn xor_words(a: [u32; LANES], b: [u32; LANES]) -> [u32; LANES] {
+        std::array::from_fn(|i| a[i] ^ b[i])
+    }
+
+    #[inline(always)]
+    fn rotate_words<const LEFT: i32, const RIGHT: i32>(words: [u32; LANES]) -> [u32; LANES] {
+        words.map(|word| word.rotate_left(LEFT as u32))
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: [u32; LANES], to: *mut u32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u32; LANES]>().write_unaligned(words) };
     }
 
     #[inline(always)]

@@ -12,8 +12,8 @@ use half::f16;
 pub trait Set: Copy {
     /// A vector of `LANES` f32.
     type Vector: Copy;
-    /// `LANES` pairs of bf16, 32 bits each.
-    type Pairs: Copy;
+    /// `LANES` words of 32 bits: pairs of bf16, or integers.
+    type Words: Copy;
     const LANES: usize;
     /// Rows of a product's tile: as many as leave registers for two vectors of the weight.
     const ROWS: usize;
@@ -41,15 +41,15 @@ pub trait Set: Copy {
     unsafe fn load_i8(from: *const i8) -> Self::Vector;
     /// # Safety
     /// As [`load`](Self::load), pairs.
-    unsafe fn load_pairs(from: *const u32) -> Self::Pairs;
+    unsafe fn load_pairs(from: *const u32) -> Self::Words;
     /// The first bf16 of each pair, in its low half.
-    fn first_of_pairs(pairs: Self::Pairs) -> Self::Vector;
+    fn first_of_pairs(pairs: Self::Words) -> Self::Vector;
     /// The second.
-    fn second_of_pairs(pairs: Self::Pairs) -> Self::Vector;
+    fn second_of_pairs(pairs: Self::Words) -> Self::Vector;
 
     /// `sum + x₁ w₁`, then `+ x₀ w₀`, each fused, subnormals in and out flushed to zero: what `vdpbf16ps` does. `x` is
     /// one pair of bf16. Sets without the instruction flush only when the caller has set [`Flushing`](crate::backend::cpu::Flushing).
-    fn dot_pairs(sum: Self::Vector, x: u32, w: Self::Pairs) -> Self::Vector;
+    fn dot_pairs(sum: Self::Vector, x: u32, w: Self::Words) -> Self::Vector;
 
     /// Writes a 16×16 block, transposed: `to[16·i + j] = from[j·stride + i]`.
     ///
@@ -64,6 +64,30 @@ pub trait Set: Copy {
             }
         }
     }
+
+    fn splat_word(value: u32) -> Self::Words;
+    /// Sums that wrap around.
+    fn add_words(a: Self::Words, b: Self::Words) -> Self::Words;
+    fn xor_words(a: Self::Words, b: Self::Words) -> Self::Words;
+    /// Each word rotated left by `LEFT` bits; `RIGHT` is 32 − `LEFT`.
+    fn rotate_words<const LEFT: i32, const RIGHT: i32>(words: Self::Words) -> Self::Words;
+    /// # Safety
+    /// `LANES` words may be written at `to`.
+    unsafe fn store_words(words: Self::Words, to: *mut u32);
+
+    /// Stores past the caches, where the set can; [`end_streaming`](Self::end_streaming) comes after the last.
+    ///
+    /// # Safety
+    /// As [`store`](Self::store), and `to` is aligned to the vector.
+    #[inline(always)]
+    unsafe fn stream(vector: Self::Vector, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::store(vector, to) };
+    }
+
+    /// Makes what was streamed visible to other threads before what is stored later.
+    #[inline(always)]
+    fn end_streaming() {}
 
     /// Asks for a cache line.
     #[inline(always)]

@@ -42,7 +42,7 @@ pub struct Avx512Bf16;
 
 impl Set for Avx2 {
     type Vector = __m256;
-    type Pairs = __m256i;
+    type Words = __m256i;
     const LANES: usize = 8;
     const ROWS: usize = 6;
 
@@ -122,6 +122,36 @@ impl Set for Avx2 {
     }
 
     #[inline(always)]
+    fn splat_word(value: u32) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_epi32(value as i32) }
+    }
+
+    #[inline(always)]
+    fn add_words(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn xor_words(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn rotate_words<const LEFT: i32, const RIGHT: i32>(words: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_or_si256(_mm256_slli_epi32::<LEFT>(words), _mm256_srli_epi32::<RIGHT>(words)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: __m256i, to: *mut u32) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(to.cast(), words) };
+    }
+
+    #[inline(always)]
     fn dot_pairs(sum: __m256, x: u32, w: __m256i) -> __m256 {
         let after_second = Self::mul_add(Self::splat(second(x)), Self::second_of_pairs(w), sum);
         Self::mul_add(Self::splat(first(x)), Self::first_of_pairs(w), after_second)
@@ -133,6 +163,18 @@ impl Set for Avx2 {
             // SAFETY: see above; the quarter begins in the block.
             unsafe { transpose_8x8(from.add(row * stride + col), stride, to.add(16 * col + row)) };
         }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(vector: __m256, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { _mm256_stream_ps(to, vector) };
+    }
+
+    #[inline(always)]
+    fn end_streaming() {
+        // SAFETY: part of every x86-64.
+        unsafe { _mm_sfence() };
     }
 
     #[inline(always)]
@@ -173,7 +215,7 @@ macro_rules! avx512 {
     ($set:ident, |$sum:ident, $x:ident, $w:ident| $dot:expr) => {
         impl Set for $set {
             type Vector = __m512;
-            type Pairs = __m512i;
+            type Words = __m512i;
             const LANES: usize = 16;
             const ROWS: usize = 12;
 
@@ -253,6 +295,36 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
+            fn splat_word(value: u32) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_set1_epi32(value as i32) }
+            }
+
+            #[inline(always)]
+            fn add_words(a: __m512i, b: __m512i) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_add_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn xor_words(a: __m512i, b: __m512i) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_xor_si512(a, b) }
+            }
+
+            #[inline(always)]
+            fn rotate_words<const LEFT: i32, const RIGHT: i32>(words: __m512i) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_rol_epi32::<LEFT>(words) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_words(words: __m512i, to: *mut u32) {
+                // SAFETY: see above.
+                unsafe { _mm512_storeu_si512(to.cast(), words) };
+            }
+
+            #[inline(always)]
             fn dot_pairs($sum: __m512, $x: u32, $w: __m512i) -> __m512 {
                 $dot
             }
@@ -261,6 +333,18 @@ macro_rules! avx512 {
             unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
                 // SAFETY: see above.
                 unsafe { transpose_16x16(from, stride, to) };
+            }
+
+            #[inline(always)]
+            unsafe fn stream(vector: __m512, to: *mut f32) {
+                // SAFETY: see above.
+                unsafe { _mm512_stream_ps(to, vector) };
+            }
+
+            #[inline(always)]
+            fn end_streaming() {
+                // SAFETY: part of every x86-64.
+                unsafe { _mm_sfence() };
             }
 
             #[inline(always)]

@@ -78,6 +78,8 @@ pub struct Finish<'a> {
 #[derive(Clone, Copy)]
 pub enum Output {
     F32(*mut f32),
+    /// Aligned to a cache line as all rows of y are, whole vectors of columns, to be written past the caches.
+    Streamed(*mut f32),
     Bf16(*mut u16),
 }
 
@@ -103,6 +105,7 @@ impl Kernel for Finish<'_> {
                         let y = std::slice::from_raw_parts_mut(y.add(offset), cols);
                         (0..cols).for_each(|j| y[j] = coefficient(j).mul_add(delta[j], base[j]));
                     }
+                    (Output::Streamed(y), bias) => self.stream::<S>(y.add(offset), base, bias, delta),
                     (Output::Bf16(y), Some(bias)) => {
                         let (y, bias) = (std::slice::from_raw_parts_mut(y.add(offset), cols), &bias[..cols]);
                         (0..cols).for_each(|j| y[j] = bf16_bits(coefficient(j).mul_add(delta[j], base[j] + bias[j])));
@@ -112,6 +115,31 @@ impl Kernel for Finish<'_> {
                         (0..cols).for_each(|j| y[j] = bf16_bits(coefficient(j).mul_add(delta[j], base[j])));
                     }
                 }
+            }
+        }
+        if let Output::Streamed(_) = self.y {
+            S::end_streaming();
+        }
+    }
+}
+
+impl Finish<'_> {
+    /// One row, past the caches.
+    ///
+    /// # Safety
+    /// `y` is aligned to a cache line; the columns are whole vectors.
+    #[inline(always)]
+    unsafe fn stream<S: Set>(&self, y: *mut f32, base: &[f32], bias: Option<&[f32]>, delta: &[f32]) {
+        let scale = S::splat(self.scale);
+        for j in (0..self.lambda_b.len()).step_by(S::LANES) {
+            // SAFETY: the slices have these columns.
+            unsafe {
+                let coefficient = S::mul(scale, S::load(self.lambda_b[j..].as_ptr()));
+                let mut sum = S::load(base[j..].as_ptr());
+                if let Some(bias) = bias {
+                    sum = S::add(sum, S::load(bias[j..].as_ptr()));
+                }
+                S::stream(S::mul_add(coefficient, S::load(delta[j..].as_ptr()), sum), y.add(j));
             }
         }
     }

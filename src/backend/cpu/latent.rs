@@ -6,7 +6,7 @@ use super::groups::{Group, RowBlock};
 use super::product::{PackedRows, RowsToPack};
 use crate::backend::{Call, Mode, Term};
 use crate::error::{Code, Error, Result};
-use crate::noise::math;
+use crate::noise::{Row, math};
 use crate::simd::{Isa, Kernel, Set};
 use crate::tensor::Matrix;
 
@@ -43,11 +43,12 @@ pub fn draw<'s>(
     mut packed: RowsToPack<'s>,
     vectors: &mut [f32],
 ) -> Result<PackedRows<'s>> {
+    draw_noise(isa, call, group, block, &draws, &mut packed);
     let rank = group.shared().rank();
     let (projected, rest) = vectors.split_at_mut(2 * rank);
     let (mu, rest) = rest.split_at_mut(rank);
     let (sigma, rest) = rest.split_at_mut(rank);
-    let eps = &mut rest[..rank];
+    let copy_of_eps = &mut rest[..rank];
     for place in 0..block.len() {
         let row = block.row(place);
         let (_, term) = group.term(row);
@@ -67,15 +68,57 @@ pub fn draw<'s>(
             return Err(find_overflow(term, projected, 0.5).error(row, "½ logvar"));
         }
         for (number, draw) in draws.clone().enumerate() {
-            noise(isa, call, term, row, draw, eps);
+            let given = match (call.noise.eps, term.mode) {
+                (Some(given), Mode::Sample) => Some((given, draw * call.rows + row)),
+                _ => None,
+            };
             packed.fill(number * block.len() + place, |from, z| {
-                let part = from..from + z.len();
-                let eps = (term.mode == Mode::Sample).then(|| &eps[part.clone()]);
-                isa.run(Combine { mu: &mu[part.clone()], sigma: &sigma[part], eps, z });
+                if let Some((given, row)) = &given {
+                    z.copy_from_slice(given.part(*row, term.latent_column + from, &mut copy_of_eps[..z.len()]));
+                }
+                let (mu, sigma) = (&mu[from..], &sigma[from..]);
+                isa.run(Combine { mu, sigma, has_noise: term.mode == Mode::Sample, z });
             });
         }
     }
     Ok(packed.packed())
+}
+
+/// Writes keyed noise where the latents of the rows that sample will be: rows of one key together, which is faster.
+fn draw_noise(
+    isa: Isa,
+    call: &Call<'_>,
+    group: &Group<'_>,
+    block: &RowBlock<'_>,
+    draws: &Range<usize>,
+    packed: &mut RowsToPack<'_>,
+) {
+    if call.noise.eps.is_some() {
+        return;
+    }
+    let antithetic = call.noise.antithetic;
+    let keyed = |row: usize, draw: usize, first: usize, out| {
+        let sample = call.keys.sample(row).wrapping_add((draws.start + draw) as u32);
+        Row { identity: call.keys.identity(row), sample, first, out }
+    };
+    let row_of = |number: usize| (block.row(number % block.len()), number / block.len());
+    if let Some(term) = group.only() {
+        if term.mode == Mode::Sample {
+            let rows = packed.parts_mut().map(|(number, first, out)| {
+                let (row, draw) = row_of(number);
+                keyed(row, draw, first, out)
+            });
+            term.noise.fill_rows(isa, antithetic, rows);
+        }
+        return;
+    }
+    for (number, first, out) in packed.parts_mut() {
+        let (row, draw) = row_of(number);
+        let (_, term) = group.term(row);
+        if term.mode == Mode::Sample {
+            term.noise.fill_rows(isa, antithetic, std::iter::once(keyed(row, draw, first, out)));
+        }
+    }
 }
 
 /// `(mu, logvar)` of one row of p.
@@ -223,11 +266,11 @@ impl Kernel for Spread<'_> {
     }
 }
 
-/// `z = mu + eps ∘ σ`, with eps = 1 when there is none.
+/// `z = mu + eps ∘ σ`, where z holds eps; without noise, eps = 1.
 struct Combine<'a> {
     mu: &'a [f32],
     sigma: &'a [f32],
-    eps: Option<&'a [f32]>,
+    has_noise: bool,
     z: &'a mut [f32],
 }
 
@@ -238,12 +281,9 @@ impl Kernel for Combine<'_> {
     fn run<S: Set>(self) {
         let z = self.z;
         let (mu, sigma) = (&self.mu[..z.len()], &self.sigma[..z.len()]);
-        match self.eps {
-            Some(eps) => {
-                let eps = &eps[..z.len()];
-                (0..z.len()).for_each(|k| z[k] = eps[k].mul_add(sigma[k], mu[k]));
-            }
-            None => (0..z.len()).for_each(|k| z[k] = sigma[k] + mu[k]),
+        match self.has_noise {
+            true => (0..z.len()).for_each(|k| z[k] = z[k].mul_add(sigma[k], mu[k])),
+            false => (0..z.len()).for_each(|k| z[k] = sigma[k] + mu[k]),
         }
     }
 }

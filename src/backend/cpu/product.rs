@@ -58,13 +58,25 @@ impl<'a> RowsToPack<'a> {
         Self { values, capacity, depth, pairs }
     }
 
-    /// Fills one row of f32, a block of k at a time: `fill(first k, its values)`.
+    /// Edits one row of f32, a block of k at a time: `fill(first k, its values)`.
     pub fn fill(&mut self, row: usize, mut fill: impl FnMut(usize, &mut [f32])) {
         assert!(row < self.capacity && !self.pairs);
         for (block, first) in (0..self.depth).step_by(DEPTH).enumerate() {
             let count = DEPTH.min(self.depth - first);
             fill(first, &mut self.values[(block * self.capacity + row) * DEPTH..][..count]);
         }
+    }
+
+    /// Every row's part of every block of k, with the row and its first k.
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = (usize, usize, &mut [f32])> {
+        assert!(!self.pairs);
+        let (depth, capacity) = (self.depth, self.capacity);
+        let blocks = self.values.chunks_exact_mut((capacity * DEPTH).max(1)).take(depth.div_ceil(DEPTH));
+        blocks.enumerate().flat_map(move |(block, values)| {
+            let count = DEPTH.min(depth - block * DEPTH);
+            let rows = values.chunks_exact_mut(DEPTH).enumerate();
+            rows.map(move |(row, values)| (row, block * DEPTH, &mut values[..count]))
+        })
     }
 
     /// Fills one row of pairs with the bf16 values of row `from` of x.

@@ -142,19 +142,19 @@ plain!(f16, |S, at, _scale| S::load_f16(at));
 plain!(i8, |S, at, scale| S::mul(S::load_i8(at), S::splat(scale)));
 
 impl Elements for WidenedPairs {
-    type Loaded<S: Set> = S::Pairs;
+    type Loaded<S: Set> = S::Words;
     const STEP_BYTES: usize = WIDTH * 4;
     const WORDS: usize = 2;
     const VALUES: usize = 2;
 
     #[inline(always)]
-    unsafe fn load<S: Set>(at: *const u8, lane: usize, _scale: f32) -> S::Pairs {
+    unsafe fn load<S: Set>(at: *const u8, lane: usize, _scale: f32) -> S::Words {
         // SAFETY: the caller's promise.
         unsafe { S::load_pairs(at.cast::<u32>().add(lane)) }
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Set>(sum: S::Vector, x: *const f32, w: S::Pairs) -> S::Vector {
+    unsafe fn multiply<S: Set>(sum: S::Vector, x: *const f32, w: S::Words) -> S::Vector {
         // SAFETY: the caller's promise.
         unsafe {
             let sum = S::mul_add(S::splat(*x), S::first_of_pairs(w), sum);
@@ -163,26 +163,26 @@ impl Elements for WidenedPairs {
     }
 
     #[inline(always)]
-    unsafe fn multiply_last<S: Set>(sum: S::Vector, x: *const f32, w: S::Pairs) -> S::Vector {
+    unsafe fn multiply_last<S: Set>(sum: S::Vector, x: *const f32, w: S::Words) -> S::Vector {
         // SAFETY: the caller's promise.
         S::mul_add(S::splat(unsafe { *x }), S::first_of_pairs(w), sum)
     }
 }
 
 impl Elements for Pairs {
-    type Loaded<S: Set> = S::Pairs;
+    type Loaded<S: Set> = S::Words;
     const STEP_BYTES: usize = WIDTH * 4;
     const WORDS: usize = 1;
     const VALUES: usize = 2;
 
     #[inline(always)]
-    unsafe fn load<S: Set>(at: *const u8, lane: usize, _scale: f32) -> S::Pairs {
+    unsafe fn load<S: Set>(at: *const u8, lane: usize, _scale: f32) -> S::Words {
         // SAFETY: the caller's promise.
         unsafe { S::load_pairs(at.cast::<u32>().add(lane)) }
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Set>(sum: S::Vector, x: *const f32, w: S::Pairs) -> S::Vector {
+    unsafe fn multiply<S: Set>(sum: S::Vector, x: *const f32, w: S::Words) -> S::Vector {
         // SAFETY: the caller's promise.
         S::dot_pairs(sum, unsafe { x.cast::<u32>().read() }, w)
     }
