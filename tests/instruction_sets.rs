@@ -105,7 +105,7 @@ fn layers_of_every_kind() {
             (Dtype::Bf16, Some(Dtype::Bf16)),
         ] {
             for packed in [false, true].into_iter().take(if weight.is_some() { 2 } else { 1 }) {
-                let layout = if number % 2 == 0 { WeightLayout::OutIn } else { WeightLayout::InOut };
+                let layout = if number.is_multiple_of(2) { WeightLayout::OutIn } else { WeightLayout::InOut };
                 let layer = Spec { weight, layout, padding: 1, ..spec("layer", 259, 71) };
                 let rows = [1, 3, 14, 25][number];
                 let case = Case { dtype, packed, ..Case::new(rows, &[layer], &adapters(stored)) };

@@ -26,7 +26,7 @@ fn agree(what: &str, setup: &Setup, draws: usize) {
 /// The number-th of a few combinations of a projection's form, a base weight, its orientation and its packing.
 fn kind(number: usize, rows: usize, inputs: usize, outputs: usize, rank: usize) -> Case {
     let weight = [Some(Dtype::F32), Some(Dtype::Bf16), Some(Dtype::F16), None][number / 4 % 4];
-    let layout = if number % 2 == 0 { WeightLayout::OutIn } else { WeightLayout::InOut };
+    let layout = if number.is_multiple_of(2) { WeightLayout::OutIn } else { WeightLayout::InOut };
     let layer = Spec { weight, layout, padding: number % 3, ..spec("layer", inputs, outputs) };
     let offsets = if number % 5 < 2 { (37 * (number % 5), 13) } else { (0, 0) };
     let case = Case::new(rows, &[layer], &[(config(rank, number as u64), STORED[number % 4])]);

@@ -26,7 +26,7 @@ pub fn pack_x<'a>(x: &Host, pairs: bool, room: &'a mut Vec<f32>) -> PackedRows<'
     room.resize(RowsToPack::floats(x.rows(), x.cols()), f32::NAN);
     let mut packed = RowsToPack::new(room, x.rows(), x.cols(), pairs);
     for (row, values) in x.values().chunks_exact(x.cols()).enumerate() {
-        packed.copy(row, values);
+        if pairs { packed.fill_pairs(row, &x.matrix(), row) } else { packed.copy(row, values) }
     }
     packed.packed()
 }
@@ -101,9 +101,9 @@ const ELEMENTS: [Element; 5] = [Element::F32, Element::Bf16, Element::F16, Eleme
 fn products_follow_the_rule_on_every_instruction_set() {
     let (mut random, mut room) = (Random(1), Vec::new());
     for (turn, element) in ELEMENTS.into_iter().enumerate() {
-        for (number, (rows, depth, outputs)) in sizes(turn).enumerate() {
+        for (number, (rows, depth, outputs)) in sizes(turn).chain(sizes(turn + 1)).enumerate() {
             let x = Host::f32(rows, depth, &random.values(rows * depth));
-            let kept = Kept::new(&mut random, element, number % 2 == 0, outputs, depth);
+            let kept = Kept::new(&mut random, element, number.is_multiple_of(2), outputs, depth);
             let (weight, panels) = (kept.weight(), kept.panels(element));
             let packed = Operand::Packed { panels: &panels, first_output: 0, first_k: 0 };
             // Pairs are for base weights, which no kernel squares.
