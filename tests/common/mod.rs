@@ -1,6 +1,8 @@
 //! What the integration tests share: a judge of closeness, the host's matrices, models of random vectors, golden cases.
 #![allow(dead_code, reason = "each test crate uses its share")]
 
+pub mod calls;
+pub mod cases;
 pub mod golden;
 pub mod host;
 pub mod layers;

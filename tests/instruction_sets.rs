@@ -1,0 +1,137 @@
+//! Whole calls have the same bits on every instruction set: contexts that leave CPU features aside are compared with one
+//! that leaves none.
+
+mod common;
+
+use std::io::Write;
+
+use common::cases::{Case, STORED, Stored};
+use common::layers::{Spec, config, spec};
+use common::setup::{POLICIES, Setup};
+use pvera::backend::Kl;
+use pvera::config::Config;
+use pvera::context::{Context, Kind};
+use pvera::linear::{Choice, Noise, Request, Rows};
+use pvera::memory::Allocator;
+use pvera::model::WeightLayout;
+use pvera::simd::Features;
+use pvera::tensor::Dtype;
+
+const NAMED: [(&str, Features); 4] = [
+    ("avx2", Features::AVX2),
+    ("avx512", Features::AVX512),
+    ("avx512_bf16", Features::AVX512_BF16),
+    ("neon", Features::NEON),
+];
+
+const MASKS: [Features; 5] = [Features(0), Features::AVX512_BF16, Features::AVX512, Features::AVX2, Features(u32::MAX)];
+
+fn without(mask: Features) -> Context {
+    Context::new(Kind::Cpu, 1, None, Allocator::default()).unwrap().without(mask)
+}
+
+/// What this machine lacks is said past the test's own capture; `PVERA_TEST_FEATURES=avx2,avx512,…` names what it must have.
+#[test]
+fn every_mask_takes_its_feature_away() {
+    let found = Features::detected();
+    assert_eq!(without(Features(0)).features(), found, "no mask, all features");
+    assert_eq!(without(Features(u32::MAX)).features(), Features(0));
+    for (name, feature) in NAMED {
+        let masked = without(feature).features();
+        if found.has(feature) {
+            assert_ne!(masked, found, "{name} off made no difference");
+        }
+        assert!(found.has(masked) && masked.0 & feature.0 == 0, "{name} off leaves {masked:?} of {found:?}");
+    }
+    let absent: Vec<&str> = NAMED.iter().filter(|(_, feature)| !found.has(*feature)).map(|(name, _)| *name).collect();
+    let report = format!("instruction sets: not on this machine, so not compared: {}\n", absent.join(", "));
+    std::io::stderr().write_all(report.as_bytes()).unwrap();
+    let Ok(demanded) = std::env::var("PVERA_TEST_FEATURES") else { return };
+    for name in demanded.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let known = NAMED.iter().any(|(known, _)| *known == name);
+        assert!(known, "PVERA_TEST_FEATURES names {name}; wanted some of avx2, avx512, avx512_bf16 and neon");
+        assert!(!absent.contains(&name), "PVERA_TEST_FEATURES names {name}, which this machine lacks");
+    }
+}
+
+/// Every output of every call, under one mask.
+fn everything(setup: &Setup, context: &Context, request: &Request<'_>) -> Vec<(String, Vec<u64>)> {
+    let inference = Request { training: false, ..*request };
+    let calls = setup.calls(context, &inference, 5).into_iter();
+    let widened = |bits: Vec<u32>| bits.into_iter().map(u64::from).collect();
+    let mut outputs: Vec<(String, Vec<u64>)> = calls.map(|(name, host)| (name, widened(host.bits()))).collect();
+    for policy in POLICIES {
+        let outcome = setup.outcome(context, request, |step| {
+            (step.policy, step.dtype, step.padding) = (policy, setup.x.dtype(), 1);
+            (step.kl, step.overwrite) = (Kl { weight: 0.1, mean: true }, false);
+        });
+        outputs.push((format!("a step, {policy:?}"), outcome.bits()));
+    }
+    outputs
+}
+
+fn equal_on_every_set(what: &str, case: &Case, choice: Choice<'_>) {
+    let setup = case.setup(3);
+    let rows = Rows { choice, ..Rows::default() };
+    let request = Request { rows, noise: Noise { seed: 8, ..Noise::default() }, training: true };
+    for bf16_products in [false, true].into_iter().take(if case.dtype == Dtype::Bf16 { 2 } else { 1 }) {
+        let under = |mask| {
+            let context = without(mask);
+            let context = if bf16_products { context.with_bf16_products() } else { context };
+            everything(&setup, &context, &request)
+        };
+        let wanted = under(Features(0));
+        for mask in &MASKS[1..] {
+            for ((name, found), (_, wanted)) in under(*mask).iter().zip(&wanted) {
+                let first = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+                assert_eq!(first, None, "{what}, bf16 products {bf16_products}, {mask:?} off: {name}");
+            }
+        }
+    }
+}
+
+fn adapters(stored: Stored) -> Vec<(Config, Stored)> {
+    let config = |rank, key, dropout| Config { pvera_dropout: dropout, ..config(rank, key) };
+    vec![(config(19, 1, 0.25), stored), (config(19, 1, 0.0), stored), (config(5, 2, 0.25), Stored::F32)]
+}
+
+#[test]
+fn layers_of_every_kind() {
+    for (number, stored) in STORED.into_iter().enumerate() {
+        for (dtype, weight) in [
+            (Dtype::F32, Some(Dtype::F32)),
+            (Dtype::F32, None),
+            (Dtype::F16, Some(Dtype::F16)),
+            (Dtype::Bf16, Some(Dtype::Bf16)),
+        ] {
+            for packed in [false, true].into_iter().take(if weight.is_some() { 2 } else { 1 }) {
+                let layout = if number.is_multiple_of(2) { WeightLayout::OutIn } else { WeightLayout::InOut };
+                let layer = Spec { weight, layout, padding: 1, ..spec("layer", 259, 71) };
+                let rows = [1, 3, 14, 25][number];
+                let case = Case { dtype, packed, ..Case::new(rows, &[layer], &adapters(stored)) };
+                let what = format!("{stored:?}, {dtype:?}, {weight:?}, packed {packed}");
+                equal_on_every_set(&what, &case, Choice::Sum(&[(0, 1.0), (1, 0.5), (2, -0.5)]));
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_of_layers_and_an_adapter_a_row() {
+    let layers = [
+        spec("q", 61, 75),
+        Spec { weight: Some(Dtype::Bf16), layout: WeightLayout::InOut, ..spec("k", 61, 33) },
+        Spec { weight: None, ..spec("v", 61, 9) },
+    ];
+    const ROWS: i32 = 70;
+    let slots: Vec<i32> = (0..ROWS).map(|row| row * 7 / 3 % 4 - 1).collect();
+    for (dtype, stored) in [(Dtype::F32, Stored::Int8), (Dtype::Bf16, Stored::F16)] {
+        for packed in [false, true] {
+            for choice in [Choice::PerRow(&slots), Choice::Sum(&[(2, 1.0), (0, 0.5), (1, 2.0)])] {
+                let case = Case::new(ROWS as usize, &layers, &adapters(stored));
+                let case = Case { dtype, packed, offsets: (5, 11), ..case };
+                equal_on_every_set(&format!("{dtype:?}, packed {packed}, {choice:?}"), &case, choice);
+            }
+        }
+    }
+}
