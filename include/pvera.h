@@ -1529,6 +1529,25 @@ pvera_error *pvera_project_width(const pvera_linear *linear,
                                  size_t *latents);
 
 /**
+ * Bytes of scratch that a context holds after its calls on count linears with one input (a group, or one) and n rows:
+ * forward, sample with samples draws (1 otherwise), moments and latent; with training also a taped forward and a
+ * backward that is asked for everything, dx included. Without a tape's own bytes (pvera_tape_bytes). An upper bound for
+ * one calling thread; a context that serves other shapes too holds the largest of each. rows may be NULL. The first
+ * question about a store packs its A and B, as the first call does.
+ *
+ * Pointers:
+ * context is a context; linears points to count linears; rows is NULL or sized; bytes is a place for the result.
+ */
+pvera_error *pvera_scratch_bytes(const pvera_context *context,
+                                 size_t count,
+                                 const pvera_linear *const *linears,
+                                 size_t n,
+                                 const pvera_rows *rows,
+                                 size_t samples,
+                                 bool training,
+                                 size_t *bytes);
+
+/**
  * The first half of a forward: p = x Aᵀ, linear in x, so that tensor-parallel ranks that hold a part of the inputs sum
  * their p before pvera_expand.
  *

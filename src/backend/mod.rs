@@ -35,6 +35,10 @@ pub trait Backend {
     /// `y += λ_b ∘ (z Bᵀ)`, from p; with `x`, first `y = x Wᵀ + bias`. One matrix `[draws·n, out]` of y for each call.
     fn expand(&self, expand: &Expand<'_>, y: &[MatrixMut<'_>], part: Part) -> Result<()>;
 
+    /// Bytes of scratch that such a forward, and such a backward with everything asked for, hold when they are done. Only
+    /// shapes are looked at.
+    fn scratch_bytes(&self, forward: &Forward<'_>, backward: Option<(&Backward<'_>, &MatrixMut<'_>)>) -> Result<usize>;
+
     /// Exact mean and variance of y given x.
     fn moments(
         &self,

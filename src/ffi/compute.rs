@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use super::context::pvera_context;
 use super::error::pvera_error;
 use super::guard;
-use super::handle::borrow;
+use super::handle::{borrow, output};
 use super::input::{self, Sized_};
 use super::linear::pvera_linear;
 use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
@@ -270,6 +270,36 @@ pub unsafe extern "C" fn pvera_project_width(
         let (columns, latent_columns) = linear::project_width(&linear.0, n, &Request { rows, ..Request::default() })?;
         super::handle::write_if_wanted(width, columns);
         super::handle::write_if_wanted(latents, latent_columns);
+        Ok(())
+    })
+}
+
+/// Bytes of scratch that a context holds after its calls on `count` linears with one input (a group, or one) and `n` rows:
+/// forward, sample with `samples` draws (1 otherwise), moments and latent; with `training` also a taped forward and a
+/// backward that is asked for everything, dx included. Without a tape's own bytes (`pvera_tape_bytes`). An upper bound for
+/// one calling thread; a context that serves other shapes too holds the largest of each. `rows` may be NULL. The first
+/// question about a store packs its A and B, as the first call does.
+///
+/// # Safety
+/// `context` is a context; `linears` points to `count` linears; `rows` is NULL or sized; `bytes` is a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_scratch_bytes(
+    context: *const pvera_context,
+    count: usize,
+    linears: *const *const pvera_linear,
+    n: usize,
+    rows: *const pvera_rows,
+    samples: usize,
+    training: bool,
+    bytes: *mut usize,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (context, out) = (borrow("context", context)?, output("bytes", bytes)?);
+        let frame = context.0.enter();
+        let linears = read_linears(frame.arena(), linears, count)?;
+        let request = Request { rows: read_rows(|| frame.arena(), rows, n)?, ..Request::default() };
+        out.write(linear::scratch_bytes(&context.0, linears, n, &request, samples, training)?);
         Ok(())
     })
 }

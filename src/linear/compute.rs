@@ -4,7 +4,7 @@ use super::Linear;
 use super::overlap::{Name, check_apart};
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
-use crate::backend::{Expand, Forward, Mode, Part, Scope};
+use crate::backend::{Backward, Expand, Forward, Mode, Part, Scope};
 use crate::context::{Context, Frame};
 use crate::error::Result;
 use crate::fail;
@@ -125,6 +125,36 @@ pub fn latent(
         backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
         backend.latent(&plan.calls[0], &p.as_const(), mu, logvar)
     })
+}
+
+/// Bytes of scratch that a context holds after calls of this shape: forward, sample, moments or latent, and with
+/// `training` a taped forward and a backward that is asked for everything.
+pub fn scratch_bytes(
+    context: &Context,
+    linears: &[&Linear],
+    rows: usize,
+    request: &Request<'_>,
+    draws: usize,
+    training: bool,
+) -> Result<usize> {
+    let Some(first) = linears.first() else { fail!(Argument, "count is 0; wanted at least one layer") };
+    if draws == 0 {
+        fail!(Argument, "samples is 0; wanted at least 1");
+    }
+    let frame = context.enter();
+    let request = Request { training, ..*request };
+    let plan = Plan::new(frame.arena(), linears, rows, &request)?;
+    let Plan { projections, calls, width, .. } = plan;
+    let inputs = first.layer().in_features;
+    let x = Matrix::shape_only(rows, inputs);
+    let forward = Forward { projections, calls, x, scope: Scope::All, width, p: None, draws, keep: None };
+    let dy = frame.arena().collected(calls.iter().map(|call| Matrix::shape_only(rows, call.outputs)))?;
+    let group = Backward { calls, projections, p: Matrix::shape_only(rows, width), kept: None, dy, overwrite_dx: true };
+    let dx = MatrixMut::shape_only(rows, inputs);
+    let backward = training.then_some((&group, &dx));
+    let bytes = frame.with_backend(|backend| backend.scratch_bytes(&forward, backward))?;
+    // The lists of a real call are these and a few more; they may end a chunk of the arena earlier.
+    Ok(bytes + 2 * frame.arena().bytes())
 }
 
 /// Columns of p and of eps for such a request.

@@ -8,7 +8,7 @@ mod request;
 mod tape;
 mod training;
 
-pub use compute::{expand, forward, latent, moments, project, project_width, sample};
+pub use compute::{expand, forward, latent, moments, project, project_width, sample, scratch_bytes};
 pub use merge::{MergeRequest, MergeUndo, merge};
 pub use request::{Choice, ModeChoice, Noise, Request, Rows};
 pub use tape::{Policy, Tape};

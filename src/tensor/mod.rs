@@ -65,6 +65,12 @@ impl<'a> Matrix<'a> {
         Self { data: values.as_ptr().cast(), parts, lifetime: PhantomData }
     }
 
+    /// A matrix of which only the shape may be looked at: for questions about calls to come.
+    pub fn shape_only(rows: usize, cols: usize) -> Self {
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        Self { data: std::ptr::null(), parts, lifetime: PhantomData }
+    }
+
     pub fn rows(&self) -> usize {
         self.parts.rows
     }
@@ -157,6 +163,12 @@ impl<'a> MatrixMut<'a> {
         assert!(values.len() >= rows * cols);
         let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
         Self { data: values.as_mut_ptr().cast(), parts, lifetime: PhantomData }
+    }
+
+    /// As [`Matrix::shape_only`].
+    pub fn shape_only(rows: usize, cols: usize) -> Self {
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        Self { data: std::ptr::null_mut(), parts, lifetime: PhantomData }
     }
 
     /// The same matrix, to be read.

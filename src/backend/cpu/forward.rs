@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::expand::{self, Expansion};
-use super::groups::{RowBlock, blocks_of, splits_rows, tile};
+use super::groups::{ROW_BLOCK, RowBlock, blocks_of, splits_rows, tile};
 use super::project::{self, Projection, pack_rows};
 use super::scratch::{Scratch, Sizes};
 use crate::backend::{Call, Expand, Forward, Part, Scope};
@@ -18,14 +18,8 @@ pub fn forward(cpu: &Cpu<'_>, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Res
     let projections = Projection::of(forward.projections, forward.scope, cpu.arena)?;
     let project = project::Job { isa: cpu.arithmetic.isa, projections, x: &forward.x };
     let layers = Expansion::of(forward.calls, cpu.arena)?;
-    let mut sizes = project.sizes();
-    for layer in layers {
-        sizes = sizes.max(layer.sizes(forward.draws));
-    }
     let height = layers.iter().map(|layer| layer.block_rows(forward.draws)).min().unwrap_or(rows);
-    if forward.p.is_none() {
-        sizes.p = height.min(rows) * forward.width;
-    }
+    let sizes = block_sizes(forward, &project, layers);
     let session = cpu.workers.session(lanes, sizes)?;
     session.run(lanes, |index, scratch| {
         let share = Part { index, count: lanes }.of(rows);
@@ -57,6 +51,22 @@ pub fn forward(cpu: &Cpu<'_>, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Res
         }
         Ok(())
     })
+}
+
+/// What a block of rows works in.
+fn block_sizes(forward: &Forward<'_>, project: &project::Job<'_>, layers: &[Expansion<'_>]) -> Sizes {
+    let p = if forward.p.is_none() { ROW_BLOCK.min(forward.x.rows()) * forward.width } else { 0 };
+    let own = Sizes { p, ..project.sizes() };
+    layers.iter().fold(own, |sizes, layer| sizes.max(layer.sizes(forward.draws)))
+}
+
+/// Scratch for such a forward: of a lane, and lent.
+pub fn needs(cpu: &Cpu<'_>, forward: &Forward<'_>) -> Result<(Sizes, usize)> {
+    let projections = Projection::of(forward.projections, forward.scope, cpu.arena)?;
+    let project = project::Job { isa: cpu.arithmetic.isa, projections, x: &forward.x };
+    let sizes = block_sizes(forward, &project, Expansion::of(forward.calls, cpu.arena)?);
+    // Moments, and forwards of few rows, have all of p.
+    Ok((sizes, forward.x.rows() * forward.width))
 }
 
 /// With few rows the lanes share columns, first of p, then of y.

@@ -69,6 +69,15 @@ impl Backend for Cpu<'_> {
         forward::forward(self, forward, y)
     }
 
+    fn scratch_bytes(&self, forward: &Forward<'_>, backward: Option<(&Backward<'_>, &MatrixMut<'_>)>) -> Result<usize> {
+        let (mut sizes, mut lent) = forward::needs(self, forward)?;
+        if let Some((group, dx)) = backward {
+            let more = backward::needs(self, group, dx)?;
+            (sizes, lent) = (sizes.max(more.0), lent.max(more.1));
+        }
+        Ok(self.workers.lanes() * sizes.bytes() + lent * size_of::<f32>())
+    }
+
     fn project(
         &self,
         projections: &[Call<'_>],

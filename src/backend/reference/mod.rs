@@ -25,6 +25,11 @@ impl Backend for Reference {
         self.expand(&Expand { calls, x: Some(x), p: p.as_const(), draws, keep }, y, Part::WHOLE)
     }
 
+    fn scratch_bytes(&self, _: &Forward<'_>, _: Option<(&Backward<'_>, &MatrixMut<'_>)>) -> Result<usize> {
+        // It allocates as it goes and keeps nothing.
+        Ok(0)
+    }
+
     fn project(
         &self,
         projections: &[Call<'_>],

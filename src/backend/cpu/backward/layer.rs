@@ -56,7 +56,10 @@ pub struct Wants {
 }
 
 impl Wants {
-    fn of(group: &Backward<'_>, wanted: &Gradients<'_, '_>) -> Self {
+    /// The most that can be asked for.
+    pub const ALL: Wants = Wants { expanded: true, kl_value: true, slopes: true };
+
+    pub fn of(group: &Backward<'_>, wanted: &Gradients<'_, '_>) -> Self {
         Self {
             expanded: group.kept.is_none() && wanted.terms.iter().any(|term| term.lambda_b.is_some()),
             kl_value: wanted.kl_value.is_some(),
@@ -81,8 +84,7 @@ fn latents(call: &Call<'_>) -> (usize, usize) {
 
 impl<'g> Layer<'g> {
     /// f32 that a layer holds for a chunk of rows.
-    pub fn held_floats(group: &Backward<'_>, layer: usize, wanted: &Gradients<'_, '_>, chunk: usize) -> usize {
-        let (call, wants) = (&group.calls[layer], Wants::of(group, wanted));
+    pub fn held_floats(call: &Call<'_>, wants: Wants, chunk: usize) -> usize {
         let latents = latents(call).1;
         let expanded = if wants.expanded { chunk * call.kept_width() } else { 0 };
         let slopes = if wants.slopes { call.rows * latents } else { 0 };
@@ -144,11 +146,12 @@ impl<'g> Layer<'g> {
         self.kl.weight != 0.0 || self.wants.kl_value
     }
 
-    pub fn sizes(&self) -> Sizes {
-        let rows = ROW_BLOCK.min(self.call.rows);
-        let rank = self.groups.iter().map(|of| of.group.shared().rank()).max().unwrap_or(0);
+    /// What a block of rows of such a layer works in.
+    pub fn sizes(call: &Call<'_>) -> Sizes {
+        let rows = ROW_BLOCK.min(call.rows);
+        let rank = call.terms.iter().map(|term| term.rank()).max().unwrap_or(0);
         Sizes {
-            gathered: RowsToPack::floats(rows, self.call.outputs),
+            gathered: RowsToPack::floats(rows, call.outputs),
             z: RowsToPack::floats(rows, rank).max(rows * rank),
             vectors: 7 * rank,
             delta: rows * TILE_STRIDE,

@@ -14,12 +14,12 @@ use super::groups::{ROW_BLOCK, blocks};
 use super::product::ROOM;
 use super::scratch::{Scratch, Sizes};
 use super::tile::TILE_STRIDE;
-use crate::backend::{Backward, Gradients, Part};
+use crate::backend::{Backward, Call, Gradients, Part};
 use crate::error::Result;
 use crate::simd::Isa;
 use crate::tensor::MatrixMut;
 use inputs::Inputs;
-use layer::Layer;
+use layer::{Layer, Wants};
 
 pub fn backward(
     cpu: &Cpu<'_>,
@@ -32,31 +32,22 @@ pub fn backward(
     let (rows, lanes, isa) = (group.p.rows(), cpu.workers.lanes(), cpu.arithmetic.isa);
     // Rows whose `z Bᵀ` and dm are held until their sums are taken.
     let chunk = (ROW_BLOCK * lanes).min(rows);
-    let held: usize =
-        (0..group.calls.len()).map(|layer| Layer::held_floats(group, layer, &gradients[layer], chunk)).sum();
+    let held_by = |position: usize, wanted: &Gradients<'_, '_>| {
+        Layer::held_floats(&group.calls[position], Wants::of(group, wanted), chunk)
+    };
+    let held: usize = gradients.iter().enumerate().map(|(position, wanted)| held_by(position, wanted)).sum();
     let mut held = cpu.workers.lend(held)?;
     let mut rest = &mut held[..];
     let mut layers = cpu.arena.list(group.calls.len())?;
     for (position, wanted) in gradients.iter().enumerate() {
-        let (now, later) = rest.split_at_mut(Layer::held_floats(group, position, wanted, chunk));
+        let (now, later) = rest.split_at_mut(held_by(position, wanted));
         layers.push(Layer::new(cpu, group, position, wanted, chunk, now)?);
         rest = later;
     }
     let layers = layers.into_slice();
     let inputs = dx.map(|dx| Inputs::new(cpu, group, dx)).transpose()?;
     layers.iter().try_for_each(|layer| finite::check(cpu, layer))?;
-    let block = ROW_BLOCK.min(rows);
-    let mut sizes = Sizes {
-        p: block * group.p.cols(),
-        base: block * TILE_STRIDE,
-        sum: block * TILE_STRIDE,
-        delta: block * TILE_STRIDE,
-        room: ROOM,
-        ..Sizes::default()
-    };
-    sizes = layers.iter().fold(sizes, |sizes, layer| sizes.max(layer.sizes()));
-    sizes = inputs.as_ref().map_or(sizes, |inputs| sizes.max(inputs.sizes()));
-    let session = cpu.workers.session(lanes, sizes)?;
+    let session = cpu.workers.session(lanes, block_sizes(group, inputs.as_ref()))?;
     for start in (0..rows).step_by(chunk.max(1)) {
         let chunk = start..(start + chunk).min(rows);
         let shared = &*layers;
@@ -75,6 +66,29 @@ pub fn backward(
         layer.deliver(wanted);
     }
     Ok(())
+}
+
+/// What a block of rows works in.
+fn block_sizes(group: &Backward<'_>, inputs: Option<&Inputs<'_>>) -> Sizes {
+    let block = ROW_BLOCK.min(group.p.rows());
+    let tile = block * TILE_STRIDE;
+    let own = Sizes { p: block * group.p.cols(), base: tile, sum: tile, delta: tile, room: ROOM, ..Sizes::default() };
+    let sizes = group.calls.iter().fold(own, |sizes, call| sizes.max(Layer::sizes(call)));
+    inputs.map_or(sizes, |inputs| sizes.max(inputs.sizes()))
+}
+
+/// Scratch for a backward that asks for everything, dx included: of a lane, and lent.
+pub fn needs(cpu: &Cpu<'_>, group: &Backward<'_>, dx: &MatrixMut<'_>) -> Result<(Sizes, usize)> {
+    let rows = group.p.rows();
+    let chunk = (ROW_BLOCK * cpu.workers.lanes()).min(rows);
+    let held: usize = group.calls.iter().map(|call| Layer::held_floats(call, Wants::ALL, chunk)).sum();
+    let inputs = Inputs::new(cpu, group, dx)?;
+    // Lists of the call: sums, the divergence of each row, the order of the rows.
+    let sums = |call: &Call<'_>| call.terms.iter().map(|term| 2 * (term.rank() + call.outputs)).sum::<usize>();
+    cpu.arena.filled(0.0_f32, group.calls.iter().map(sums).sum())?;
+    cpu.arena.filled(0_u64, 2 * rows * group.calls.len())?;
+    // Beside what is held: p, when the tape keeps nothing. Either may be lent the memory that once served the other.
+    Ok((block_sizes(group, Some(&inputs)), 2 * held.max(rows * group.p.cols())))
 }
 
 /// Everything of one block of rows but the sums over rows.
