@@ -53,16 +53,18 @@ impl<const L: usize> Blocks<L> {
             }
             return words;
         }
-        for lane in 0..L {
-            let mut start = [0; BLOCK];
-            start[..4].copy_from_slice(&CONSTANT);
-            start[4..12].copy_from_slice(key.words());
-            (start[12], start[13]) = (self.counters[0][lane], self.counters[1][lane]);
-            (start[14], start[15]) = (self.nonces[0][lane], self.nonces[1][lane]);
-            let state = eight_rounds::<OneLane>(start);
-            for word in 0..BLOCK {
-                words.0[word][lane] = state[word].wrapping_add(start[word]);
-            }
+        let mut start = [[0; L]; BLOCK];
+        for (word, constant) in CONSTANT.iter().enumerate() {
+            start[word] = [*constant; L];
+        }
+        for (word, value) in key.words().iter().enumerate() {
+            start[4 + word] = [*value; L];
+        }
+        start[12..14].copy_from_slice(&self.counters);
+        start[14..].copy_from_slice(&self.nonces);
+        let state = eight_rounds::<Array<L>>(start);
+        for word in 0..BLOCK {
+            words.0[word] = Array::add(state[word], start[word]);
         }
         words
     }
@@ -108,20 +110,23 @@ trait Words {
     fn mix<const LEFT: i32, const RIGHT: i32>(a: Self::Word, b: Self::Word) -> Self::Word;
 }
 
-struct OneLane;
+/// Fewer lanes than a vector has.
+struct Array<const L: usize>;
 struct Lanes<S>(PhantomData<S>);
 
-impl Words for OneLane {
-    type Word = u32;
+impl<const L: usize> Words for Array<L> {
+    type Word = [u32; L];
 
     #[inline(always)]
-    fn add(a: u32, b: u32) -> u32 {
-        a.wrapping_add(b)
+    fn add(mut a: [u32; L], b: [u32; L]) -> [u32; L] {
+        (0..L).for_each(|lane| a[lane] = a[lane].wrapping_add(b[lane]));
+        a
     }
 
     #[inline(always)]
-    fn mix<const LEFT: i32, const RIGHT: i32>(a: u32, b: u32) -> u32 {
-        (a ^ b).rotate_left(LEFT as u32)
+    fn mix<const LEFT: i32, const RIGHT: i32>(mut a: [u32; L], b: [u32; L]) -> [u32; L] {
+        (0..L).for_each(|lane| a[lane] = (a[lane] ^ b[lane]).rotate_left(LEFT as u32));
+        a
     }
 }
 
