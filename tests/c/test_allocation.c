@@ -196,6 +196,19 @@ static void wait_for_threads(unsigned wanted) {
     }
 }
 
+/* What the context holds after all that is no more than the largest of what the calls were said to need. */
+static void check_foretold(void) {
+    size_t held, foretold = 0;
+    for (int choice = 0; choice < CHOICES; ++choice) {
+        pvera_rows rows = rows_of(choice);
+        size_t bytes;
+        MUST(pvera_scratch_bytes(here.context, LAYERS, here.linears, LARGE, &rows, DRAWS, true, &bytes));
+        if (foretold < bytes) foretold = bytes;
+    }
+    MUST(pvera_context_scratch_bytes(here.context, &held));
+    CHECK(held <= foretold, "%s: %zu bytes are held, %zu were foretold", here.team, held, foretold);
+}
+
 static void steady(const char *team, const pvera_context_options *options) {
     here.team = team;
     MUST(pvera_context_new(options, &here.context));
@@ -207,6 +220,7 @@ static void steady(const char *team, const pvera_context_options *options) {
     here.warming = false;
     for (size_t n = LARGE; n > 0; n = n * 2 / 5) everything(n);
     everything(LARGE);
+    check_foretold();
     for (int policy = 0; policy < POLICIES; ++policy) pvera_tape_free(here.tapes[policy]);
     pvera_context_free(here.context);
 }

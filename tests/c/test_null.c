@@ -44,6 +44,10 @@ static void configs(struct world *w) {
     NULL_IS("context", pvera_context_new(NULL, NULL));
     NULL_IS("context", pvera_context_scratch_bytes(NULL, PLACE(size_t)));
     NULL_IS("bytes", pvera_context_scratch_bytes(w->context, NULL));
+    const pvera_linear *one = w->q;
+    NULL_IS("context", pvera_scratch_bytes(NULL, 1, &one, 1, NULL, 1, true, PLACE(size_t)));
+    NULL_IS("linears", pvera_scratch_bytes(w->context, 1, NULL, 1, NULL, 1, true, PLACE(size_t)));
+    NULL_IS("bytes", pvera_scratch_bytes(w->context, 1, &one, 1, NULL, 1, true, NULL));
     NULL_IS("config", pvera_config_new(NULL));
     NULL_IS("json", pvera_config_from_json(NULL, 2, PLACE(pvera_config *)));
     NULL_IS("config", pvera_config_from_json("{}", 2, NULL));
