@@ -6,6 +6,7 @@ import torch
 
 import ours
 import peers
+from abi import PACK_FORWARD
 from bench import case
 from cases_eval import layers_of
 
@@ -14,14 +15,16 @@ DRAWS = 16
 
 def our_draws(bench, peft, x, draws):
     """Checked with the eps that PEFT drew, then timed with noise of its own."""
-    layer = layers_of(bench, peft)[0]
-    y = torch.empty(draws * x.shape[0], peft.outputs)
     with peers.captured_noise() as drawn:
         wanted = torch.cat(peft.draws(x, draws)())
-    eps = torch.cat(drawn)
-    ours.sample(bench.library, bench.context, layer, x, draws, y, eps)()
-    bench.agree("draws", y, wanted)
-    return ours.sample(bench.library, bench.context, layer, x, draws, y), eps, wanted
+    eps, mine = torch.cat(drawn), {}
+    for name, pack in (("ours", 0), ("ours, base packed", PACK_FORWARD))[:1 + bench.packs_base]:
+        layer = layers_of(bench, peft, pack=pack)[0]
+        y = torch.empty(draws * x.shape[0], peft.outputs)
+        ours.sample(bench.library, bench.context, layer, x, draws, y, eps)()
+        bench.agree("draws", y, wanted)
+        mine[name] = ours.sample(bench.library, bench.context, layer, x, draws, y)
+    return mine, eps, wanted
 
 
 def draw(bench, rows, width, targets):
@@ -34,9 +37,9 @@ def draw(bench, rows, width, targets):
     bench.agree("hand torch, memory reused", in_place(False).view_as(wanted), wanted)
     fresh = hand.draws(x, DRAWS)
     bench.agree("hand torch", fresh(hand_eps).view_as(wanted), wanted)
-    times = bench.race({"PEFT": peft.draws(x, DRAWS), "hand torch": fresh, "hand torch, memory reused": in_place,
-                        "ours": mine})
-    bench.versus(f"{DRAWS} samples n={rows} {width}²", times, ["ours"], targets)
+    times = bench.race({"PEFT": peft.draws(x, DRAWS), "hand torch": fresh, "hand torch, memory reused": in_place}
+                       | mine)
+    bench.versus(f"{DRAWS} samples n={rows} {width}²", times, mine, targets)
 
 
 for _rows, _width, _peft, _hand in ((1576, 768, 5.3, 1.6), (16, 4096, 17, 1.5), (1, 4096, 15, 1.5),
@@ -51,8 +54,8 @@ def one_sample(bench, rows=1576, width=768):
     mine, eps, wanted = our_draws(bench, peft, x, 1)
     hand = peers.Hand(peft).draws(x, 1)
     bench.agree("hand torch", hand(eps[None])[0], wanted)
-    times = bench.race({"PEFT": peft.draws(x, 1), "hand torch": hand, "ours": mine})
-    bench.versus(f"one sample n={rows} {width}²", times, ["ours"], {})
+    times = bench.race({"PEFT": peft.draws(x, 1), "hand torch": hand} | mine)
+    bench.versus(f"one sample n={rows} {width}²", times, mine, {})
 
 
 @case("moments n=1576 768")
