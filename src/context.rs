@@ -1,13 +1,20 @@
 //! Where work runs: a backend, its threads and its scratch memory.
 
+#[cfg(feature = "cuda")]
+use std::cell::OnceCell;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backend::Backend;
 use crate::backend::cpu::{Arithmetic, Cpu, FloatMode, Lent, ParallelFor, Workers};
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::{self, Cuda};
 use crate::backend::reference::Reference;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Allocator, Arena};
 use crate::simd::{Features, Isa};
+use crate::tensor::{Device, Dtype, Matrix, MatrixMut, Parts};
 
 /// Which backend computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +32,9 @@ pub struct Context {
     kind: Kind,
     workers: Workers,
     arithmetic: Arithmetic,
+    /// Computes instead of the CPU.
+    #[cfg(feature = "cuda")]
+    cuda: Option<Arc<cuda::Device>>,
     /// As many as calls were once inside at the same time.
     arenas: Mutex<Vec<Arena>>,
 }
@@ -36,8 +46,40 @@ impl Context {
             kind,
             workers: Workers::new(allocator, threads, parallel_for)?,
             arithmetic: Arithmetic::default(),
+            #[cfg(feature = "cuda")]
+            cuda: None,
             arenas: Mutex::default(),
         })
+    }
+
+    /// On a CUDA stream. The allocator is for lists on the host.
+    #[cfg(feature = "cuda")]
+    pub fn on_cuda(device: Arc<cuda::Device>, allocator: Allocator) -> Result<Self> {
+        Ok(Self { cuda: Some(device), ..Self::new(Kind::Cpu, 0, None, allocator)? })
+    }
+
+    /// The CUDA device that computes, if one does.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(&self) -> Option<&Arc<cuda::Device>> {
+        self.cuda.as_ref()
+    }
+
+    /// What went wrong while queued work ran, once.
+    pub fn check(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(fault) = self.cuda.as_ref().map(|device| device.take_fault()).transpose()?.flatten() {
+            return Err(fault.error());
+        }
+        Ok(())
+    }
+
+    /// Where the matrices of its calls lie.
+    pub fn place(&self) -> Device {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.cuda {
+            return device.place();
+        }
+        Device::Host
     }
 
     /// Leaves CPU features aside.
@@ -62,21 +104,25 @@ impl Context {
         let kept = self.arenas().pop();
         let mut arena = kept.unwrap_or_else(|| Arena::new(*self.allocator()));
         arena.reset();
-        Frame { context: self, arena, _mode: FloatMode::enter() }
+        Frame {
+            context: self,
+            arena,
+            #[cfg(feature = "cuda")]
+            turn: OnceCell::new(),
+            _mode: FloatMode::enter(),
+        }
     }
 
     pub fn allocator(&self) -> &Allocator {
         self.workers.allocator()
     }
 
-    /// Lends f32 for the time of a call.
-    pub fn lend(&self, length: usize) -> Result<Lent<'_>> {
-        self.workers.lend(length)
-    }
-
     /// Bytes of scratch held between calls.
     pub fn scratch_bytes(&self) -> usize {
-        self.workers.scratch_bytes() + self.arenas().iter().map(Arena::bytes).sum::<usize>()
+        let on_host = self.workers.scratch_bytes() + self.arenas().iter().map(Arena::bytes).sum::<usize>();
+        #[cfg(feature = "cuda")]
+        let on_host = on_host + self.cuda.as_ref().map_or(0, |device| device.workspace_bytes());
+        on_host
     }
 
     fn arenas(&self) -> MutexGuard<'_, Vec<Arena>> {
@@ -88,17 +134,55 @@ impl Context {
 pub struct Frame<'c> {
     context: &'c Context,
     arena: Arena,
+    /// Taken when the first work is queued.
+    #[cfg(feature = "cuda")]
+    turn: OnceCell<cuda::Turn<'c>>,
     _mode: FloatMode,
 }
 
-impl Frame<'_> {
+/// Room for a matrix of f32, where the context computes, for the time of a call.
+pub struct LentMatrix<'f> {
+    memory: Option<Lent<'f>>,
+    /// On a device.
+    address: *mut u8,
+    parts: Parts,
+}
+
+impl<'c> Frame<'c> {
     /// For the lists of this call.
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
 
+    /// Lends room for a matrix of f32.
+    pub fn lend(&self, rows: usize, cols: usize) -> Result<LentMatrix<'_>> {
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32, device: self.context.place() };
+        #[cfg(feature = "cuda")]
+        if let Some(turn) = self.turn()? {
+            let address = std::ptr::without_provenance_mut(turn.take_f32(rows, cols)? as usize);
+            return Ok(LentMatrix { memory: None, address, parts });
+        }
+        let Some(length) = rows.checked_mul(cols) else { return Err(Error::out_of_memory()) };
+        Ok(LentMatrix { memory: Some(self.context.workers.lend(length)?), address: std::ptr::null_mut(), parts })
+    }
+
+    /// The call's hold on the CUDA device, if there is one.
+    #[cfg(feature = "cuda")]
+    fn turn(&self) -> Result<Option<&cuda::Turn<'c>>> {
+        let Some(device) = &self.context.cuda else { return Ok(None) };
+        if self.turn.get().is_none() {
+            let turn = device.turn()?;
+            let _ = self.turn.set(turn);
+        }
+        Ok(self.turn.get())
+    }
+
     /// Runs work on the context's backend.
-    pub fn with_backend<T>(&self, work: impl FnOnce(&dyn Backend) -> T) -> T {
+    pub fn with_backend<T>(&self, work: impl FnOnce(&dyn Backend) -> Result<T>) -> Result<T> {
+        #[cfg(feature = "cuda")]
+        if let Some(turn) = self.turn()? {
+            return work(&Cuda { turn, arena: &self.arena });
+        }
         match self.context.kind {
             Kind::Cpu => {
                 let Context { workers, arithmetic, .. } = self.context;
@@ -106,6 +190,20 @@ impl Frame<'_> {
             }
             Kind::Reference => work(&Reference),
         }
+    }
+}
+
+impl LentMatrix<'_> {
+    pub fn matrix(&mut self) -> MatrixMut<'_> {
+        let address = self.memory.as_mut().map_or(self.address, |memory| memory.as_mut_ptr().cast());
+        // SAFETY: lent for these parts; exclusive as `self` is.
+        unsafe { MatrixMut::new("p", address, self.parts) }.expect("what is lent is sound")
+    }
+
+    pub fn as_const(&self) -> Matrix<'_> {
+        let address = self.memory.as_ref().map_or(self.address.cast_const(), |memory| memory.as_ptr().cast());
+        // SAFETY: lent for these parts.
+        unsafe { Matrix::new("p", address, self.parts) }.expect("what is lent is sound")
     }
 }
 

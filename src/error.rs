@@ -45,6 +45,8 @@ pub enum Code {
     Cancelled = 18,
     /// A bug in the library, caught at the boundary.
     Panic = 19,
+    /// The CUDA driver refused or failed a call, or a device gives wrong results.
+    Cuda = 20,
 }
 
 /// An error with its sentence. The sentence names the argument, what was given and what was wanted.

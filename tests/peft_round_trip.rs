@@ -15,7 +15,7 @@ use pvera::context::{Context, Kind};
 use pvera::linear::{ModeChoice, Noise, Request, Rows, forward};
 use pvera::memory::Allocator;
 use pvera::model::{Layer, Model};
-use pvera::tensor::{Dtype, MatrixMut, Parts};
+use pvera::tensor::{Device, Dtype, MatrixMut, Parts};
 use safetensors::Dtype as Stored;
 use support::*;
 
@@ -40,7 +40,7 @@ fn mean_forward(context: &Context, model: &Model, number: usize, x: &Raw, base: 
         _ => Dtype::F32,
     };
     let mut bytes = base.map_or_else(|| vec![0; rows * cols * dtype.size()], |base| base.bytes.clone());
-    let parts = Parts { rows, cols, row_stride: cols, dtype };
+    let parts = Parts { rows, cols, row_stride: cols, dtype, device: Device::Host };
     // SAFETY: `bytes` holds the elements that `parts` describe, and is aligned as the allocator aligns.
     let y = unsafe { MatrixMut::new("y", bytes.as_mut_ptr(), parts) }.unwrap();
     let noise = Noise { mode: ModeChoice::All(Mode::Mean), ..Noise::default() };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::layout::Layout;
 use super::projections::draw;
 use super::{Adapter, LoadOptions, Parameters, Ranges, SavedDtypes, check_f32};
+use crate::backend::Copies;
 use crate::config::{Bias, Config, Targeting};
 use crate::error::Result;
 use crate::fail;
@@ -72,6 +73,7 @@ impl Adapter {
             tensors: Vec::new(),
             saved_dtypes: SavedDtypes { vectors: Dtype::F32, a: projections, b: projections },
             trainable: true,
+            copies: Copies::default(),
         }
     }
 

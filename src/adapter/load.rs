@@ -13,6 +13,7 @@ use super::source::{
 };
 use super::tensors::{ElementType, Tensor};
 use super::{Adapter, Parameters, SavedDtypes, check_f32};
+use crate::backend::Copies;
 use crate::config::{Config, Targeting, Targets};
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -102,6 +103,7 @@ impl Loading<'_> {
             tensors,
             saved_dtypes,
             trainable: false,
+            copies: Copies::default(),
         })
     }
 

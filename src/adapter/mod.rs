@@ -25,13 +25,14 @@ use std::sync::Arc;
 
 use layout::Layout;
 
+use crate::backend::{Copies, Original};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
 use crate::model::Layers;
 use crate::projection::Store;
-use crate::tensor::Dtype;
+use crate::tensor::{Device, Dtype, Vector};
 
 /// An adapter, bound to the layers that one model declares.
 ///
@@ -50,6 +51,8 @@ pub struct Adapter {
     /// today's values.
     saved_dtypes: SavedDtypes,
     trainable: bool,
+    /// Of the parameters, while they do not change.
+    copies: Copies,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +66,11 @@ struct SavedDtypes {
 #[derive(Clone, Copy, Debug)]
 pub struct Vectors<'a> {
     /// `[out_total]`.
-    pub lambda_b: &'a [f32],
+    pub lambda_b: Vector<'a>,
     /// `[2r]`.
-    pub lambda_d: &'a [f32],
+    pub lambda_d: Vector<'a>,
     /// A learned bias `[out_total]`.
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<Vector<'a>>,
     /// Whether inference samples this layer (PEFT's `sample_at_inference`).
     pub samples: bool,
 }
@@ -99,9 +102,9 @@ impl Adapter {
         let entry = self.layout.find(layer)?;
         let Ranges { lambda_b, lambda_d, bias } = &entry.ranges;
         Some(Vectors {
-            lambda_b: self.parameters.get(lambda_b),
-            lambda_d: self.parameters.get(lambda_d),
-            bias: bias.as_ref().map(|range| self.parameters.get(range)),
+            lambda_b: self.parameters.vector(lambda_b),
+            lambda_d: self.parameters.vector(lambda_d),
+            bias: bias.as_ref().map(|range| self.parameters.vector(range)),
             samples: entry.samples,
         })
     }
@@ -118,6 +121,12 @@ impl Adapter {
     /// Numbers of the adapted layers, ascending.
     pub fn adapted_layers(&self) -> impl Iterator<Item = usize> {
         self.layout.entries.iter().map(|entry| entry.layer)
+    }
+
+    /// The parameters for backends that keep copies elsewhere; None when they may change, or are on a device.
+    pub fn original(&self) -> Option<Original<'_>> {
+        let fixed = !self.trainable && self.parameters.device() == Device::Host;
+        fixed.then(|| self.copies.of(bytemuck::cast_slice(self.parameters.all())))
     }
 
     pub fn parameters(&self) -> &Parameters {
@@ -232,6 +241,7 @@ impl Adapter {
             tensors,
             saved_dtypes: self.saved_dtypes,
             trainable,
+            copies: Copies::default(),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
+use crate::tensor::{Device, Vector};
 
 /// Owned, or the caller's; of one piece, or (a standalone layer of the caller's tensors) of a piece for each vector.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub struct Parameters {
     pieces: Pieces,
     /// Keeps the memory when it is ours; None when the caller lends it.
     owned: Option<Buffer<f32>>,
+    device: Device,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +105,7 @@ impl Parameters {
             unsafe { std::ptr::copy(piece.memory, whole.memory.add(start), piece.length) };
             start += piece.length;
         }
-        Ok(Self { pieces: Pieces::One(whole), owned: None })
+        Ok(Self { pieces: Pieces::One(whole), owned: None, device: Device::Host })
     }
 
     /// The vectors of one layer, where the caller keeps them.
@@ -120,7 +122,7 @@ impl Parameters {
             Piece::of("vectors.lambda_d", lambda_d.0.cast_mut(), lambda_d.1)?,
             Piece::of("vectors.bias", bias.0.cast_mut(), bias.1)?,
         ];
-        Ok(Self { pieces: Pieces::Apart(pieces), owned: None })
+        Ok(Self { pieces: Pieces::Apart(pieces), owned: None, device: Device::Host })
     }
 
     fn pieces(&self) -> &[Piece] {
@@ -167,14 +169,32 @@ impl Parameters {
         }
     }
 
+    /// Where they lie.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// One vector, wherever it lies.
+    pub fn vector(&self, span: &Span) -> Vector<'_> {
+        let (piece, first) = self.place(span);
+        // SAFETY: by the constructors, the piece has `length` floats on its device.
+        unsafe { Vector::new(piece.memory, piece.length, self.device) }.part(first, span.count)
+    }
+
+    /// One vector on the host.
     pub fn get(&self, span: &Span) -> &[f32] {
+        self.vector(span).on_host()
+    }
+
+    /// The piece that a span lies in, and where in it.
+    fn place(&self, span: &Span) -> (&Piece, usize) {
         match &self.pieces {
-            Pieces::One(piece) => &piece.get()[span.range()],
+            Pieces::One(piece) => (piece, span.start),
             Pieces::Apart(pieces) => {
                 let mut start = 0;
                 for piece in pieces {
                     if span.start == start && span.count == piece.length {
-                        return piece.get();
+                        return (piece, 0);
                     }
                     start += piece.length;
                 }
@@ -197,6 +217,6 @@ impl Parameters {
 impl From<Buffer<f32>> for Parameters {
     fn from(mut buffer: Buffer<f32>) -> Self {
         let piece = Piece { memory: buffer.as_mut_ptr(), length: buffer.len() };
-        Self { pieces: Pieces::One(piece), owned: Some(buffer) }
+        Self { pieces: Pieces::One(piece), owned: Some(buffer), device: Device::Host }
     }
 }

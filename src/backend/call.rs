@@ -3,7 +3,9 @@
 use super::Weight;
 use super::cpu::{Base, Pair};
 use crate::noise::{DropoutKey, NormalKey};
-use crate::tensor::Matrix;
+use crate::tensor::{Matrix, Vector};
+
+use super::copies::Original;
 
 /// How a latent is made from `(mu, logvar)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +38,21 @@ pub struct Term<'a> {
     /// The same two for packed products.
     pub pair: Pair<'a>,
     /// `[2r]`.
-    pub lambda_d: &'a [f32],
+    pub lambda_d: Vector<'a>,
     /// `[out]`.
-    pub lambda_b: &'a [f32],
+    pub lambda_b: Vector<'a>,
     /// A learned bias `[out]`, which takes the place of the layer's own.
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<Vector<'a>>,
+    /// What A, B and the vectors are parts of, for backends that keep copies elsewhere.
+    pub originals: Originals<'a>,
     /// The adapter's alpha times the row's scale.
     pub scale: f32,
     pub mode: Mode,
     /// `logvar = min(logvar, bound)`; infinite when off.
     pub logvar_bound: f32,
     pub noise: NormalKey,
+    /// What, beside the seed, the noise is keyed by: the layer's hash and the adapter's identity.
+    pub noise_names: (u64, u64),
     /// Keyed dropout on x and its probability; None outside training.
     pub dropout: Option<(DropoutKey, f32)>,
     /// Where this term's `[2r]` columns of p begin. Terms of equal A and no dropout share them.
@@ -66,6 +72,15 @@ impl Term<'_> {
     }
 }
 
+/// Host memory that is copied to a device once.
+#[derive(Clone, Copy, Debug)]
+pub struct Originals<'a> {
+    pub a: Original<'a>,
+    pub b: Original<'a>,
+    /// None for vectors that may change, or that lie on a device already.
+    pub vectors: Option<Original<'a>>,
+}
+
 /// Which terms a row takes part in.
 #[derive(Clone, Copy, Debug)]
 pub enum Membership<'a> {
@@ -73,14 +88,24 @@ pub enum Membership<'a> {
     All,
     /// One term a row, by index; −1 for none.
     ByRow(&'a [i32]),
+    /// The same by the slot of each row, which lies in device memory: the term of each slot.
+    BySlot { slot: u64, term_of_slot: &'a [i32] },
 }
 
+const SLOTS_ON_DEVICE: &str = "slots on a device are read there";
+
 impl Membership<'_> {
+    /// Whether rows have one term each.
+    pub fn is_by_row(&self) -> bool {
+        !matches!(self, Membership::All)
+    }
+
     /// Whether row `row` takes part in term `term`.
     pub fn holds(&self, row: usize, term: usize) -> bool {
         match self {
             Membership::All => true,
             Membership::ByRow(terms) => terms[row] == term as i32,
+            Membership::BySlot { .. } => unreachable!("{SLOTS_ON_DEVICE}"),
         }
     }
 }
@@ -92,6 +117,9 @@ pub struct RowKeys<'a> {
     pub identity_base: u64,
     pub sample: Option<&'a [u32]>,
     pub sample_base: u32,
+    /// The same two in device memory, by address; 0 when they are not there.
+    pub identity_at: u64,
+    pub sample_at: u64,
 }
 
 impl RowKeys<'_> {
@@ -113,6 +141,9 @@ pub struct Noise<'a> {
     /// `[n, in]`, already scaled by 1/(1−p).
     pub dropout_mask: Option<Matrix<'a>>,
     pub antithetic: bool,
+    /// The seed of every key, or where it lies in device memory; 0 when it does not.
+    pub seed: u64,
+    pub seed_at: u64,
 }
 
 /// One adapted layer over n rows, with everything resolved.
@@ -135,20 +166,39 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// The learned bias of row `row`, if a term of the row has one.
-    pub fn learned_bias(&self, row: usize) -> Option<&'a [f32]> {
+    pub fn learned_bias(&self, row: usize) -> Option<Vector<'a>> {
         match self.membership {
             Membership::All => self.terms.iter().find_map(|term| term.bias),
             Membership::ByRow(terms) => usize::try_from(terms[row]).ok().and_then(|term| self.terms[term].bias),
+            Membership::BySlot { .. } => unreachable!("{SLOTS_ON_DEVICE}"),
         }
     }
 }
 
 impl Call<'_> {
+    /// The first of the call's columns of eps, and how many it has.
+    pub fn latents(&self) -> (usize, usize) {
+        let first = self.terms.iter().map(|term| term.latent_column).min().unwrap_or(0);
+        let end = self.terms.iter().map(|term| term.latent_column + term.rank()).max().unwrap_or(0);
+        (first, end - first)
+    }
+
+    /// Latents of all rows.
+    pub fn latent_entries(&self) -> usize {
+        match self.membership {
+            Membership::All => self.rows * self.terms.iter().map(Term::rank).sum::<usize>(),
+            Membership::ByRow(terms) => {
+                terms.iter().filter_map(|term| usize::try_from(*term).ok()).map(|term| self.terms[term].rank()).sum()
+            }
+            Membership::BySlot { .. } => unreachable!("{SLOTS_ON_DEVICE}"),
+        }
+    }
+
     /// Columns of what a tape keeps of `z Bᵀ`: one block of outputs a term, or one in all when a row has one term.
     pub fn kept_width(&self) -> usize {
         match self.membership {
             Membership::All => self.terms.len() * self.outputs,
-            Membership::ByRow(_) => self.outputs,
+            Membership::ByRow(_) | Membership::BySlot { .. } => self.outputs,
         }
     }
 
@@ -156,7 +206,7 @@ impl Call<'_> {
     pub fn kept_column(&self, term: usize) -> usize {
         match self.membership {
             Membership::All => term * self.outputs,
-            Membership::ByRow(_) => 0,
+            Membership::ByRow(_) | Membership::BySlot { .. } => 0,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What backward reads and where its results go.
 
 use super::Call;
-use crate::tensor::Matrix;
+#[cfg(feature = "cuda")]
+use crate::tensor::Device;
+use crate::tensor::{Matrix, VectorMut};
 
 /// The KL divergence of the latents to the standard normal, as part of a loss.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,9 +24,19 @@ pub struct PriorGradients<'a> {
 /// Where one term's gradients go; None skips.
 #[derive(Debug, Default)]
 pub struct TermGradients<'a> {
-    pub lambda_b: Option<&'a mut [f32]>,
-    pub lambda_d: Option<&'a mut [f32]>,
-    pub bias: Option<&'a mut [f32]>,
+    pub lambda_b: Option<VectorMut<'a>>,
+    pub lambda_d: Option<VectorMut<'a>>,
+    pub bias: Option<VectorMut<'a>>,
+}
+
+impl TermGradients<'_> {
+    /// Everything, nowhere: for questions about calls to come.
+    #[cfg(feature = "cuda")]
+    pub fn everything() -> Self {
+        // SAFETY: of no length.
+        let nowhere = || Some(unsafe { VectorMut::new(std::ptr::NonNull::dangling().as_ptr(), 0, Device::Host) });
+        Self { lambda_b: nowhere(), lambda_d: nowhere(), bias: nowhere() }
+    }
 }
 
 /// What backward of one layer produces, besides dx.
@@ -36,6 +48,8 @@ pub struct Gradients<'a, 'b> {
     pub prior: PriorGradients<'a>,
     /// The divergence summed or averaged, before its weight.
     pub kl_value: Option<&'b mut f64>,
+    /// The same in device memory, by address.
+    pub kl_value_at: Option<u64>,
     pub variance: Option<Variance<'b>>,
     /// Set outputs instead of adding to them.
     pub overwrite: Overwrite,

@@ -3,12 +3,16 @@
 //! [`reference`] is plain f64 code that reads like the method; [`cpu`] is held to it.
 
 mod call;
+mod copies;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod gradients;
 pub mod reference;
 mod weight;
 
-pub use call::{Call, Membership, Mode, Noise, RowKeys, Term};
+pub use call::{Call, Membership, Mode, Noise, Originals, RowKeys, Term};
+pub use copies::{Copies, Original};
 pub use gradients::{Backward, Gradients, Kl, Overwrite, PriorGradients, TermGradients, Variance};
 pub use weight::Weight;
 

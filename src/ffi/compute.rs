@@ -8,12 +8,13 @@ use super::guard;
 use super::handle::{borrow, output};
 use super::input::{self, Sized_};
 use super::linear::pvera_linear;
-use super::matrix::{self, pvera_matrix, pvera_matrix_mut};
+use super::matrix::{self, pvera_device, pvera_matrix, pvera_matrix_mut};
 use crate::backend::{Mode, Part, RowKeys};
 use crate::error::Result;
 use crate::fail;
 use crate::linear::{self, Choice, Linear, ModeChoice, Noise, Request, Rows};
 use crate::memory::{Allocator, Arena};
+use crate::tensor::Device;
 
 /// As PEFT would: sampled in a training forward, otherwise what each adapter's sample_at_inference says.
 pub const PVERA_MODE_AS_PEFT: i32 = 0;
@@ -55,6 +56,12 @@ pub struct pvera_rows {
     /// `[n]`, or NULL: sample_base on every row.
     pub sample: *const u32,
     pub sample_base: u32,
+    /// Zero. (Fills the struct of version 0.1.)
+    pub reserved: u32,
+    /// Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
+    /// memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
+    /// adapter is then reported by `pvera_context_check`, and its row gets the base alone.
+    pub device: pvera_device,
 }
 
 // SAFETY: integers and pointers; the size comes first.
@@ -73,7 +80,7 @@ pub struct pvera_noise {
     /// 0 or 1 (as any other number): whether sample 2j + 1 takes the negated noise of sample 2j.
     pub antithetic: u8,
     pub seed: u64,
-    /// Where the seed is read instead, when the work runs; or NULL. (In device memory for a captured CUDA graph.)
+    /// Where the seed is read instead; or NULL. On a CUDA context it lies in device memory and is read when the work runs.
     pub seed_at: *const u64,
     /// The caller's noise instead of keyed one: a row for each row of y, a column for each latent (layers of a group in
     /// their order, in a layer the active adapters in theirs; with a slot per row, each row its adapter's first columns).
@@ -97,35 +104,51 @@ pub(super) unsafe fn read_rows<'a>(
     arena: impl FnOnce() -> &'a Arena,
     rows: *const pvera_rows,
     count: usize,
+    context_place: Device,
 ) -> Result<Rows<'a>> {
     // SAFETY: the caller's promise.
     unsafe {
         let given = input::sized(rows)?;
-        let slot = input::optional_array("rows.slot", given.slot, count)?;
+        let on_host = match matrix::device("rows.device", given.device)? {
+            Device::Host => true,
+            place if place == context_place => false,
+            place => fail!(Device, "rows.device is {place}; this context computes on {context_place}"),
+        };
+        let address = |values: usize| if on_host { 0 } else { values as u64 };
+        let slot_address = address(given.slot.addr());
+        let slot = input::optional_array("rows.slot", here(given.slot, on_host), count)?;
         let has_active = !given.active.is_null() || given.active_count > 0;
         let active = has_active.then(|| input::array("rows.active", given.active, given.active_count)).transpose()?;
         let choice = match (slot, active) {
-            (Some(_), Some(_)) => fail!(
+            (_, Some(_)) if slot.is_some() || slot_address != 0 => fail!(
                 Argument,
                 "rows.slot and rows.active are both given; wanted one adapter a row, or a sum on every row"
             ),
-            (Some(slots), None) => Choice::PerRow(slots),
+            (Some(slots), _) => Choice::PerRow(slots),
+            (None, None) if slot_address != 0 => Choice::PerRowOnDevice(slot_address),
             (None, Some(active)) => Choice::Sum(arena().collected(active.iter().map(|one| (one.slot, one.scale)))?),
             (None, None) => Choice::First,
         };
         let keys = RowKeys {
-            identity: input::optional_array("rows.identity", given.identity, count)?,
+            identity: input::optional_array("rows.identity", here(given.identity, on_host), count)?,
             identity_base: given.identity_base,
-            sample: input::optional_array("rows.sample", given.sample, count)?,
+            sample: input::optional_array("rows.sample", here(given.sample, on_host), count)?,
             sample_base: given.sample_base,
+            identity_at: address(given.identity.addr()),
+            sample_at: address(given.sample.addr()),
         };
         Ok(Rows { choice, keys })
     }
 }
 
+/// An array that is read here; NULL when it lies on a device.
+fn here<T>(values: *const T, on_host: bool) -> *const T {
+    if on_host { values } else { std::ptr::null() }
+}
+
 /// # Safety
 /// `noise` is NULL or sized noise whose matrices outlive `'a`.
-pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'a>> {
+pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise, context_place: Device) -> Result<Noise<'a>> {
     // SAFETY: the caller's promise.
     unsafe {
         let given = input::sized(noise)?;
@@ -139,9 +162,12 @@ pub(super) unsafe fn read_noise<'a>(noise: *const pvera_noise) -> Result<Noise<'
                 "noise.mode is {other}; wanted PVERA_MODE_AS_PEFT (0), MEAN (1), SAMPLE (2) or FIXED (3)"
             ),
         };
+        let on_host = context_place == Device::Host;
         Ok(Noise {
             mode,
-            seed: input::optional_array("noise.seed_at", given.seed_at, 1)?.map_or(given.seed, |seed| seed[0]),
+            seed: input::optional_array("noise.seed_at", here(given.seed_at, on_host), 1)?
+                .map_or(given.seed, |seed| seed[0]),
+            seed_at: if on_host { 0 } else { given.seed_at.addr() as u64 },
             antithetic: given.antithetic != 0,
             eps: matrix::optional("noise.eps", &given.eps)?,
             dropout_mask: matrix::optional("noise.dropout_mask", &given.dropout_mask)?,
@@ -190,7 +216,8 @@ pub unsafe extern "C" fn pvera_moments(
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let (mean, variance) = (matrix::write("mean", mean)?, matrix::write("variance", variance)?);
         let frame = LazyCell::new(|| context.0.enter());
-        let request = Request { rows: read_rows(|| frame.arena(), rows, x.rows())?, ..Request::default() };
+        let request =
+            Request { rows: read_rows(|| frame.arena(), rows, x.rows(), context.0.place())?, ..Request::default() };
         linear::moments(&context.0, &linear.0, &x, &request, &mean, &variance)
     })
 }
@@ -216,7 +243,8 @@ pub unsafe extern "C" fn pvera_latent(
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let (mu, logvar) = (matrix::write("mu", mu)?, matrix::write("logvar", logvar)?);
         let frame = LazyCell::new(|| context.0.enter());
-        let request = Request { rows: read_rows(|| frame.arena(), rows, x.rows())?, ..Request::default() };
+        let request =
+            Request { rows: read_rows(|| frame.arena(), rows, x.rows(), context.0.place())?, ..Request::default() };
         linear::latent(&context.0, &linear.0, &x, &request, &mu, &logvar)
     })
 }
@@ -243,8 +271,8 @@ pub unsafe extern "C" fn pvera_sample(
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let frame = LazyCell::new(|| context.0.enter());
-        let rows = read_rows(|| frame.arena(), rows, x.rows())?;
-        let (noise, y) = (read_noise(noise)?, matrix::write("y", y)?);
+        let rows = read_rows(|| frame.arena(), rows, x.rows(), context.0.place())?;
+        let (noise, y) = (read_noise(noise, context.0.place())?, matrix::write("y", y)?);
         let request = Request { rows, noise, training: false };
         linear::sample(&context.0, &linear.0, &x, &request, samples, &y)
     })
@@ -266,7 +294,7 @@ pub unsafe extern "C" fn pvera_project_width(
     guard(|| unsafe {
         let linear = borrow("linear", linear)?;
         let arena = Arena::new(Allocator::default());
-        let rows = read_rows(|| &arena, rows, n)?;
+        let rows = read_rows(|| &arena, rows, n, Device::Host)?;
         let (columns, latent_columns) = linear::project_width(&linear.0, n, &Request { rows, ..Request::default() })?;
         super::handle::write_if_wanted(width, columns);
         super::handle::write_if_wanted(latents, latent_columns);
@@ -298,7 +326,7 @@ pub unsafe extern "C" fn pvera_scratch_bytes(
         let (context, out) = (borrow("context", context)?, output("bytes", bytes)?);
         let frame = context.0.enter();
         let linears = read_linears(frame.arena(), linears, count)?;
-        let request = Request { rows: read_rows(|| frame.arena(), rows, n)?, ..Request::default() };
+        let request = Request { rows: read_rows(|| frame.arena(), rows, n, context.0.place())?, ..Request::default() };
         out.write(linear::scratch_bytes(&context.0, linears, n, &request, samples, training)?);
         Ok(())
     })
@@ -345,8 +373,8 @@ pub unsafe extern "C" fn pvera_project_part(
     guard(|| unsafe {
         let (context, linear, x) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("x", x)?);
         let frame = LazyCell::new(|| context.0.enter());
-        let rows = read_rows(|| frame.arena(), rows, x.rows())?;
-        let (noise, p) = (read_noise(noise)?, matrix::write("p", p)?);
+        let rows = read_rows(|| frame.arena(), rows, x.rows(), context.0.place())?;
+        let (noise, p) = (read_noise(noise, context.0.place())?, matrix::write("p", p)?);
         let request = Request { rows, noise, training: false };
         linear::project(&context.0, &linear.0, &x, &request, &p, Part { index, count })
     })
@@ -393,8 +421,8 @@ pub unsafe extern "C" fn pvera_expand_part(
     guard(|| unsafe {
         let (context, linear, p) = (borrow("context", context)?, borrow("linear", linear)?, matrix::read("p", p)?);
         let frame = LazyCell::new(|| context.0.enter());
-        let rows = read_rows(|| frame.arena(), rows, p.rows())?;
-        let (noise, y) = (read_noise(noise)?, matrix::write("y", y)?);
+        let rows = read_rows(|| frame.arena(), rows, p.rows(), context.0.place())?;
+        let (noise, y) = (read_noise(noise, context.0.place())?, matrix::write("y", y)?);
         let request = Request { rows, noise, training: false };
         linear::expand(&context.0, &linear.0, &p, &request, &y, Part { index, count })
     })

@@ -8,6 +8,8 @@ use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
 use super::matrix::pvera_device;
 use crate::backend::cpu::ParallelFor;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda;
 use crate::context::{Context, Kind};
 use crate::error::Result;
 use crate::fail;
@@ -19,7 +21,7 @@ use crate::simd::Features;
 pub const PVERA_BACKEND_CPU: i32 = 0;
 /// Plain f64 code that reads like the method; for checking, not for speed.
 pub const PVERA_BACKEND_REFERENCE: i32 = 1;
-/// Not in this build.
+/// A CUDA stream: every matrix of a call lies on its device, and work is queued, not waited for. See `pvera_context_new`.
 pub const PVERA_BACKEND_CUDA: i32 = 2;
 
 /// CPU features that kernels are chosen by, as bits: AVX2 with FMA and F16C.
@@ -127,9 +129,10 @@ pub struct pvera_context_options {
     pub parallel_for_user: *mut c_void,
     /// For scratch memory.
     pub allocator: pvera_allocator,
-    /// For CUDA; zero here.
+    /// For CUDA: which device, `{PVERA_DEVICE_CUDA, ordinal}`; zero: that of the stream, or device 0.
     pub device: pvera_device,
-    /// For CUDA: a CUstream; NULL here.
+    /// For CUDA: a CUstream (or cudaStream_t), which outlives the context. NULL: the legacy default stream of the device's
+    /// primary context, which is the one that CUDA's runtime uses.
     pub stream: *mut c_void,
     /// `PVERA_CPU_…` bits that are not to be used though the machine has them; a feature falls with those that it builds on.
     /// The results are the same.
@@ -167,11 +170,15 @@ pub unsafe extern "C" fn pvera_context_new(
         let kind = match options.backend {
             PVERA_BACKEND_CPU => Kind::Cpu,
             PVERA_BACKEND_REFERENCE => Kind::Reference,
-            PVERA_BACKEND_CUDA => fail!(Unsupported, "options.backend is 2, CUDA; this build computes on the CPU only"),
-            other => fail!(
-                Argument,
-                "options.backend is {other}; wanted PVERA_BACKEND_CPU (0) or PVERA_BACKEND_REFERENCE (1)"
-            ),
+            PVERA_BACKEND_CUDA => {
+                // SAFETY: the caller's promise.
+                let context = unsafe { on_cuda(&options)? };
+                out.write(handle::give(pvera_context(context))?);
+                return Ok(());
+            }
+            other => {
+                fail!(Argument, "options.backend is {other}; wanted PVERA_BACKEND_CPU (0), REFERENCE (1) or CUDA (2)")
+            }
         };
         if options.threads > MOST_THREADS {
             fail!(Argument, "options.threads is {}; wanted at most {MOST_THREADS}", options.threads);
@@ -189,6 +196,55 @@ pub unsafe extern "C" fn pvera_context_new(
         }
         out.write(handle::give(pvera_context(own))?);
         Ok(())
+    })
+}
+
+/// # Safety
+/// The stream is NULL or lives, and outlives the context.
+unsafe fn on_cuda(options: &pvera_context_options) -> Result<Context> {
+    let ordinal = match (options.device.r#type, options.device.id) {
+        (0, 0) => None,
+        (super::matrix::PVERA_DEVICE_CUDA, id) => Some(id),
+        (r#type, id) => fail!(Argument, "options.device is {{{type}, {id}}}; wanted {{2, ordinal}} or {{0, 0}}"),
+    };
+    if options.threads != 0 || options.parallel_for.is_some() {
+        fail!(
+            Argument,
+            "options.threads or options.parallel_for is set; a CUDA context has its stream, wanted neither"
+        );
+    }
+    if options.products != PVERA_PRODUCTS_F32 {
+        fail!(
+            Unsupported,
+            "options.products is {}; CUDA kernels compute in f32: wanted PVERA_PRODUCTS_F32 (0)",
+            options.products
+        );
+    }
+    let allocator = options.allocator.checked("options.allocator")?;
+    #[cfg(feature = "cuda")]
+    {
+        // SAFETY: the caller's promise.
+        let device = unsafe { cuda::Device::new(ordinal, options.stream)? };
+        Context::on_cuda(std::sync::Arc::new(device), allocator)
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = (ordinal, allocator);
+        fail!(Unsupported, "options.backend is 2, CUDA; this library was built without it (PVERA_CUDA=OFF)")
+    }
+}
+
+/// An error that kernels found while they ran: exp(½ logvar) or exp(logvar) that does not fit (PVERA_ERROR_OVERFLOW), a bad
+/// slot in device memory (PVERA_ERROR_NOT_FOUND), a failed launch (PVERA_ERROR_CUDA). The first since the last check, which
+/// forgets it. Waits for the context's stream. On a CPU context there is never one: its calls return their errors.
+///
+/// # Safety
+/// `context` is a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_context_check(context: *const pvera_context) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        unsafe { borrow("context", context)? }.0.check()
     })
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 
 use super::handle;
-use crate::error::{Code, Error};
+use crate::error::Error;
 
 /// No error.
 pub const PVERA_OK: i32 = 0;
@@ -48,6 +48,8 @@ pub const PVERA_ERROR_OVERFLOW: i32 = 17;
 pub const PVERA_ERROR_CANCELLED: i32 = 18;
 /// A bug in the library, caught at the boundary. Outputs may be partly written; the library goes on working.
 pub const PVERA_ERROR_PANIC: i32 = 19;
+/// The CUDA driver refused or failed a call, or a device gives other results than the CPU.
+pub const PVERA_ERROR_CUDA: i32 = 20;
 
 /// Why a call failed. Owned by the caller, who frees it; safe to read and free on any thread.
 pub struct pvera_error {
@@ -67,7 +69,7 @@ static OUT_OF_MEMORY: pvera_error =
 impl pvera_error {
     pub(super) fn give(error: &Error) -> *mut pvera_error {
         let out_of_memory = (&raw const OUT_OF_MEMORY).cast_mut();
-        if error.code() == Code::Memory {
+        if *error == Error::out_of_memory() {
             return out_of_memory;
         }
         let mut bytes = Vec::new();

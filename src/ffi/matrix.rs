@@ -7,7 +7,7 @@ use std::fmt::Display;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Arena;
-use crate::tensor::{Dtype, Matrix, MatrixMut, Parts};
+use crate::tensor::{Device, Dtype, Matrix, MatrixMut, Parts};
 
 /// DLPack's kDLFloat, kDLBfloat and the integer kinds (which only carried tensors have).
 pub const PVERA_DTYPE_INT: u8 = 0;
@@ -84,16 +84,32 @@ pub(super) fn optional_dtype(name: &str, given: pvera_dtype) -> Result<Option<Dt
     if given == pvera_dtype::default() { Ok(None) } else { dtype(name, given).map(Some) }
 }
 
-fn parts(name: &str, given: &pvera_matrix) -> Result<Parts> {
-    match given.device.r#type {
-        0 | PVERA_DEVICE_CPU | PVERA_DEVICE_CUDA_HOST => {}
-        PVERA_DEVICE_CUDA => {
-            fail!(Device, "{name} is on CUDA device {}; this context computes on the CPU", given.device.id)
-        }
-        other => fail!(Device, "{name}.device.type is {other}; wanted 1, the CPU"),
+/// Where the elements lie. Pinned memory of the host is memory of the host.
+pub(super) fn device(name: impl Display, given: pvera_device) -> Result<Device> {
+    match given.r#type {
+        0 | PVERA_DEVICE_CPU | PVERA_DEVICE_CUDA_HOST => Ok(Device::Host),
+        PVERA_DEVICE_CUDA => Ok(Device::Cuda(given.id)),
+        other => fail!(Device, "{name}.type is {other}; wanted 1, the CPU, or 2, a CUDA device"),
     }
+}
+
+fn parts(name: &str, given: &pvera_matrix) -> Result<Parts> {
     let pvera_matrix { rows, cols, row_stride, .. } = *given;
-    Ok(Parts { rows, cols, row_stride, dtype: dtype(format_args!("{name}.dtype"), given.dtype)? })
+    let device = device(format_args!("{name}.device"), given.device)?;
+    Ok(Parts { rows, cols, row_stride, dtype: dtype(format_args!("{name}.dtype"), given.dtype)?, device })
+}
+
+/// A matrix that is read here and now.
+///
+/// # Safety
+/// As for [`read`].
+pub(super) unsafe fn read_on_host<'a>(name: &str, given: *const pvera_matrix) -> Result<Matrix<'a>> {
+    // SAFETY: the caller's promise.
+    let matrix = unsafe { read(name, given)? };
+    if matrix.device() != Device::Host {
+        fail!(Device, "{name} is on {}; wanted it on the CPU", matrix.device());
+    }
+    Ok(matrix)
 }
 
 /// # Safety
@@ -186,6 +202,9 @@ pub(super) fn lent(matrix: &Matrix<'_>) -> pvera_matrix {
         cols: matrix.cols(),
         row_stride: matrix.row_stride(),
         dtype: pvera_dtype { code, bits, lanes: 1 },
-        device: pvera_device { r#type: PVERA_DEVICE_CPU, id: 0 },
+        device: match matrix.device() {
+            Device::Host => pvera_device { r#type: PVERA_DEVICE_CPU, id: 0 },
+            Device::Cuda(id) => pvera_device { r#type: PVERA_DEVICE_CUDA, id },
+        },
     }
 }

@@ -45,7 +45,7 @@ pub unsafe extern "C" fn pvera_merge(
         let (context, linear) = (borrow("context", context)?, borrow("linear", linear)?);
         let (weight, merged) = (matrix::read("weight", weight)?, matrix::write("merged", merged)?);
         let frame = context.0.enter();
-        let rows = read_rows(|| frame.arena(), rows, 0)?;
+        let rows = read_rows(|| frame.arena(), rows, 0, context.0.place())?;
         let layout = match layout {
             PVERA_WEIGHT_OUT_IN => WeightLayout::OutIn,
             PVERA_WEIGHT_IN_OUT => WeightLayout::InOut,

@@ -69,7 +69,7 @@ pub unsafe extern "C" fn pvera_statistics_add(
 ) -> *mut pvera_error {
     // SAFETY: the caller's promise.
     guard(|| unsafe {
-        let (statistics, values) = (borrow_mut("statistics", statistics)?, matrix::read("values", values)?);
+        let (statistics, values) = (borrow_mut("statistics", statistics)?, matrix::read_on_host("values", values)?);
         let own = &mut statistics.0;
         values.shape("values", ("rows", own.rows()), ("outputs", own.outputs()))?;
         with_f32(&values, |values, row_stride| own.add(values, row_stride))
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn pvera_statistics_add_rows(
 ) -> *mut pvera_error {
     // SAFETY: the caller's promise.
     guard(|| unsafe {
-        let (statistics, values) = (borrow_mut("statistics", statistics)?, matrix::read("values", values)?);
+        let (statistics, values) = (borrow_mut("statistics", statistics)?, matrix::read_on_host("values", values)?);
         let (own, rows) = (&mut statistics.0, input::array("rows", rows, count)?);
         values.shape("values", ("count", count), ("outputs", own.outputs()))?;
         with_f32(&values, |values, row_stride| own.add_rows(rows, values, row_stride))

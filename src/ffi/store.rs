@@ -98,7 +98,8 @@ pub unsafe extern "C" fn pvera_store_from_matrices(
 ) -> *mut pvera_error {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (a, b, out) = unsafe { (matrix::read("a", a)?, matrix::read("b", b)?, output("store", store)?) };
+        let (a, b, out) =
+            unsafe { (matrix::read_on_host("a", a)?, matrix::read_on_host("b", b)?, output("store", store)?) };
         // SAFETY: as above.
         let allocator = unsafe { optional(allocator)? };
         let saved_dtype = a.dtype();

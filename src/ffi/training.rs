@@ -167,7 +167,8 @@ unsafe fn forward<'a>(
     // SAFETY: the caller's promise.
     unsafe {
         let x = matrix::read("x", x)?;
-        let (rows, noise) = (read_rows(arena, rows, x.rows())?, read_noise(noise)?);
+        let (rows, noise) =
+            (read_rows(arena, rows, x.rows(), context.0.place())?, read_noise(noise, context.0.place())?);
         let request = Request { rows, noise, training: false };
         match tape.as_mut() {
             Some(tape) => linear::record(&context.0, linears, &x, &request, &mut tape.0, y),

@@ -23,7 +23,7 @@ pub fn forward(
     check_outputs(linears, x, 1, y)?;
     let frame = context.enter();
     let plan = Plan::new(frame.arena(), linears, x.rows(), request)?;
-    check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
+    check_apart(context, &plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), request)?;
     run(&frame, &plan, x, 1, y).map_err(|error| error.within(names(linears)))
 }
@@ -65,7 +65,7 @@ pub fn sample(
     y.shape("y", ("samples · rows of x", rows), ("out_features", linear.layer().out_features))?;
     let frame = context.enter();
     let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
-    check_apart(&plan, &linears, ("x", x), std::slice::from_ref(y), y_of(1))?;
+    check_apart(context, &plan, &linears, ("x", x), std::slice::from_ref(y), y_of(1))?;
     check_noise(&plan, &linears, rows, &request)?;
     run(&frame, &plan, x, draws, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
 }
@@ -90,9 +90,9 @@ pub fn moments(
     let frame = context.enter();
     let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
     let outputs = [MatrixMut::alias(mean), MatrixMut::alias(variance)];
-    check_apart(&plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mean", "variance"][place]))?;
-    let mut p = context.lend(x.rows() * plan.width)?;
-    let p = MatrixMut::from_f32(&mut p, x.rows(), plan.width);
+    check_apart(context, &plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mean", "variance"][place]))?;
+    let mut p = frame.lend(x.rows(), plan.width)?;
+    let p = p.matrix();
     let outcome = frame.with_backend(|backend| {
         backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
         backend.moments(&plan.calls[0], x, &p.as_const(), mean, variance)
@@ -118,9 +118,9 @@ pub fn latent(
         output.shape(name, rows, cols)?;
     }
     let outputs = [MatrixMut::alias(mu), MatrixMut::alias(logvar)];
-    check_apart(&plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mu", "logvar"][place]))?;
-    let mut p = context.lend(x.rows() * plan.width)?;
-    let p = MatrixMut::from_f32(&mut p, x.rows(), plan.width);
+    check_apart(context, &plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mu", "logvar"][place]))?;
+    let mut p = frame.lend(x.rows(), plan.width)?;
+    let p = p.matrix();
     frame.with_backend(|backend| {
         backend.project(plan.projections, x, Scope::All, &p, Part::WHOLE)?;
         backend.latent(&plan.calls[0], &p.as_const(), mu, logvar)
@@ -180,7 +180,7 @@ pub fn project(
     let frame = context.enter();
     let plan = Plan::new(frame.arena(), &linears, x.rows(), request)?;
     p.shape("p", ("rows of x", x.rows()), ("project_width", plan.width))?;
-    check_apart(&plan, &linears, ("x", x), &[MatrixMut::alias(p)], |_| Name::Plain("p"))?;
+    check_apart(context, &plan, &linears, ("x", x), &[MatrixMut::alias(p)], |_| Name::Plain("p"))?;
     check_mask(linear, x.rows(), request)?;
     frame.with_backend(|backend| backend.project(plan.projections, x, Scope::AsModes, p, part))
 }
@@ -200,7 +200,7 @@ pub fn expand(
     y.shape("y", ("rows of p", p.rows()), ("out_features", linear.layer().out_features))?;
     let frame = context.enter();
     let plan = Plan::new(frame.arena(), &linears, p.rows(), request)?;
-    check_apart(&plan, &linears, ("p", p), std::slice::from_ref(y), y_of(1))?;
+    check_apart(context, &plan, &linears, ("p", p), std::slice::from_ref(y), y_of(1))?;
     p.shape("p", ("rows", p.rows()), ("project_width", plan.width))?;
     check_noise(&plan, &linears, p.rows(), request)?;
     let expand = Expand { calls: plan.calls, x: None, p: *p, draws: 1, keep: None };

@@ -1,6 +1,7 @@
 //! Folding the mean of adapters into a base weight, and taking it out again bit for bit.
 
 use super::Linear;
+use super::overlap::check_place;
 use super::plan::Plan;
 use super::request::{Choice, ModeChoice, Noise, Request, Rows};
 use crate::backend::{Mode, RowKeys, Weight};
@@ -49,6 +50,8 @@ pub fn merge(
     let (rows, cols) = if transposed { (inputs, out) } else { (out, inputs) };
     weight.shape("weight", rows, cols)?;
     merged.shape("merged", rows, cols)?;
+    check_place(context, "weight", weight)?;
+    check_place(context, "merged", &merged.as_const())?;
     if merged.dtype() != weight.dtype() {
         fail!(Dtype, "merged holds {}; wanted {}, as weight", merged.dtype().name(), weight.dtype().name());
     }
@@ -67,7 +70,7 @@ pub fn merge(
     refuse_sampling(linear, &plan, request)?;
     for term in plan.calls[0].terms {
         for (name, vector) in [("lambda_b", term.lambda_b), ("lambda_d", term.lambda_d)] {
-            disjoint("merged", merged, name, &Matrix::from_f32(vector, 1, vector.len()))?;
+            disjoint("merged", merged, name, &vector.matrix())?;
         }
     }
     let undo = if request.wants_undo { Some(MergeUndo::before(context.allocator(), weight)?) } else { None };

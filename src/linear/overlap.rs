@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Linear;
 use super::plan::Plan;
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Arena;
@@ -53,31 +54,45 @@ impl fmt::Display for Name<'_> {
     }
 }
 
+/// How a call reads what it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Where it lies.
+    InPlace,
+    /// From the host, whence it is taken to where the context computes.
+    Copied,
+}
+
 /// Everything that a call reads besides x or p: the caller's noise and row keys, and of each layer its weight, its bias
 /// and its adapters' vectors.
 #[inline]
 pub(super) fn for_each_read(
     plan: &Plan<'_>,
     linears: &[&Linear],
-    mut visit: impl FnMut(&Name<'_>, &Matrix<'_>) -> Result<()>,
+    mut visit: impl FnMut(&Name<'_>, &Matrix<'_>, Read) -> Result<()>,
 ) -> Result<()> {
-    let mut given = |name: &Name<'_>, matrix: Option<&Matrix<'_>>| matrix.map_or(Ok(()), |matrix| visit(name, matrix));
+    let mut visit =
+        |name: &Name<'_>, matrix: Option<&Matrix<'_>>, read| matrix.map_or(Ok(()), |matrix| visit(name, matrix, read));
     let (noise, keys) = (&plan.request.noise, &plan.request.rows.keys);
-    given(&Name::Plain("noise.eps"), noise.eps.as_ref())?;
-    given(&Name::Plain("noise.dropout_mask"), noise.dropout_mask.as_ref())?;
-    given(&Name::Plain("rows.identity"), keys.identity.map(|keys| vector(bytemuck::cast_slice(keys))).as_ref())?;
-    given(&Name::Plain("rows.sample"), keys.sample.map(|keys| vector(bytemuck::cast_slice(keys))).as_ref())?;
+    visit(&Name::Plain("noise.eps"), noise.eps.as_ref(), Read::InPlace)?;
+    visit(&Name::Plain("noise.dropout_mask"), noise.dropout_mask.as_ref(), Read::InPlace)?;
+    let identity = keys.identity.map(|keys| vector(bytemuck::cast_slice(keys)));
+    let sample = keys.sample.map(|keys| vector(bytemuck::cast_slice(keys)));
+    visit(&Name::Plain("rows.identity"), identity.as_ref(), Read::Copied)?;
+    visit(&Name::Plain("rows.sample"), sample.as_ref(), Read::Copied)?;
     for ((linear, call), slots) in linears.iter().zip(plan.calls).zip(plan.slots) {
         let declared = linear.layer();
         let layer = declared.name.as_str();
         let of_layer = |what| Name::OfLayer { what, layer };
-        given(&of_layer("the base weight"), declared.weight.as_ref().map(|(weight, _)| weight))?;
-        given(&of_layer("the base bias"), declared.bias.as_ref())?;
+        let weight = declared.weight.as_ref().map(|(weight, _)| weight);
+        visit(&of_layer("the base weight"), weight, Read::InPlace)?;
+        visit(&of_layer("the base bias"), declared.bias.as_ref(), Read::InPlace)?;
         for (slot, term) in slots.iter().zip(call.terms) {
             let of_slot = |what| Name::OfSlot { what, slot: *slot, layer };
-            given(&of_slot("lambda_b"), Some(&vector(term.lambda_b)))?;
-            given(&of_slot("lambda_d"), Some(&vector(term.lambda_d)))?;
-            given(&of_slot("the learned bias"), term.bias.map(vector).as_ref())?;
+            let read = if term.originals.vectors.is_some() { Read::Copied } else { Read::InPlace };
+            visit(&of_slot("lambda_b"), Some(&term.lambda_b.matrix()), read)?;
+            visit(&of_slot("lambda_d"), Some(&term.lambda_d.matrix()), read)?;
+            visit(&of_slot("the learned bias"), term.bias.map(|bias| bias.matrix()).as_ref(), read)?;
         }
     }
     Ok(())
@@ -89,21 +104,36 @@ fn vector(values: &[f32]) -> Matrix<'_> {
 
 /// The outputs of a call share memory neither with each other nor with anything that it reads.
 pub(super) fn check_apart<'n>(
+    context: &Context,
     plan: &Plan<'_>,
     linears: &[&Linear],
     (input_name, input): (&str, &Matrix<'_>),
     outputs: &[MatrixMut<'_>],
     name: impl Fn(usize) -> Name<'n>,
 ) -> Result<()> {
+    check_place(context, input_name, input)?;
     for (place, output) in outputs.iter().enumerate() {
+        check_place(context, name(place), &output.as_const())?;
         disjoint(name(place), output, input_name, input)?;
         for (other_place, other) in outputs[..place].iter().enumerate() {
             disjoint_mut(name(place), output, name(other_place), other)?;
         }
     }
-    for_each_read(plan, linears, |read_name, read| {
+    for_each_read(plan, linears, |read_name, read, how| {
+        if how == Read::InPlace {
+            check_place(context, read_name, read)?;
+        }
         outputs.iter().enumerate().try_for_each(|(place, output)| disjoint(name(place), output, read_name, read))
     })
+}
+
+/// A matrix lies where the context computes.
+pub(super) fn check_place(context: &Context, name: impl fmt::Display, matrix: &Matrix<'_>) -> Result<()> {
+    let (given, wanted) = (matrix.device(), context.place());
+    if given != wanted && !matrix.is_empty() {
+        fail!(Device, "{name} is on {given}; this context computes on {wanted}");
+    }
+    Ok(())
 }
 
 /// A contiguous part of memory, by address.

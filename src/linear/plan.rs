@@ -2,7 +2,7 @@
 
 use super::Linear;
 use super::request::{Choice, ModeChoice, Request};
-use crate::backend::{Call, Membership, Mode, Noise, Term};
+use crate::backend::{Call, Membership, Mode, Noise, Originals, Term};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Arena, List};
@@ -23,6 +23,14 @@ pub struct Plan<'a> {
     /// Columns of eps, mu and logvar.
     pub latents: usize,
     pub request: &'a Request<'a>,
+}
+
+/// One slot a row.
+#[derive(Clone, Copy, Debug)]
+enum Slots<'s> {
+    OnHost(&'s [i32]),
+    /// By address.
+    OnDevice(u64),
 }
 
 /// A plan in the making.
@@ -55,7 +63,8 @@ impl<'a> Plan<'a> {
         match request.rows.choice {
             Choice::First => planner.sum(&[(0, 1.0)]),
             Choice::Sum(active) => planner.sum(active),
-            Choice::PerRow(slots) => planner.per_row(slots),
+            Choice::PerRow(slots) => planner.per_row(Slots::OnHost(slots)),
+            Choice::PerRowOnDevice(address) => planner.per_row(Slots::OnDevice(address)),
         }
     }
 }
@@ -75,7 +84,13 @@ impl<'a> Planner<'a, '_> {
             terms,
             membership,
             keys: self.request.rows.keys,
-            noise: Noise { eps: noise.eps, dropout_mask: noise.dropout_mask, antithetic: noise.antithetic },
+            noise: Noise {
+                eps: noise.eps,
+                dropout_mask: noise.dropout_mask,
+                antithetic: noise.antithetic,
+                seed: noise.seed,
+                seed_at: noise.seed_at,
+            },
         }
     }
 
@@ -140,11 +155,15 @@ impl<'a> Planner<'a, '_> {
     }
 
     /// One adapter a row. Rows share columns of p; with dropout, each layer has columns of its own.
-    fn per_row(&self, slots: &[i32]) -> Result<Plan<'a>> {
-        if slots.len() != self.rows {
-            fail!(Shape, "rows.slot has {} entries; wanted {}, the rows of x", slots.len(), self.rows);
-        }
-        let used = self.used(slots)?;
+    fn per_row(&self, slots: Slots<'_>) -> Result<Plan<'a>> {
+        let used = match slots {
+            Slots::OnHost(slots) if slots.len() != self.rows => {
+                fail!(Shape, "rows.slot has {} entries; wanted {}, the rows of x", slots.len(), self.rows)
+            }
+            Slots::OnHost(slots) => self.used(slots)?,
+            // Any of them may occur.
+            Slots::OnDevice(_) => self.published()?,
+        };
         let union: &mut [Option<Term<'a>>] = self.arena.filled(None, used.len())?;
         let mut layers = self.arena.list(self.linears.len())?;
         let mut slots_of = self.arena.list(self.linears.len())?;
@@ -189,6 +208,14 @@ impl<'a> Planner<'a, '_> {
         Ok(Plan { calls, projections, slots: slots_of.into_slice(), width, latents, request: self.request })
     }
 
+    /// The slots that hold an adapter, ascending.
+    fn published(&self) -> Result<&'a [i32]> {
+        let slots = self.linears[0].slots();
+        let mut used = self.arena.list(slots.len())?;
+        slots.numbers().for_each(|slot| used.push(slot));
+        Ok(used.into_slice())
+    }
+
     /// The slots that some row takes, ascending.
     fn used(&self, slots: &[i32]) -> Result<&'a [i32]> {
         let mut used = self.arena.list(slots.len())?;
@@ -199,7 +226,7 @@ impl<'a> Planner<'a, '_> {
     }
 
     /// One call with the term of each slot on whichever layer has one.
-    fn shared_projection(&self, slots: &[i32], used: &[i32], union: &[Option<Term<'a>>]) -> Result<Call<'a>> {
+    fn shared_projection(&self, slots: Slots<'_>, used: &[i32], union: &[Option<Term<'a>>]) -> Result<Call<'a>> {
         let mut terms = self.arena.list(used.len())?;
         let place_of = self.arena.filled(-1, used.len())?;
         for (place, term) in union.iter().enumerate() {
@@ -210,9 +237,18 @@ impl<'a> Planner<'a, '_> {
         Ok(self.call(self.linears[0], terms.into_slice(), self.of_row(slots, used, place_of)?))
     }
 
-    fn of_row(&self, slots: &[i32], used: &[i32], place_of: &[i32]) -> Result<Membership<'a>> {
-        let of_slot = |slot: &i32| used.binary_search(slot).map_or(-1, |place| place_of[place]);
-        Ok(Membership::ByRow(self.arena.collected(slots.iter().map(of_slot))?))
+    fn of_row(&self, slots: Slots<'_>, used: &[i32], place_of: &[i32]) -> Result<Membership<'a>> {
+        let of_slot = |slot: i32| used.binary_search(&slot).map_or(-1, |place| place_of[place]);
+        match slots {
+            Slots::OnHost(slots) => {
+                Ok(Membership::ByRow(self.arena.collected(slots.iter().map(|slot| of_slot(*slot)))?))
+            }
+            Slots::OnDevice(slot) => {
+                let count = used.last().map_or(0, |last| last + 1);
+                let term_of_slot = self.arena.collected((0..count as usize).map(|slot| of_slot(slot as i32)))?;
+                Ok(Membership::BySlot { slot, term_of_slot })
+            }
+        }
     }
 
     /// One adapter's term on a layer; None when it does not adapt the layer.
@@ -230,18 +266,23 @@ impl<'a> Planner<'a, '_> {
         };
         let drops = self.request.training && config.pvera_dropout > 0.0 && noise.dropout_mask.is_none();
         let dropout = || (DropoutKey::new(noise.seed, linear.hash(), slot.identity), config.pvera_dropout as f32);
-        let outputs = layer.out_offset..layer.out_offset + layer.out_features;
         Some(Term {
             a: adapter.store().a_slice(layer.in_offset, layer.in_features),
             b: adapter.store().b_slice(layer.out_offset, layer.out_features),
             pair: adapter.store().pair(layer.in_offset, layer.out_offset),
             lambda_d: vectors.lambda_d,
-            lambda_b: &vectors.lambda_b[outputs.clone()],
-            bias: vectors.bias.map(|bias| &bias[outputs]),
+            lambda_b: vectors.lambda_b.part(layer.out_offset, layer.out_features),
+            bias: vectors.bias.map(|bias| bias.part(layer.out_offset, layer.out_features)),
+            originals: Originals {
+                a: adapter.store().a().original(),
+                b: adapter.store().b().original(),
+                vectors: adapter.original(),
+            },
             scale: (config.alpha * f64::from(scale)) as f32,
             mode,
             logvar_bound: config.logvar_bound.map_or(f32::INFINITY, |bound| bound as f32),
             noise: NormalKey::new(noise.seed, linear.hash(), slot.identity),
+            noise_names: (linear.hash(), slot.identity),
             dropout: drops.then(dropout),
             p_column: 0,
             latent_column: 0,

@@ -10,6 +10,8 @@ pub enum Choice<'a> {
     First,
     /// One slot a row; −1 is the base alone.
     PerRow(&'a [i32]),
+    /// The same in device memory, by address.
+    PerRowOnDevice(u64),
     /// (slot, scale) of several, summed on every row.
     Sum(&'a [(i32, f32)]),
 }
@@ -41,6 +43,8 @@ pub enum ModeChoice {
 pub struct Noise<'a> {
     pub mode: ModeChoice,
     pub seed: u64,
+    /// Where the seed lies in device memory; 0: it is `seed`.
+    pub seed_at: u64,
     /// Sample 2j + 1 takes the negated noise of sample 2j.
     pub antithetic: bool,
     /// `[n, latents]` instead of keyed noise.

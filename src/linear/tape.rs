@@ -1,12 +1,18 @@
 //! What a training forward leaves for backward. A tape is reused: its memory stays.
 
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
 use super::Linear;
 use super::request::{Choice, Noise, Request, Rows};
 use crate::backend::RowKeys;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::DeviceBuffer;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
-use crate::tensor::Matrix;
+use crate::tensor::{Device, Matrix, MatrixMut};
 
 /// What is kept, and what is computed again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,11 +31,77 @@ pub enum Policy {
 pub struct Tape {
     pub(super) policy: Policy,
     allocator: Allocator,
-    pub(super) p: Buffer<f32>,
-    pub(super) kept: Vec<Buffer<f32>>,
+    /// Where the record's numbers lie.
+    place: Device,
+    pub(super) p: Kept,
+    pub(super) kept: Vec<Kept>,
     pub(super) record: Record,
     /// Whether the record is of a forward that succeeded.
     holds: bool,
+}
+
+/// Numbers that a tape keeps, in memory of the host or of a CUDA device.
+#[derive(Debug)]
+pub(super) struct Kept {
+    on_host: Buffer<f32>,
+    #[cfg(feature = "cuda")]
+    on_cuda: Option<DeviceBuffer>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            on_host: Buffer::empty(),
+            #[cfg(feature = "cuda")]
+            on_cuda: None,
+        }
+    }
+}
+
+impl Kept {
+    /// Grows to at least `length`, where the context computes; what it held is lost when it has to grow.
+    fn reserve(&mut self, context: &Context, allocator: &Allocator, length: usize) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = context.cuda() {
+            self.on_host = Buffer::empty();
+            let fits = |kept: &DeviceBuffer| kept.len() >= length && Arc::ptr_eq(kept.device(), device);
+            if !self.on_cuda.as_ref().is_some_and(fits) {
+                self.on_cuda = None;
+                self.on_cuda = Some(DeviceBuffer::new(device, length)?);
+            }
+            return Ok(());
+        }
+        #[cfg(feature = "cuda")]
+        {
+            self.on_cuda = None;
+        }
+        let _ = context;
+        self.on_host.reserve(allocator, length)
+    }
+
+    fn bytes(&self) -> usize {
+        #[cfg(feature = "cuda")]
+        if let Some(kept) = &self.on_cuda {
+            return kept.len() * size_of::<f32>();
+        }
+        self.on_host.len() * size_of::<f32>()
+    }
+
+    pub fn matrix(&self, rows: usize, cols: usize) -> Matrix<'_> {
+        #[cfg(feature = "cuda")]
+        if let Some(kept) = &self.on_cuda {
+            return kept.matrix(rows, cols);
+        }
+        Matrix::from_f32(&self.on_host, rows, cols)
+    }
+
+    pub fn matrix_mut(&mut self, rows: usize, cols: usize) -> MatrixMut<'_> {
+        #[cfg(feature = "cuda")]
+        if let Some(kept) = &mut self.on_cuda {
+            return kept.matrix_mut(rows, cols);
+        }
+        MatrixMut::from_f32(&mut self.on_host, rows, cols)
+    }
 }
 
 /// The request of the recorded forward, owned, in lists that keep their memory.
@@ -60,21 +132,30 @@ struct Copied<T> {
 
 impl Tape {
     pub fn new(policy: Policy, allocator: Allocator) -> Self {
-        Self { policy, allocator, p: Buffer::empty(), kept: Vec::new(), record: Record::default(), holds: false }
+        Self {
+            policy,
+            allocator,
+            place: Device::Host,
+            p: Kept::default(),
+            kept: Vec::new(),
+            record: Record::default(),
+            holds: false,
+        }
     }
 
     /// Makes room for p and, by policy, for z Bᵀ of each layer.
-    pub(super) fn reserve(&mut self, p: usize, kept: &[usize]) -> Result<()> {
+    pub(super) fn reserve(&mut self, context: &Context, p: usize, kept: &[usize]) -> Result<()> {
+        self.place = context.place();
         if self.policy != Policy::Recompute {
-            self.p.reserve(&self.allocator, p)?;
+            self.p.reserve(context, &self.allocator, p)?;
         }
         if self.policy == Policy::KeepDelta {
             self.kept.try_reserve(kept.len().saturating_sub(self.kept.len())).map_err(|_| Error::out_of_memory())?;
             while self.kept.len() < kept.len() {
-                self.kept.push(Buffer::empty());
+                self.kept.push(Kept::default());
             }
             for (buffer, length) in self.kept.iter_mut().zip(kept) {
-                buffer.reserve(&self.allocator, *length)?;
+                buffer.reserve(context, &self.allocator, *length)?;
             }
         }
         Ok(())
@@ -82,7 +163,11 @@ impl Tape {
 
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
-        (self.p.len() + self.kept.iter().map(|buffer| buffer.len()).sum::<usize>()) * size_of::<f32>()
+        self.p.bytes() + self.kept.iter().map(Kept::bytes).sum::<usize>()
+    }
+
+    pub(super) fn place(&self) -> Device {
+        self.place
     }
 
     /// Says whether a backward may follow; if not, the adapters are let go.
@@ -118,6 +203,10 @@ impl Record {
         let (slots, active) = match request.rows.choice {
             Choice::First => (None, None),
             Choice::PerRow(slots) => (Some(slots), None),
+            Choice::PerRowOnDevice(_) => fail!(
+                Unsupported,
+                "rows.slot is in device memory, and a tape keeps the slots; wanted slots on the host in a training forward"
+            ),
             Choice::Sum(active) => (None, Some(active)),
         };
         self.slots.set(slots)?;
@@ -135,6 +224,7 @@ impl Record {
         self.noise = Noise {
             mode: noise.mode,
             seed: noise.seed,
+            seed_at: noise.seed_at,
             antithetic: noise.antithetic,
             eps: noise.eps.map(forever),
             dropout_mask: noise.dropout_mask.map(forever),

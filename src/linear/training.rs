@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use super::Linear;
 use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
-use super::overlap::{Apart, Name, Region, check_apart, for_each_read};
+use super::overlap::{Apart, Name, Read, Region, check_apart, check_place, for_each_read};
 use super::plan::Plan;
 use super::request::Request;
 use super::tape::{Policy, Record, Tape};
@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::memory::{Arena, List};
-use crate::tensor::{Matrix, MatrixMut, disjoint};
+use crate::tensor::{Device, Matrix, MatrixMut, Vector, VectorMut, disjoint};
 
 /// A forward in PEFT's train mode that leaves a tape: sampled unless the request says otherwise, dropout on.
 ///
@@ -35,7 +35,7 @@ pub unsafe fn record(
     let frame = context.enter();
     let arena = frame.arena();
     let plan = Plan::new(arena, linears, x.rows(), &request)?;
-    check_apart(&plan, linears, ("x", x), y, y_of(y.len()))?;
+    check_apart(context, &plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), &request)?;
     let rows = x.rows();
     let mut kept_sizes = arena.list(plan.calls.len())?;
@@ -44,16 +44,16 @@ pub unsafe fn record(
         kept_sizes.push(size);
     }
     tape.set_holds(false);
-    tape.reserve(rows * plan.width, &kept_sizes)?;
+    tape.reserve(context, rows * plan.width, &kept_sizes)?;
     // SAFETY: the caller's promise.
     unsafe { tape.record.set(linears, x, plan.width, &request, fingerprint(plan.calls))? };
     let keeps_delta = tape.policy == Policy::KeepDelta;
     let mut kept = arena.list(plan.calls.len())?;
-    for (buffer, call) in tape.kept.iter_mut().zip(plan.calls).filter(|_| keeps_delta) {
-        kept.push(MatrixMut::from_f32(buffer, rows, call.kept_width()));
+    for (kept_of_layer, call) in tape.kept.iter_mut().zip(plan.calls).filter(|_| keeps_delta) {
+        kept.push(kept_of_layer.matrix_mut(rows, call.kept_width()));
     }
     let keeps_p = tape.policy != Policy::Recompute;
-    let p = MatrixMut::from_f32(&mut tape.p, if keeps_p { rows } else { 0 }, plan.width);
+    let p = tape.p.matrix_mut(if keeps_p { rows } else { 0 }, plan.width);
     let Plan { projections, calls, width, .. } = plan;
     let (p, keep) = (keeps_p.then_some(&p), keeps_delta.then_some(&kept[..]));
     let forward = Forward { projections, calls, x: *x, scope: Scope::All, width, p, draws: 1, keep };
@@ -118,6 +118,9 @@ pub unsafe fn backward(
     if wanted.len() != linears.len() {
         fail!(Argument, "gradients has {} entries; the tape recorded {} layers", wanted.len(), linears.len());
     }
+    if tape.place() != context.place() {
+        fail!(Device, "the tape was recorded on {}; this context computes on {}", tape.place(), context.place());
+    }
     let request = recorded.request();
     let plan = Plan::new(arena, linears, recorded.rows, &request)?;
     check_shapes(linears, recorded, dy, dx)?;
@@ -132,11 +135,17 @@ pub unsafe fn backward(
         check_wanted(linear, &plan, position, recorded.rows, wanted)?;
     }
     let borrowed_x = recorded.x.as_ref().filter(|_| tape.policy == Policy::Recompute);
-    check_overlap(arena, linears, &plan, wanted, dy, borrowed_x, dx)?;
+    check_overlap(context, arena, linears, &plan, wanted, dy, borrowed_x, dx)?;
     let mut targets = arena.list(wanted.len())?;
     for (position, (linear, wanted)) in linears.iter().zip(wanted).enumerate() {
         // SAFETY: the caller's promise, and no two of the vectors meet.
-        targets.push(unsafe { slices(arena, linear, plan.slots[position], &plan.calls[position], wanted.slots)? });
+        targets.push(unsafe {
+            slices(arena, linear, plan.slots[position], &plan.calls[position], wanted.slots, context.place())?
+        });
+    }
+    let on_host = context.place() == Device::Host;
+    if !on_host && wanted.iter().any(|wanted| wanted.variance.is_some()) {
+        fail!(Unsupported, "gradients.variance is given; first-order variance is computed on the CPU only");
     }
     let mut own = arena.list(wanted.len())?;
     for wanted in wanted {
@@ -148,33 +157,31 @@ pub unsafe fn backward(
             terms,
             kl: wanted.kl,
             prior: wanted.prior,
-            kl_value: wanted.kl_value.is_some().then_some(&mut own.kl_value),
+            kl_value: (wanted.kl_value.is_some() && on_host).then_some(&mut own.kl_value),
+            kl_value_at: wanted.kl_value.filter(|_| !on_host).map(|place| place.addr().get() as u64),
             variance: wanted.variance.map(|target| Variance { values: &mut *own.variance, index: target.index }),
             overwrite: wanted.overwrite,
         });
     }
-    let mut lent = context.lend(if tape.policy == Policy::Recompute { recorded.rows * plan.width } else { 0 })?;
+    let mut lent = frame.lend(if tape.policy == Policy::Recompute { recorded.rows } else { 0 }, plan.width)?;
     let kept = tape.kept.iter().zip(plan.calls);
     let kept: &[Matrix<'_>] = match tape.policy {
-        Policy::KeepDelta => {
-            arena.collected(kept.map(|(buffer, call)| Matrix::from_f32(buffer, call.rows, call.kept_width())))?
-        }
+        Policy::KeepDelta => arena.collected(kept.map(|(kept, call)| kept.matrix(call.rows, call.kept_width())))?,
         _ => &[],
     };
     let outcome = frame.with_backend(|backend| {
         let p = if let Some(x) = borrowed_x {
-            let again = MatrixMut::from_f32(&mut lent, recorded.rows, plan.width);
-            backend.project(plan.projections, x, Scope::All, &again, Part::WHOLE)?;
-            Matrix::from_f32(&lent, recorded.rows, plan.width)
+            backend.project(plan.projections, x, Scope::All, &lent.matrix(), Part::WHOLE)?;
+            lent.as_const()
         } else {
-            Matrix::from_f32(&tape.p, recorded.rows, recorded.width)
+            tape.p.matrix(recorded.rows, recorded.width)
         };
         let kept = (tape.policy == Policy::KeepDelta).then_some(kept);
         let group = Backward { calls: plan.calls, projections: plan.projections, p, kept, dy, overwrite_dx };
         backend.backward(&group, &mut gradients, dx)
     });
     outcome.map_err(|error| error.within(names(linears)))?;
-    for (wanted, own) in wanted.iter().zip(own.iter()) {
+    for (wanted, own) in wanted.iter().zip(own.iter()).filter(|_| on_host) {
         // SAFETY: the caller's promise.
         unsafe { own.deliver(wanted) };
     }
@@ -211,7 +218,9 @@ impl<'a> Own<'a> {
 }
 
 /// No output meets another or anything that backward reads; only the variances may be one array.
+#[allow(clippy::too_many_arguments)]
 fn check_overlap(
+    context: &Context,
     arena: &Arena,
     linears: &[&Linear],
     plan: &Plan<'_>,
@@ -255,24 +264,30 @@ fn check_overlap(
         vectors.check(&dx)?;
         variances.iter().try_for_each(|variance| variance.check_apart(&dx))?;
     }
-    let check = |name: Name<'_>, read: &Matrix<'_>| {
+    if let Some(dx) = dx {
+        check_place(context, "dx", &dx.as_const())?;
+    }
+    let check = |name: Name<'_>, read: &Matrix<'_>, how: Read| {
+        if how == Read::InPlace {
+            check_place(context, name, read)?;
+        }
         let region = Region::of(name, read);
         dx.map_or(Ok(()), |dx| disjoint("dx", dx, name, read))?;
         vectors.check(&region)?;
         variances.iter().try_for_each(|variance| variance.check_apart(&region))
     };
-    borrowed_x.map_or(Ok(()), |x| check(Name::Plain("the recorded x"), x))?;
+    borrowed_x.map_or(Ok(()), |x| check(Name::Plain("the recorded x"), x, Read::InPlace))?;
     for (layer, (wanted, dy)) in wanted.iter().zip(dy).enumerate() {
-        check(Name::Item { what: "dy", index: layer, count: layers }, dy)?;
+        check(Name::Item { what: "dy", index: layer, count: layers }, dy, Read::InPlace)?;
         for (what, prior) in [("dmu", wanted.prior.dmu), ("dlogvar", wanted.prior.dlogvar)] {
-            prior.map_or(Ok(()), |prior| check(name(layer, None, what), &prior))?;
+            prior.map_or(Ok(()), |prior| check(name(layer, None, what), &prior, Read::InPlace))?;
         }
         if let Some(index) = wanted.variance.and_then(|target| target.index) {
             let index = Matrix::from_f32(bytemuck::cast_slice(index), 1, index.len());
-            check(name(layer, None, "variance_index"), &index)?;
+            check(name(layer, None, "variance_index"), &index, Read::Copied)?;
         }
     }
-    for_each_read(plan, linears, |name, read| check(*name, read))
+    for_each_read(plan, linears, |name, read, how| check(*name, read, how))
 }
 
 fn check_shapes(linears: &[&Linear], recorded: &Record, dy: &[Matrix<'_>], dx: Option<&MatrixMut<'_>>) -> Result<()> {
@@ -335,6 +350,7 @@ unsafe fn slices<'t, 'a>(
     slots: &[i32],
     call: &Call<'_>,
     given: &[SlotGradients],
+    place: Device,
 ) -> Result<List<'t, TermGradients<'a>>> {
     let layer = linear.layer();
     let mut targets = arena.list(slots.len())?;
@@ -353,9 +369,9 @@ unsafe fn slices<'t, 'a>(
         // SAFETY: the caller's promise.
         targets.push(unsafe {
             TermGradients {
-                lambda_b: slice(wanted.lambda_b, layer.out_offset, call.outputs)?,
-                lambda_d: slice(wanted.lambda_d, 0, 2 * term.rank())?,
-                bias: slice(wanted.bias, layer.out_offset, call.outputs)?,
+                lambda_b: slice(wanted.lambda_b, layer.out_offset, call.outputs, place)?,
+                lambda_d: slice(wanted.lambda_d, 0, 2 * term.rank(), place)?,
+                bias: slice(wanted.bias, layer.out_offset, call.outputs, place)?,
             }
         });
     }
@@ -364,7 +380,7 @@ unsafe fn slices<'t, 'a>(
 
 /// # Safety
 /// `vector` is NULL or points to at least `offset + count` f32.
-unsafe fn slice<'a>(vector: *mut f32, offset: usize, count: usize) -> Result<Option<&'a mut [f32]>> {
+unsafe fn slice<'a>(vector: *mut f32, offset: usize, count: usize, place: Device) -> Result<Option<VectorMut<'a>>> {
     if vector.is_null() {
         return Ok(None);
     }
@@ -372,14 +388,18 @@ unsafe fn slice<'a>(vector: *mut f32, offset: usize, count: usize) -> Result<Opt
         fail!(Argument, "gradients.slots holds the address {vector:p}; wanted one aligned to 4 bytes");
     }
     // SAFETY: the caller's promise.
-    Ok(Some(unsafe { std::slice::from_raw_parts_mut(vector.add(offset), count) }))
+    Ok(Some(unsafe { VectorMut::new(vector.wrapping_add(offset), count, place) }))
 }
 
 /// A 64-bit digest of the vectors that a call reads: four multiplicative lanes over their bits.
 fn fingerprint(calls: &[Call<'_>]) -> u64 {
     const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut lanes = [1u64, 2, 3, 4];
-    let mut absorb = |vector: &[f32]| {
+    let mut absorb = |vector: Vector<'_>| {
+        // What lies on a device is not read here: there the caller keeps the order.
+        if vector.device() != Device::Host {
+            return;
+        }
         for chunk in vector.chunks(4) {
             for (lane, value) in lanes.iter_mut().zip(chunk) {
                 *lane = (*lane ^ u64::from(value.to_bits())).wrapping_mul(PRIME).rotate_left(29);

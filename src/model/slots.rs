@@ -70,6 +70,12 @@ impl Slots {
         }
     }
 
+    /// The slots that hold an adapter, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = i32> {
+        let holds = |(number, slot): (usize, &Option<Slot>)| slot.is_some().then_some(number as i32);
+        self.list.iter().enumerate().filter_map(holds)
+    }
+
     pub fn len(&self) -> usize {
         self.by_name.len()
     }

@@ -52,13 +52,18 @@ impl DropoutKey {
             out.fill(1.0 - probability);
             return Ok(());
         }
-        let threshold = (f64::from(probability) * 4_294_967_296.0 + 0.5) as u32;
-        let scale = (1.0 / (1.0 - f64::from(probability))) as f32;
+        let (threshold, scale) = dropout_threshold(probability);
         let mut batch = Batch::new(isa, &self.0, Mask { threshold, scale });
         batch.push(Row { identity, sample, first: first_column, out }, 0);
         batch.flush();
         Ok(())
     }
+}
+
+/// The word from which on a column is kept, and what it is then multiplied by, for a probability inside (0, 1).
+pub fn dropout_threshold(probability: f32) -> (u32, f32) {
+    let threshold = (f64::from(probability) * 4_294_967_296.0 + 0.5) as u32;
+    (threshold, (1.0 / (1.0 - f64::from(probability))) as f32)
 }
 
 /// `scale` where the word reaches the threshold, else 0.

@@ -48,7 +48,7 @@ mod torch;
 #[cfg(test)]
 mod tests;
 
-pub use dropout::DropoutKey;
+pub use dropout::{DropoutKey, dropout_threshold};
 pub use key::{adapter_identity, layer_hash};
 pub use mt19937::{Mt19937, draw_projection};
 pub use normals::NormalKey;

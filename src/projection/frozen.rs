@@ -6,11 +6,11 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use memmap2::Mmap;
 
-use crate::backend::Weight;
+use crate::backend::{Copies, Original, Weight};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
-use crate::tensor::{Dtype, Matrix, Parts};
+use crate::tensor::{Device, Dtype, Matrix, Parts};
 
 /// A or B: row major, immutable.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Frozen {
     dtype: Dtype,
     rows: usize,
     cols: usize,
+    copies: Copies,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Frozen {
         } else {
             (Buffer::copied(allocator, bytemuck::cast_slice(values))?, Dtype::F32)
         };
-        Ok(Self { bytes: Bytes::Owned(bytes), dtype, rows, cols })
+        Ok(Self { bytes: Bytes::Owned(bytes), dtype, rows, cols, copies: Copies::default() })
     }
 
     /// Copies a matrix of the caller's, of any stride.
@@ -71,7 +72,7 @@ impl Frozen {
         assert_eq!(bytes.len(), rows * cols * dtype.size());
         let own = Buffer::copied(allocator, bytes)?;
         if dtype != Dtype::F32 {
-            return Ok(Self { bytes: Bytes::Owned(own), dtype, rows, cols });
+            return Ok(Self { bytes: Bytes::Owned(own), dtype, rows, cols, copies: Copies::default() });
         }
         Self::from_f32(allocator, bytemuck::cast_slice(&own), rows, cols)
     }
@@ -90,7 +91,13 @@ impl Frozen {
         if !(piece.as_ptr() as usize).is_multiple_of(dtype.size()) {
             return Self::from_bytes(allocator, piece, dtype, rows, cols);
         }
-        Ok(Self { bytes: Bytes::Mapped { file: file.clone(), start, length }, dtype, rows, cols })
+        Ok(Self {
+            bytes: Bytes::Mapped { file: file.clone(), start, length },
+            dtype,
+            rows,
+            cols,
+            copies: Copies::default(),
+        })
     }
 
     /// Where its memory comes from.
@@ -118,9 +125,15 @@ impl Frozen {
     }
 
     pub fn matrix(&self) -> Matrix<'_> {
-        let parts = Parts { rows: self.rows, cols: self.cols, row_stride: self.cols, dtype: self.dtype };
+        let parts =
+            Parts { rows: self.rows, cols: self.cols, row_stride: self.cols, dtype: self.dtype, device: Device::Host };
         // SAFETY: the constructors hold rows × cols aligned elements.
         unsafe { Matrix::new("projection", self.bytes.get().as_ptr(), parts) }.expect("the constructors made it valid")
+    }
+
+    /// The matrix for backends that keep copies elsewhere.
+    pub fn original(&self) -> Original<'_> {
+        self.copies.of(self.bytes.get())
     }
 
     pub fn weight(&self) -> Weight<'_> {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::fail;
 
 pub(super) fn parts(name: &str, data: *const u8, parts: &Parts) -> Result<()> {
-    let Parts { rows, cols, row_stride, dtype } = *parts;
+    let Parts { rows, cols, row_stride, dtype, .. } = *parts;
     if rows == 0 || cols == 0 {
         return Ok(());
     }

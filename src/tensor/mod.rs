@@ -1,12 +1,16 @@
 //! Borrowed matrices of the host: dtype, device, stride, and every check on them.
 
 mod check;
+mod device;
 mod dtype;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 pub use check::{disjoint, disjoint_mut};
+pub use device::Device;
 pub use dtype::{Dtype, bf16_bits};
+pub use vector::{Vector, VectorMut};
 
 use std::marker::PhantomData;
 
@@ -22,6 +26,7 @@ pub struct Parts {
     /// Distance between the starts of two rows, in elements.
     pub row_stride: usize,
     pub dtype: Dtype,
+    pub device: Device,
 }
 
 /// A matrix that is read. Elements of a row lie side by side.
@@ -61,13 +66,13 @@ impl<'a> Matrix<'a> {
 
     pub fn from_f32(values: &'a [f32], rows: usize, cols: usize) -> Self {
         assert!(values.len() >= rows * cols);
-        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32, device: Device::Host };
         Self { data: values.as_ptr().cast(), parts, lifetime: PhantomData }
     }
 
     /// A matrix of which only the shape may be looked at: for questions about calls to come.
     pub fn shape_only(rows: usize, cols: usize) -> Self {
-        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32, device: Device::Host };
         Self { data: std::ptr::null(), parts, lifetime: PhantomData }
     }
 
@@ -87,8 +92,18 @@ impl<'a> Matrix<'a> {
         self.parts.dtype
     }
 
+    pub fn device(&self) -> Device {
+        self.parts.device
+    }
+
+    /// An address on the matrix's device.
     pub fn data(&self) -> *const u8 {
         self.data
+    }
+
+    /// Whether the elements may be read here.
+    fn on_host(&self) -> bool {
+        self.parts.device == Device::Host
     }
 
     pub fn is_empty(&self) -> bool {
@@ -107,7 +122,8 @@ impl<'a> Matrix<'a> {
     pub fn as_f32(&self) -> Option<ArrayView2<'a, f32>> {
         let shape = (self.rows(), self.cols()).strides((self.row_stride(), 1));
         // SAFETY: `new` checked pointer, alignment and extent for these parts.
-        (self.dtype() == Dtype::F32).then(|| unsafe { ArrayView2::from_shape_ptr(shape, self.data.cast()) })
+        (self.dtype() == Dtype::F32 && self.on_host())
+            .then(|| unsafe { ArrayView2::from_shape_ptr(shape, self.data.cast()) })
     }
 
     /// Part of row `row`, from `first_col` on: in place where it lies as f32, else widened into `copy`, which has its length.
@@ -116,7 +132,7 @@ impl<'a> Matrix<'a> {
             self.load(row, first_col, copy);
             return copy;
         }
-        assert!(row < self.rows() && first_col + copy.len() <= self.cols());
+        assert!(self.on_host() && row < self.rows() && first_col + copy.len() <= self.cols());
         // SAFETY: in bounds by the assertion and `new`.
         unsafe {
             let start = self.data.cast::<f32>().add(row * self.row_stride() + first_col);
@@ -129,14 +145,14 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// When the matrix holds another type.
     pub fn bf16_part(&self, row: usize, first_col: usize, count: usize) -> &[u16] {
-        assert!(self.dtype() == Dtype::Bf16 && row < self.rows() && first_col + count <= self.cols());
+        assert!(self.on_host() && self.dtype() == Dtype::Bf16 && row < self.rows() && first_col + count <= self.cols());
         // SAFETY: in bounds by the assertion and `new`.
         unsafe { std::slice::from_raw_parts(self.data.cast::<u16>().add(row * self.row_stride() + first_col), count) }
     }
 
     /// Widens part of row `row`, from `first_col` on, to f32.
     pub fn load(&self, row: usize, first_col: usize, out: &mut [f32]) {
-        assert!(row < self.rows() && first_col + out.len() <= self.cols());
+        assert!(self.on_host() && row < self.rows() && first_col + out.len() <= self.cols());
         let start = row * self.row_stride() + first_col;
         // SAFETY: in bounds by the assertion and `new`.
         unsafe { self.dtype().widen(self.data, start, out) }
@@ -161,13 +177,13 @@ impl<'a> MatrixMut<'a> {
 
     pub fn from_f32(values: &'a mut [f32], rows: usize, cols: usize) -> Self {
         assert!(values.len() >= rows * cols);
-        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32, device: Device::Host };
         Self { data: values.as_mut_ptr().cast(), parts, lifetime: PhantomData }
     }
 
     /// As [`Matrix::shape_only`].
     pub fn shape_only(rows: usize, cols: usize) -> Self {
-        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32 };
+        let parts = Parts { rows, cols, row_stride: cols, dtype: Dtype::F32, device: Device::Host };
         Self { data: std::ptr::null_mut(), parts, lifetime: PhantomData }
     }
 
@@ -188,12 +204,16 @@ impl<'a> MatrixMut<'a> {
         self.parts.dtype
     }
 
+    pub fn device(&self) -> Device {
+        self.parts.device
+    }
+
     /// Rows and columns from `row` and `col` on, to be written in place; `None` unless the matrix holds f32.
     ///
     /// # Safety
     /// Tiles that are alive at the same time do not overlap.
     pub unsafe fn tile_f32(&self, row: usize, rows: usize, col: usize, cols: usize) -> Option<ArrayViewMut2<'a, f32>> {
-        assert!(row + rows <= self.rows() && col + cols <= self.cols());
+        assert!(self.parts.device == Device::Host && row + rows <= self.rows() && col + cols <= self.cols());
         let shape = (rows, cols).strides((self.parts.row_stride, 1));
         let start = if rows == 0 || cols == 0 { 0 } else { row * self.parts.row_stride + col };
         // SAFETY: in bounds by the assertion and `new`; exclusive by the caller's promise.
@@ -217,7 +237,7 @@ impl<'a> MatrixMut<'a> {
     /// # Safety
     /// No other thread touches these elements now.
     pub unsafe fn store(&self, row: usize, first_col: usize, values: &[f32]) {
-        assert!(row < self.rows() && first_col + values.len() <= self.cols());
+        assert!(self.parts.device == Device::Host && row < self.rows() && first_col + values.len() <= self.cols());
         let start = row * self.parts.row_stride + first_col;
         // SAFETY: in bounds by the assertion and `new`; exclusive by the caller's promise.
         unsafe { self.dtype().narrow(values, self.data, start) }

@@ -5,12 +5,19 @@ use crate::error::Code;
 
 fn matrix(values: &[f32], rows: usize, cols: usize, row_stride: usize) -> Matrix<'_> {
     // SAFETY: the tests pass slices that are long enough.
-    unsafe { Matrix::new("x", values.as_ptr().cast(), Parts { rows, cols, row_stride, dtype: Dtype::F32 }) }.unwrap()
+    unsafe {
+        Matrix::new(
+            "x",
+            values.as_ptr().cast(),
+            Parts { rows, cols, row_stride, dtype: Dtype::F32, device: Device::Host },
+        )
+    }
+    .unwrap()
 }
 
 fn given(data: *const u8, rows: usize, cols: usize, row_stride: usize, dtype: Dtype) -> Result<()> {
     // SAFETY: never dereferenced.
-    unsafe { Matrix::new("x", data, Parts { rows, cols, row_stride, dtype }) }.map(|_| ())
+    unsafe { Matrix::new("x", data, Parts { rows, cols, row_stride, dtype, device: Device::Host }) }.map(|_| ())
 }
 
 #[test]
@@ -35,7 +42,11 @@ fn interleaved_views_are_disjoint() {
     let view = |first: usize, cols: usize, stride: usize| {
         // SAFETY: inside `values`; only compared.
         unsafe {
-            MatrixMut::new("y", data.add(first * 4), Parts { rows: 4, cols, row_stride: stride, dtype: Dtype::F32 })
+            MatrixMut::new(
+                "y",
+                data.add(first * 4),
+                Parts { rows: 4, cols, row_stride: stride, dtype: Dtype::F32, device: Device::Host },
+            )
         }
         .unwrap()
     };

@@ -7,6 +7,7 @@ use pvera::tensor::{Dtype, MatrixMut};
 
 use super::context;
 use super::host::Host;
+use super::place::Placed;
 use super::setup::Setup;
 use super::step::BEFORE;
 
@@ -16,26 +17,27 @@ pub type Output = (String, Host);
 impl Setup {
     /// What forward, sample, moments and latent give, one matrix after the other.
     pub fn calls(&self, context: &Context, request: &Request<'_>, draws: usize) -> Vec<Output> {
-        let (linears, x, rows) = (self.linears(), self.x.matrix(), self.x.rows());
-        let output = |rows, cols| Host::filled(self.x.dtype(), rows, cols, 1, BEFORE);
-        let mut y: Vec<Host> = self.dy.iter().map(|dy| output(rows, dy.cols())).collect();
-        let targets: Vec<MatrixMut<'_>> = y.iter_mut().map(Host::matrix_mut).collect();
-        forward(context, &linears, &x, request, &targets).unwrap();
+        let (linears, rows, place) = (self.linears(), self.x.rows(), context.place());
+        let x = self.x.on(place);
+        let output = |rows, cols| Host::filled(self.x.dtype(), rows, cols, 1, BEFORE).on(place);
+        let mut y: Vec<Placed> = self.dy.iter().map(|dy| output(rows, dy.cols())).collect();
+        let targets: Vec<MatrixMut<'_>> = y.iter_mut().map(Placed::matrix_mut).collect();
+        forward(context, &linears, &x.matrix(), request, &targets).unwrap();
         drop(targets);
-        let mut outputs: Vec<Output> = y.into_iter().map(|y| ("y".to_owned(), y)).collect();
+        let mut outputs: Vec<Output> = y.into_iter().map(|y| ("y".to_owned(), y.back())).collect();
         for linear in linears {
             let cols = linear.layer().out_features;
             let mut drawn = *request;
             drawn.noise.mode = ModeChoice::All(Mode::Sample);
             let mut y = output(draws * rows, cols);
-            sample(context, linear, &x, &drawn, draws, &y.matrix_mut()).unwrap();
+            sample(context, linear, &x.matrix(), &drawn, draws, &y.matrix_mut()).unwrap();
             let (mut mean, mut variance) = (output(rows, cols), output(rows, cols));
-            moments(context, linear, &x, request, &mean.matrix_mut(), &variance.matrix_mut()).unwrap();
+            moments(context, linear, &x.matrix(), request, &mean.matrix_mut(), &variance.matrix_mut()).unwrap();
             let (_, latents) = project_width(linear, rows, request).unwrap();
             let (mut mu, mut logvar) = (output(rows, latents), output(rows, latents));
-            latent(context, linear, &x, request, &mu.matrix_mut(), &logvar.matrix_mut()).unwrap();
+            latent(context, linear, &x.matrix(), request, &mu.matrix_mut(), &logvar.matrix_mut()).unwrap();
             let named = [("draws", y), ("mean", mean), ("variance", variance), ("mu", mu), ("logvar", logvar)];
-            outputs.extend(named.map(|(name, host)| (format!("{name} of {}", linear.layer().name), host)));
+            outputs.extend(named.map(|(name, host)| (format!("{name} of {}", linear.layer().name), host.back())));
         }
         assert!(outputs.iter().all(|(_, host)| host.padding_is_intact()), "something was written between the rows");
         outputs

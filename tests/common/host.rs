@@ -1,6 +1,7 @@
 //! The host's memory: matrices of any element type and stride, whose padding betrays a stray read or write.
 
-use pvera::tensor::{Dtype, Matrix, MatrixMut, Parts};
+use super::place::{self, Placed};
+use pvera::tensor::{Device, Dtype, Matrix, MatrixMut, Parts};
 
 /// NaN in every element type.
 const PADDING: u32 = u32::MAX;
@@ -14,7 +15,7 @@ pub struct Host {
 impl Host {
     pub fn new(dtype: Dtype, rows: usize, cols: usize, padding: usize, values: &[f32]) -> Self {
         assert_eq!(values.len(), rows * cols);
-        let parts = Parts { rows, cols, row_stride: cols + padding, dtype };
+        let parts = Parts { rows, cols, row_stride: cols + padding, dtype, device: Device::Host };
         let words = vec![PADDING; (rows * (cols + padding) * dtype.size()).div_ceil(4) + 1];
         let mut host = Self { words, parts };
         let matrix = host.matrix_mut();
@@ -63,13 +64,43 @@ impl Host {
     }
 
     pub fn matrix(&self) -> Matrix<'_> {
-        // SAFETY: the words hold what the parts describe.
-        unsafe { Matrix::new("host", self.words.as_ptr().cast(), self.parts) }.unwrap()
+        self.matrix_at(Device::Host, 0)
     }
 
     pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
-        // SAFETY: the words hold what the parts describe, and `self` is exclusive.
-        unsafe { MatrixMut::new("host", self.words.as_mut_ptr().cast(), self.parts) }.unwrap()
+        self.matrix_mut_at(Device::Host, 0)
+    }
+
+    /// The matrix, or its copy at an address of a device.
+    pub fn matrix_at(&self, device: Device, address: u64) -> Matrix<'_> {
+        let data = match device {
+            Device::Host => self.words.as_ptr().cast(),
+            Device::Cuda(_) => std::ptr::without_provenance(address as usize),
+        };
+        // SAFETY: the words, or their copy, hold what the parts describe.
+        unsafe { Matrix::new("host", data, Parts { device, ..self.parts }) }.unwrap()
+    }
+
+    pub fn matrix_mut_at(&mut self, device: Device, address: u64) -> MatrixMut<'_> {
+        let data = match device {
+            Device::Host => self.words.as_mut_ptr().cast(),
+            Device::Cuda(_) => std::ptr::without_provenance_mut(address as usize),
+        };
+        // SAFETY: as above, and `self` is exclusive.
+        unsafe { MatrixMut::new("host", data, Parts { device, ..self.parts }) }.unwrap()
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words)
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.words)
+    }
+
+    /// A copy where a context computes.
+    pub fn on(&self, device: Device) -> Placed {
+        Placed::new(self.clone(), device)
     }
 
     pub fn values(&self) -> Vec<f32> {
@@ -99,6 +130,6 @@ impl Host {
 
     /// For what a model borrows: never freed.
     pub fn leaked(self) -> Matrix<'static> {
-        Box::leak(Box::new(self)).matrix()
+        Box::leak(Box::new(self.on(place::of_models()))).matrix()
     }
 }

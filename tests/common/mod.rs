@@ -6,6 +6,7 @@ pub mod cases;
 pub mod golden;
 pub mod host;
 pub mod layers;
+pub mod place;
 pub mod setup;
 pub mod sha256;
 pub mod step;

@@ -5,9 +5,10 @@ use pvera::context::Context;
 use pvera::error::Result;
 use pvera::linear::{Linear, Policy, Request, SlotGradients, Tape, VarianceTarget, Wanted, backward, record};
 use pvera::memory::Allocator;
-use pvera::tensor::{Dtype, Matrix, MatrixMut};
+use pvera::tensor::{Device, Dtype, Matrix, MatrixMut};
 
 use super::host::Host;
+use super::place::{Numbers, Placed};
 use super::tolerance::assert_close_or_empty;
 
 /// What outputs hold before the step, where it accumulates.
@@ -79,18 +80,23 @@ pub fn run(context: &Context, step: &Step<'_>) -> Result<Outcome> {
 }
 
 pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Outcome> {
-    let rows = step.x.rows();
-    let output = |cols| Host::filled(step.dtype, rows, cols, step.padding, BEFORE);
-    let mut y: Vec<Host> = step.dy.iter().map(|dy| output(dy.cols())).collect();
-    let targets: Vec<MatrixMut<'_>> = y.iter_mut().map(Host::matrix_mut).collect();
+    let (rows, place) = (step.x.rows(), context.place());
+    let output = |cols| Host::filled(step.dtype, rows, cols, step.padding, BEFORE).on(place);
+    let x = step.x.on(place);
+    let mut y: Vec<Placed> = step.dy.iter().map(|dy| output(dy.cols())).collect();
+    let targets: Vec<MatrixMut<'_>> = y.iter_mut().map(Placed::matrix_mut).collect();
     // SAFETY: everything that the step borrows outlives this function.
-    unsafe { record(context, &step.linears, &step.x.matrix(), &step.request, tape, &targets)? };
-    let mut layers: Vec<Vec<Slot>> = step.linears.iter().map(|linear| blank(linear, step.slots)).collect();
+    unsafe { record(context, &step.linears, &x.matrix(), &step.request, tape, &targets)? };
+    drop(targets);
+    let mut layers: Vec<Vec<Vectors>> =
+        step.linears.iter().map(|linear| Vectors::blank(linear, step.slots, place)).collect();
     let pointers: Vec<Vec<SlotGradients>> =
-        layers.iter_mut().map(|slots| slots.iter_mut().map(pointers).collect()).collect();
-    let (mut kl, mut variance) = (vec![f64::NAN; step.dy.len()], vec![vec![0.0; rows]; step.dy.len()]);
+        layers.iter_mut().map(|slots| slots.iter_mut().map(Vectors::pointers).collect()).collect();
+    let mut kl: Vec<Numbers<f64>> = step.dy.iter().map(|_| Numbers::new(vec![f64::NAN], place)).collect();
+    let mut variance = vec![vec![0.0; rows]; step.dy.len()];
     let overwrite = Overwrite { lambda_b: step.overwrite, lambda_d: step.overwrite, bias: step.overwrite };
-    let prior = PriorGradients { dmu: step.dmu.map(Host::matrix), dlogvar: step.dlogvar.map(Host::matrix) };
+    let (dmu, dlogvar) = (step.dmu.map(|given| given.on(place)), step.dlogvar.map(|given| given.on(place)));
+    let prior = PriorGradients { dmu: dmu.as_ref().map(Placed::matrix), dlogvar: dlogvar.as_ref().map(Placed::matrix) };
     let wanted: Vec<Wanted<'_>> = pointers
         .iter()
         .zip(&mut kl)
@@ -100,45 +106,60 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
             overwrite,
             kl: step.kl,
             prior,
-            kl_value: step.divergence.then_some(kl_value.into()),
-            variance: std::ptr::NonNull::new(values.as_mut_ptr()).map(|place| VarianceTarget {
-                values: place,
-                count: values.len(),
-                index: step.variance_index,
-            }),
+            kl_value: std::ptr::NonNull::new(kl_value.pointer()).filter(|_| step.divergence),
+            // First-order variance is computed on the CPU only.
+            variance: std::ptr::NonNull::new(values.as_mut_ptr())
+                .filter(|_| place == Device::Host)
+                .map(|place| VarianceTarget { values: place, count: values.len(), index: step.variance_index }),
         })
         .collect();
-    let dy: Vec<Matrix<'_>> = step.dy.iter().map(Host::matrix).collect();
+    let dy: Vec<Placed> = step.dy.iter().map(|dy| dy.on(place)).collect();
+    let dy_matrices: Vec<Matrix<'_>> = dy.iter().map(Placed::matrix).collect();
     let mut dx = output(step.x.cols());
-    let target = dx.matrix_mut();
     // SAFETY: the vectors of `layers` have the lengths of the layers.
-    unsafe { backward(context, tape, &dy, &wanted, Some(&target), step.overwrite)? };
-    drop((wanted, targets));
+    unsafe { backward(context, tape, &dy_matrices, &wanted, Some(&dx.matrix_mut()), step.overwrite)? };
+    drop(wanted);
+    let (dx, y): (Host, Vec<Host>) = (dx.back(), y.into_iter().map(Placed::back).collect());
     assert!(dx.padding_is_intact() && y.iter().all(Host::padding_is_intact), "something was written between the rows");
+    let layers = layers.into_iter().map(|slots| slots.into_iter().map(Vectors::back).collect()).collect();
+    let kl = kl.into_iter().map(|kl| kl.back()[0]).collect();
     Ok(Outcome { y, dx, layers, kl, variance })
 }
 
-fn blank(linear: &Linear, slots: &[i32]) -> Vec<Slot> {
-    let adapted = |slot: &i32| Some((*slot, linear.slots().get(*slot).unwrap().adapter.vectors(linear.index())?));
-    let zeros = |count: usize| vec![BEFORE; count];
-    let slots = slots.iter().filter_map(adapted);
-    slots
-        .map(|(slot, vectors)| Slot {
-            slot,
-            lambda_b: zeros(vectors.lambda_b.len()),
-            lambda_d: zeros(vectors.lambda_d.len()),
-            bias: zeros(vectors.bias.map_or(0, <[f32]>::len)),
-        })
-        .collect()
+/// The vectors of a `Slot`, where the context computes.
+struct Vectors {
+    slot: i32,
+    lambda_b: Numbers<f32>,
+    lambda_d: Numbers<f32>,
+    bias: Numbers<f32>,
 }
 
-fn pointers(slot: &mut Slot) -> SlotGradients {
-    let pointer = |vector: &mut Vec<f32>| if vector.is_empty() { std::ptr::null_mut() } else { vector.as_mut_ptr() };
-    SlotGradients {
-        slot: slot.slot,
-        lambda_b: pointer(&mut slot.lambda_b),
-        lambda_d: pointer(&mut slot.lambda_d),
-        bias: pointer(&mut slot.bias),
+impl Vectors {
+    fn blank(linear: &Linear, slots: &[i32], place: Device) -> Vec<Self> {
+        let adapted = |slot: &i32| Some((*slot, linear.slots().get(*slot).unwrap().adapter.vectors(linear.index())?));
+        let values = |count: usize| Numbers::new(vec![BEFORE; count], place);
+        let slots = slots.iter().filter_map(adapted);
+        slots
+            .map(|(slot, vectors)| Self {
+                slot,
+                lambda_b: values(vectors.lambda_b.len()),
+                lambda_d: values(vectors.lambda_d.len()),
+                bias: values(vectors.bias.map_or(0, |bias| bias.len())),
+            })
+            .collect()
+    }
+
+    fn pointers(&mut self) -> SlotGradients {
+        SlotGradients {
+            slot: self.slot,
+            lambda_b: self.lambda_b.pointer(),
+            lambda_d: self.lambda_d.pointer(),
+            bias: self.bias.pointer(),
+        }
+    }
+
+    fn back(self) -> Slot {
+        Slot { slot: self.slot, lambda_b: self.lambda_b.back(), lambda_d: self.lambda_d.back(), bias: self.bias.back() }
     }
 }
 
@@ -161,6 +182,26 @@ impl Outcome {
                 assert_close_or_empty(&format!("{what}: dbias"), &own.bias, &other.bias, summed);
             }
         }
+    }
+
+    /// Every output as bits of f32 (those of KL in two halves).
+    pub fn named_bits(&self) -> Vec<(String, Vec<u32>)> {
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
+        let halves = |value: &f64| [value.to_bits() as u32, (value.to_bits() >> 32) as u32];
+        let mut named = vec![
+            ("dx".to_owned(), bits(&self.dx.values())),
+            ("KL".to_owned(), self.kl.iter().flat_map(halves).collect()),
+        ];
+        for (layer, slots) in self.layers.iter().enumerate() {
+            named.push((format!("y of layer {layer}"), bits(&self.y[layer].values())));
+            for slot in slots {
+                let what = format!("of layer {layer}, slot {}", slot.slot);
+                named.push((format!("dλ_b {what}"), bits(&slot.lambda_b)));
+                named.push((format!("dλ_d {what}"), bits(&slot.lambda_d)));
+                named.push((format!("dbias {what}"), bits(&slot.bias)));
+            }
+        }
+        named
     }
 
     /// Everything as bits.

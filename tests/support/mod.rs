@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use pvera::adapter::Adapter;
 use pvera::memory::Allocator;
 use pvera::model::{Layer, Listener, Model, WeightLayout};
-use pvera::tensor::{Dtype, Matrix, Parts};
+use pvera::tensor::{Device, Dtype, Matrix, Parts};
 use safetensors::{Dtype as Stored, SafeTensors};
 
 pub const CONFIG: &str = "adapter_config.json";
@@ -133,7 +133,10 @@ pub fn forever(raw: &Raw) -> Matrix<'static> {
     bytemuck::cast_slice_mut::<u64, u8>(words)[..raw.bytes.len()].copy_from_slice(&raw.bytes);
     let (rows, cols) = if let [cols] = raw.shape[..] { (1, cols) } else { (raw.shape[0], raw.shape[1]) };
     // SAFETY: leaked, aligned to 8 bytes, and as long as the shape says.
-    unsafe { Matrix::new("base", words.as_ptr().cast(), Parts { rows, cols, row_stride: cols, dtype }) }.unwrap()
+    unsafe {
+        Matrix::new("base", words.as_ptr().cast(), Parts { rows, cols, row_stride: cols, dtype, device: Device::Host })
+    }
+    .unwrap()
 }
 
 pub fn layer(name: &str, inputs: usize, outputs: usize) -> Layer {

@@ -286,7 +286,7 @@ impl Job<'_> {
 
     /// Which learned bias a row has: its address, or None for the layer's own.
     fn bias_of(&self, row: usize) -> Option<*const f32> {
-        self.layer.call.learned_bias(row).map(<[f32]>::as_ptr)
+        self.layer.call.learned_bias(row).map(|bias| bias.data())
     }
 
     /// The bias of some columns; None where there is none.

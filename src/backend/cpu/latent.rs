@@ -64,7 +64,7 @@ pub fn draw<'s>(
             continue;
         }
         let bound = term.logvar_bound;
-        if !isa.run(Spread { lambda_d: term.lambda_d, p: projected, bound, mu, sigma }) {
+        if !isa.run(Spread { lambda_d: &term.lambda_d, p: projected, bound, mu, sigma }) {
             return Err(find_overflow(term, projected, 0.5).error(row, "½ logvar"));
         }
         for (number, draw) in draws.clone().enumerate() {
@@ -123,7 +123,7 @@ fn draw_noise(
 
 /// `(mu, logvar)` of one row of p.
 pub fn latents(isa: Isa, term: &Term<'_>, p: &[f32], mu: &mut [f32], logvar: &mut [f32]) {
-    isa.run(Latents { lambda_d: term.lambda_d, p, bound: term.logvar_bound, mu, logvar });
+    isa.run(Latents { lambda_d: &term.lambda_d, p, bound: term.logvar_bound, mu, logvar });
 }
 
 /// `exp(½ logvar)` of one row of p.

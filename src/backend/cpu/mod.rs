@@ -21,6 +21,8 @@ pub mod tile;
 mod workers;
 
 pub use float_mode::{FloatMode, Flushing};
+#[cfg(feature = "cuda")]
+pub use latent::Overflow;
 pub use packs::{Base, BasePacks, Packs, Pair, Uses};
 pub use scratch::Lent;
 pub use workers::{ParallelFor, Workers};

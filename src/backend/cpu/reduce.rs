@@ -158,6 +158,7 @@ pub fn add_variance(
     let term_of = |row: usize| match call.membership {
         Membership::All => 0,
         Membership::ByRow(terms) => terms[row],
+        Membership::BySlot { .. } => unreachable!("slots on a device are read there"),
     };
     let mut count = 0;
     for row in (0..call.rows).filter(|row| term_of(*row) >= 0) {

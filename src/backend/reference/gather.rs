@@ -29,8 +29,8 @@ impl Member<'_> {
         Adapted {
             a: weight(term.a),
             b: weight(term.b),
-            lambda_d: vector(term.lambda_d),
-            lambda_b: vector(term.lambda_b),
+            lambda_d: vector(&term.lambda_d),
+            lambda_b: vector(&term.lambda_b),
             scale: f64::from(term.scale),
             mode: term.mode,
             logvar_bound: f64::from(term.logvar_bound),

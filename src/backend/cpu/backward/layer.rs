@@ -75,17 +75,10 @@ pub struct LayerGroup<'g> {
     pub b_transposed: Operand<'g>,
 }
 
-/// The first latent of a layer among the group's, and how many it has.
-fn latents(call: &Call<'_>) -> (usize, usize) {
-    let first = call.terms.iter().map(|term| term.latent_column).min().unwrap_or(0);
-    let end = call.terms.iter().map(|term| term.latent_column + term.rank()).max().unwrap_or(0);
-    (first, end - first)
-}
-
 impl<'g> Layer<'g> {
     /// f32 that a layer holds for a chunk of rows.
     pub fn held_floats(call: &Call<'_>, wants: Wants, chunk: usize) -> usize {
-        let latents = latents(call).1;
+        let latents = call.latents().1;
         let expanded = if wants.expanded { chunk * call.kept_width() } else { 0 };
         let slopes = if wants.slopes { call.rows * latents } else { 0 };
         expanded + chunk * 2 * latents + slopes
@@ -101,10 +94,8 @@ impl<'g> Layer<'g> {
     ) -> Result<Self> {
         let (arena, call) = (cpu.arena, &group.calls[position]);
         let mut groups = arena.list(call.terms.len())?;
-        let mut entries = 0;
         for group in Group::of(call, arena)? {
             let pair = group.shared().pair;
-            entries += group.within(0..call.rows).len() * group.shared().rank();
             groups.push(LayerGroup { group, b: pair.expansion()?, b_transposed: pair.expansion_transposed()? });
         }
         let mut sums = arena.list(call.terms.len())?;
@@ -112,13 +103,13 @@ impl<'g> Layer<'g> {
             sums.push(Sums::new(arena, term.rank(), call.outputs, targets)?);
         }
         let wants = Wants::of(group, wanted);
-        let (first_latent, latent_width) = latents(call);
+        let (first_latent, latent_width) = call.latents();
         let (expanded_rows, slope_rows) =
             (if wants.expanded { chunk } else { 0 }, if wants.slopes { call.rows } else { 0 });
         let (expanded, rest) = held.split_at_mut(expanded_rows * call.kept_width());
         let (dm, slopes) = rest.split_at_mut(chunk * 2 * latent_width);
         slopes.fill(0.0);
-        let kl_divisor = if wanted.kl.mean { entries.max(1) as f64 } else { 1.0 };
+        let kl_divisor = if wanted.kl.mean { call.latent_entries().max(1) as f64 } else { 1.0 };
         Ok(Self {
             call,
             groups: groups.into_slice(),

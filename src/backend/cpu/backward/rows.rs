@@ -135,7 +135,7 @@ impl RowJob<'_, '_> {
         }
         // SAFETY: each row belongs to one task.
         unsafe { self.dm.store(row - self.start, 2 * (term.latent_column - self.first_latent), dm) };
-        self.add_dp(term.p_column, row, term.lambda_d, dm, p);
+        self.add_dp(term.p_column, row, &term.lambda_d, dm, p);
         Ok(())
     }
 

@@ -1,0 +1,428 @@
+//! What kernels take, field by field as `kernels/arguments.cuh` has it, where each kernel is described.
+
+use super::driver::Address;
+use crate::backend::cpu::Overflow;
+use crate::backend::{Mode, Term as HostTerm};
+use crate::error::{Code, Error};
+use crate::tensor::{self, Dtype, MatrixMut};
+
+/// Device memory seen as a matrix; absent when `data` is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Matrix {
+    pub data: Address,
+    pub stride: u64,
+    pub dtype: u32,
+    pub reserved: u32,
+}
+
+impl Matrix {
+    pub const ABSENT: Matrix = Matrix { data: 0, stride: 0, dtype: 0, reserved: 0 };
+
+    pub fn f32(data: Address, stride: usize) -> Self {
+        Self { data, stride: stride as u64, ..Self::ABSENT }
+    }
+}
+
+impl From<&tensor::Matrix<'_>> for Matrix {
+    fn from(matrix: &tensor::Matrix<'_>) -> Self {
+        let stride = matrix.row_stride() as u64;
+        Self { data: matrix.data().addr() as Address, stride, dtype: code(matrix.dtype()), reserved: 0 }
+    }
+}
+
+impl From<&MatrixMut<'_>> for Matrix {
+    fn from(matrix: &MatrixMut<'_>) -> Self {
+        Self::from(&matrix.as_const())
+    }
+}
+
+impl From<Option<tensor::Matrix<'_>>> for Matrix {
+    fn from(matrix: Option<tensor::Matrix<'_>>) -> Self {
+        matrix.as_ref().map_or(Self::ABSENT, Self::from)
+    }
+}
+
+pub fn code(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::F32 => 0,
+        Dtype::F16 => 1,
+        Dtype::Bf16 => 2,
+    }
+}
+
+/// A sum in parts, added ascending.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parts {
+    pub data: Address,
+    pub stride: u64,
+    pub part_stride: u64,
+    pub count: u32,
+    pub reserved: u32,
+}
+
+impl Parts {
+    /// Of one part, as it lies.
+    pub fn whole(data: Address, stride: usize) -> Self {
+        Self { data, stride: stride as u64, part_stride: 0, count: 1, reserved: 0 }
+    }
+
+    /// From a column on.
+    pub fn from_column(self, column: usize) -> Self {
+        Self { data: self.data + 4 * column as u64, ..self }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Term {
+    pub lambda_d: Address,
+    pub lambda_b: Address,
+    pub bias: Address,
+    pub layer_hash: u64,
+    pub adapter_identity: u64,
+    pub scale: f32,
+    pub bound: f32,
+    pub rank: u32,
+    pub mode: u32,
+    pub group: u32,
+    pub p_column: u32,
+    pub latent_column: u32,
+    pub z_column: u32,
+    pub delta_column: u32,
+    pub dropout: u32,
+    pub drop_below: u32,
+    pub keep_scale: f32,
+}
+
+/// How x is dropped: the kind, the words below which a column is, and what a kept one is multiplied by.
+pub fn dropout(term: &HostTerm<'_>) -> (u32, u32, f32) {
+    const NONE: u32 = 0;
+    const KEYED: u32 = 1;
+    const ALL: u32 = 2;
+    match term.dropout {
+        None => (NONE, 0, 1.0),
+        Some((_, probability)) if probability == 0.0 => (NONE, 0, 1.0),
+        Some((_, probability)) if probability == 1.0 => (ALL, 0, 0.0),
+        Some((_, probability)) => {
+            let (threshold, scale) = crate::noise::dropout_threshold(probability);
+            (KEYED, threshold, scale)
+        }
+    }
+}
+
+pub fn mode(mode: Mode) -> u32 {
+    match mode {
+        Mode::Mean => 0,
+        Mode::Sample => 1,
+        Mode::Fixed => 2,
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rows {
+    pub term: Address,
+    pub identity: Address,
+    pub sample: Address,
+    pub identity_base: u64,
+    pub sample_base: u32,
+    pub count: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seed {
+    pub at: Address,
+    pub value: u64,
+}
+
+/// The first thing that went wrong while kernels ran.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fault {
+    pub claimed: u32,
+    pub kind: u32,
+    pub row: u32,
+    pub latent: u32,
+    pub logvar: f32,
+    pub reserved: u32,
+}
+
+impl Fault {
+    pub const OVERFLOW_SIGMA: u32 = 1;
+    pub const OVERFLOW_VARIANCE: u32 = 2;
+    pub const SLOT: u32 = 3;
+    pub const WORDS: usize = size_of::<Fault>() / 4;
+
+    /// As the CPU would have told it.
+    pub fn error(self) -> Error {
+        let Fault { kind, row, latent, logvar, .. } = self;
+        let overflow = Overflow { latent: latent as usize, logvar };
+        match kind {
+            Self::OVERFLOW_SIGMA => overflow.error(row as usize, "½ logvar"),
+            Self::OVERFLOW_VARIANCE => overflow.error(row as usize, "logvar"),
+            _ => Error::new(
+                Code::NotFound,
+                format!(
+                    "row {row}: slot {} in device memory holds no adapter; the row got the base alone",
+                    latent as i32
+                ),
+            ),
+        }
+    }
+}
+
+pub const PUT_WORDS: usize = 960;
+
+/// Shapes of the kernels' blocks, as `kernels/arguments.cuh` defines them.
+pub const SPLIT_COLS: usize = 32;
+pub const SPLIT_ROWS: usize = 8;
+pub const SPLIT_THREADS: u32 = 256;
+pub const TILE_COLS: usize = 64;
+pub const TILE_ROWS: usize = 64;
+pub const TILE_THREADS: u32 = 128;
+pub const LATENT_BLOCKS: usize = 16;
+pub const LATENT_THREADS: u32 = 160;
+
+/// Latents that are made together: a block of noise.
+pub const LATENT_BLOCK: usize = 16;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Put {
+    pub to: Address,
+    pub count: u32,
+    pub reserved: u32,
+    pub words: [u32; PUT_WORDS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resolve {
+    pub slot: Address,
+    pub term_of_slot: Address,
+    pub term: Address,
+    pub fault: Address,
+    pub rows: u32,
+    pub slots: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Product {
+    pub x: Matrix,
+    pub w: Address,
+    pub w_output_stride: u64,
+    pub w_input_stride: u64,
+    pub w_dtype: u32,
+    pub square: u32,
+    pub out: Address,
+    pub out_stride: u64,
+    pub part_stride: u64,
+    pub rows: u32,
+    pub outputs: u32,
+    pub depth: u32,
+    pub group: u32,
+    pub term: Address,
+    pub terms: Address,
+    pub rows_of_call: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Combine {
+    pub from: Parts,
+    pub out: Matrix,
+    pub rows: u32,
+    pub cols: u32,
+    pub group: u32,
+    pub rows_of_call: u32,
+    pub term: Address,
+    pub terms: Address,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mask {
+    pub x: Matrix,
+    pub given: Matrix,
+    pub out: Address,
+    pub out_stride: u64,
+    pub terms: Address,
+    pub rows: Rows,
+    pub seed: Seed,
+    pub in_offset: u64,
+    pub cols: u32,
+    pub group: u32,
+    pub index: u32,
+    pub reserved: u32,
+}
+
+pub const LATENT_Z: u32 = 0;
+pub const LATENT_VARIANCE: u32 = 1;
+pub const LATENT_MOMENTS: u32 = 2;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Latent {
+    pub p: Parts,
+    pub terms: Address,
+    pub rows: Rows,
+    pub seed: Seed,
+    pub eps: Matrix,
+    pub z: Address,
+    pub z_stride: u64,
+    pub mu: Matrix,
+    pub logvar: Matrix,
+    pub fault: Address,
+    pub kind: u32,
+    pub draws: u32,
+    pub rank: u32,
+    pub group: u32,
+    pub index: u32,
+    pub antithetic: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Normals {
+    pub seed: u64,
+    pub layer_hash: u64,
+    pub adapter_identity: u64,
+    pub identity_base: u64,
+    pub sample: u32,
+    pub antithetic: u32,
+    pub count: u32,
+    pub rows: u32,
+    pub out: Address,
+}
+
+pub const START_BASE: u32 = 0;
+pub const START_Y: u32 = 1;
+pub const START_ZERO: u32 = 2;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Finish {
+    pub y: Matrix,
+    pub base: Parts,
+    pub delta: Parts,
+    pub bias: Matrix,
+    pub terms: Address,
+    pub rows: Rows,
+    pub term_count: u32,
+    pub draws: u32,
+    pub cols: u32,
+    pub start: u32,
+    pub square: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weigh {
+    pub dy: Matrix,
+    pub out: Address,
+    pub out_stride: u64,
+    pub terms: Address,
+    pub rows: Rows,
+    pub cols: u32,
+    pub group: u32,
+    pub index: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slopes {
+    pub p: Matrix,
+    pub g: Parts,
+    pub terms: Address,
+    pub rows: Rows,
+    pub seed: Seed,
+    pub eps: Matrix,
+    pub prior_dmu: Matrix,
+    pub prior_dlogvar: Matrix,
+    pub dm: Address,
+    pub dm_stride: u64,
+    pub dp: Address,
+    pub dp_stride: u64,
+    pub slope: Address,
+    pub slope_stride: u64,
+    pub fault: Address,
+    pub kl_each: f32,
+    pub has_kl: u32,
+    pub first_latent: u32,
+    pub rank: u32,
+    pub group: u32,
+    pub index: u32,
+    pub antithetic: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Divergence {
+    pub p: Matrix,
+    pub terms: Address,
+    pub rows: Rows,
+    pub kl: Address,
+    pub group: u32,
+    pub index: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KlTotal {
+    pub kl: Address,
+    pub out: Address,
+    pub divisor: f64,
+    pub rows: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sums {
+    pub left: Matrix,
+    pub right: Matrix,
+    pub term: Address,
+    pub out: Address,
+    pub part_stride: u64,
+    pub scale: f32,
+    pub rows: u32,
+    pub cols: u32,
+    pub index: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deliver {
+    pub from: Address,
+    pub part_stride: u64,
+    pub to: Address,
+    pub parts: u32,
+    pub cols: u32,
+    pub overwrite: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accumulate {
+    pub from: Matrix,
+    pub to: Matrix,
+    pub add: Parts,
+    pub given: Matrix,
+    pub terms: Address,
+    pub rows: Rows,
+    pub seed: Seed,
+    pub in_offset: u64,
+    pub cols: u32,
+    pub group: u32,
+    pub index: u32,
+    pub masked: u32,
+}

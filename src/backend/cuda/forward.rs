@@ -1,0 +1,288 @@
+//! Forward on the device: x → p → z → z Bᵀ → y, each a few kernels, and what moments and latents share with it.
+
+use super::arguments::{
+    Finish, LATENT_BLOCK, LATENT_BLOCKS, LATENT_MOMENTS, LATENT_THREADS, LATENT_VARIANCE, LATENT_Z, Latent, Mask,
+    Matrix, Parts, START_BASE, START_Y, START_ZERO,
+};
+use super::device::{Kernel, Turn};
+use super::driver::Address;
+use super::prepared::{Group, Operand, Prepared, count};
+use super::product::{Job, Room};
+use crate::backend::{Call, Expand, Forward, Scope};
+use crate::error::Result;
+use crate::memory::Arena;
+use crate::tensor::{self, MatrixMut};
+
+/// Threads of a block of the kernels that go over elements.
+pub const THREADS: usize = 256;
+
+/// The most blocks of a grid's second dimension; kernels stride over rows beyond.
+const MOST_BLOCKS: usize = 65_535;
+
+/// The grid of a kernel with a thread an element.
+pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
+    [cols.div_ceil(THREADS), rows.min(MOST_BLOCKS), 1]
+}
+
+pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+    let projections = Prepared::of(turn, arena, forward.projections)?;
+    let same = std::ptr::eq(forward.projections, forward.calls);
+    let calls = if same { projections } else { Prepared::of(turn, arena, forward.calls)? };
+    let p = project(turn, projections, &forward.x, forward.scope, forward.width, forward.p)?;
+    for (position, prepared) in calls.iter().enumerate() {
+        let layer = Layer {
+            turn,
+            prepared,
+            p,
+            draws: forward.draws,
+            kept: forward.keep.map(|keep| Matrix::from(&keep[position])),
+        };
+        layer.expand(Some(&forward.x), &y[position])?;
+    }
+    Ok(())
+}
+
+/// p of a step's calls: in parts where it was split, and whole in `kept` where that is given.
+pub fn project(
+    turn: &Turn<'_>,
+    projections: &[Prepared<'_>],
+    x: &tensor::Matrix<'_>,
+    scope: Scope,
+    width: usize,
+    kept: Option<&MatrixMut<'_>>,
+) -> Result<Parts> {
+    let (rows, inputs) = (x.rows(), x.cols());
+    let kept = kept.map(Matrix::from);
+    let whole = |kept: Matrix| Room { address: kept.data, rows, width: kept.stride as usize, parts: 1 };
+    // Where one part is all there is, it goes where it is kept.
+    let room = match kept {
+        Some(kept) if super::product::parts(rows, inputs, width) == 1 => whole(kept),
+        _ => Room::new(turn, rows, inputs, width)?,
+    };
+    for prepared in projections {
+        for group in prepared.groups {
+            let halves = if scope == Scope::All || group.samples { 2 } else { 1 };
+            let outputs = halves * group.shared.rank();
+            let x = masked_inputs(turn, prepared, group, x)?;
+            let weight = turn.a(group.shared)?.first_outputs(outputs);
+            let job = Job { prepared, group: Some(group), x, rows, weight, square: false };
+            job.run(turn, &room, group.shared.p_column)?;
+            if let Some(kept) = kept.filter(|_| room.parts > 1) {
+                let column = group.shared.p_column;
+                let to = Matrix { data: kept.data + 4 * column as Address, ..kept };
+                job.combine(turn, room.view().from_column(column), to, outputs)?;
+            }
+        }
+    }
+    Ok(kept.map_or(room.view(), |kept| whole(kept).view()))
+}
+
+/// x as a group's product reads it: masked where the group drops inputs.
+fn masked_inputs(
+    turn: &Turn<'_>,
+    prepared: &Prepared<'_>,
+    group: &Group<'_>,
+    x: &tensor::Matrix<'_>,
+) -> Result<Matrix> {
+    let call = prepared.call;
+    if call.noise.dropout_mask.is_none() && !group.drops {
+        return Ok(Matrix::from(x));
+    }
+    let out = turn.take_f32(x.rows(), x.cols())?;
+    let mask = Mask {
+        x: Matrix::from(x),
+        given: Matrix::from(call.noise.dropout_mask),
+        out,
+        out_stride: x.cols() as u64,
+        terms: prepared.terms,
+        rows: prepared.rows,
+        seed: prepared.seed,
+        in_offset: call.in_offset as u64,
+        cols: count("in_features", x.cols())?,
+        group: group.index,
+        index: group.term,
+        reserved: 0,
+    };
+    // SAFETY: x and the mask have these rows and columns; out is as large.
+    unsafe { turn.launch(Kernel::Mask, elements(x.rows(), x.cols()), THREADS as u32, &mask)? };
+    Ok(Matrix::f32(out, x.cols()))
+}
+
+/// One layer of a step, from its p on.
+pub struct Layer<'s, 'd, 'a> {
+    pub turn: &'s Turn<'d>,
+    pub prepared: &'a Prepared<'a>,
+    pub p: Parts,
+    pub draws: usize,
+    /// Where `z Bᵀ` is kept.
+    pub kept: Option<Matrix>,
+}
+
+impl Layer<'_, '_, '_> {
+    fn call(&self) -> &Call<'_> {
+        self.prepared.call
+    }
+
+    fn rows(&self) -> usize {
+        self.draws * self.call().rows
+    }
+
+    /// y from p, with the base first where the layer has a weight and x is given.
+    pub fn expand(&self, x: Option<&tensor::Matrix<'_>>, y: &MatrixMut<'_>) -> Result<()> {
+        let z = self.latents(LATENT_Z)?;
+        let delta = self.expanded(z, false)?;
+        let base = match (x, self.call().base) {
+            (Some(x), Some(base)) => {
+                let weight = Operand::lying(&base.weight);
+                let room = Room::new(self.turn, x.rows(), x.cols(), weight.outputs)?;
+                let (prepared, x) = (self.prepared, Matrix::from(x));
+                Job { prepared, group: None, x, rows: self.call().rows, weight, square: false }
+                    .run(self.turn, &room, 0)?;
+                Some(room.view())
+            }
+            _ => None,
+        };
+        self.finish(y, base.unwrap_or_default(), delta, if base.is_some() { START_BASE } else { START_Y }, false)
+    }
+
+    /// `Var[y]` from p.
+    pub fn variance(&self, variance: &MatrixMut<'_>) -> Result<()> {
+        let variances = self.latents(LATENT_VARIANCE)?;
+        let delta = self.expanded(variances, true)?;
+        self.finish(variance, Parts::default(), delta, START_ZERO, true)
+    }
+
+    /// z (or the latents' variances) of every row and draw, a column block a term.
+    pub fn latents(&self, kind: u32) -> Result<Address> {
+        let z = self.turn.take_f32(self.rows(), self.prepared.z_width)?;
+        for group in self.prepared.groups {
+            self.latent(group, kind, z, [Matrix::ABSENT; 2])?;
+        }
+        Ok(z)
+    }
+
+    /// mu and logvar, to the caller.
+    pub fn moments_of_latents(&self, mu: &MatrixMut<'_>, logvar: &MatrixMut<'_>) -> Result<()> {
+        for group in self.prepared.groups {
+            self.latent(group, LATENT_MOMENTS, 0, [Matrix::from(mu), Matrix::from(logvar)])?;
+        }
+        Ok(())
+    }
+
+    fn latent(&self, group: &Group<'_>, kind: u32, z: Address, [mu, logvar]: [Matrix; 2]) -> Result<()> {
+        let (prepared, noise, rank) = (self.prepared, &self.call().noise, group.shared.rank());
+        let latent = Latent {
+            p: self.p,
+            terms: prepared.terms,
+            rows: prepared.rows,
+            seed: prepared.seed,
+            eps: Matrix::from(noise.eps),
+            z,
+            z_stride: prepared.z_width as u64,
+            mu,
+            logvar,
+            fault: self.turn.fault(),
+            kind,
+            draws: count("draws", self.draws)?,
+            rank: count("the rank", rank)?,
+            group: group.index,
+            index: group.term,
+            antithetic: u32::from(noise.antithetic),
+        };
+        let blocks = rank.div_ceil(LATENT_BLOCK) * self.rows();
+        // SAFETY: p has the terms' columns; z, mu and logvar those of their latents.
+        unsafe { self.turn.launch(Kernel::Latent, [blocks.div_ceil(LATENT_BLOCKS), 1, 1], LATENT_THREADS, &latent) }
+    }
+
+    /// `z Bᵀ` of every group (with B∘B, where `square`), a column block a term.
+    pub fn expanded(&self, z: Address, square: bool) -> Result<Parts> {
+        let (prepared, rows) = (self.prepared, self.rows());
+        let Some(first) = prepared.groups.first() else { return Ok(Parts::default()) };
+        let deepest = prepared.groups.iter().map(|group| group.shared.rank()).max().unwrap_or(0);
+        let kept = self.kept;
+        let one_part = super::product::parts(rows, deepest, self.call().kept_width()) == 1;
+        let whole = |kept: Matrix| Room { address: kept.data, rows, width: kept.stride as usize, parts: 1 };
+        if one_part {
+            let room = match kept {
+                Some(kept) => whole(kept),
+                None => Room::new(self.turn, rows, first.shared.rank(), self.call().kept_width())?,
+            };
+            for group in prepared.groups {
+                self.expand_group(group, z, square, &room)?;
+            }
+            return Ok(room.view());
+        }
+        // Ranks may differ, and with them the number of parts: each group's sums are made whole.
+        let out = match kept {
+            Some(kept) => kept,
+            None => {
+                let width = self.call().kept_width();
+                Matrix::f32(self.turn.take_f32(rows, width)?, width)
+            }
+        };
+        for group in prepared.groups {
+            let room = Room::new(self.turn, rows, group.shared.rank(), self.call().kept_width())?;
+            self.expand_group(group, z, square, &room)?;
+            let column = self.call().kept_column(group.term as usize);
+            let to = Matrix { data: out.data + 4 * column as Address, ..out };
+            self.job(group, z, square)?.combine(self.turn, room.view().from_column(column), to, self.call().outputs)?;
+        }
+        Ok(whole(out).view())
+    }
+
+    fn job<'j>(&'j self, group: &'j Group<'j>, z: Address, square: bool) -> Result<Job<'j>> {
+        let prepared = self.prepared;
+        let z_column = if self.call().membership.is_by_row() { 0 } else { self.z_column(group) };
+        let x = Matrix::f32(z + 4 * z_column as Address, prepared.z_width);
+        Ok(Job { prepared, group: Some(group), x, rows: self.rows(), weight: self.turn.b(group.shared)?, square })
+    }
+
+    fn z_column(&self, group: &Group<'_>) -> usize {
+        self.call().terms[..group.term as usize].iter().map(crate::backend::Term::rank).sum()
+    }
+
+    fn expand_group(&self, group: &Group<'_>, z: Address, square: bool, room: &Room) -> Result<()> {
+        self.job(group, z, square)?.run(self.turn, room, self.call().kept_column(group.term as usize))
+    }
+
+    fn finish(&self, y: &MatrixMut<'_>, base: Parts, delta: Parts, start: u32, square: bool) -> Result<()> {
+        let (prepared, call) = (self.prepared, self.call());
+        let finish = Finish {
+            y: Matrix::from(y),
+            base,
+            delta,
+            bias: Matrix::from(call.bias),
+            terms: prepared.terms,
+            rows: prepared.rows,
+            term_count: count("adapters", call.terms.len())?,
+            draws: count("draws", self.draws)?,
+            cols: count("out_features", call.outputs)?,
+            start,
+            square: u32::from(square),
+            reserved: 0,
+        };
+        // SAFETY: y, base and delta have these rows and columns.
+        unsafe { self.turn.launch(Kernel::Finish, elements(self.rows(), call.outputs), THREADS as u32, &finish) }
+    }
+}
+
+/// The second half alone.
+pub fn expand(turn: &Turn<'_>, arena: &Arena, expand: &Expand<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+    let p = lying(&expand.p);
+    for (position, prepared) in Prepared::of(turn, arena, expand.calls)?.iter().enumerate() {
+        let layer = Layer {
+            turn,
+            prepared,
+            p,
+            draws: expand.draws,
+            kept: expand.keep.map(|keep| Matrix::from(&keep[position])),
+        };
+        layer.expand(expand.x.as_ref(), &y[position])?;
+    }
+    Ok(())
+}
+
+/// p as it lies in a matrix.
+pub fn lying(p: &tensor::Matrix<'_>) -> Parts {
+    Parts::whole(p.data().addr() as Address, p.row_stride())
+}

@@ -1,0 +1,210 @@
+// The way back: from dy to the latents' gradients, the KL divergence, sums over rows, and what reaches the caller's matrices.
+
+#include "dropout.cuh"
+#include "latents.cuh"
+
+#define SUM_COLS 128
+#define SUM_ROWS 64u
+
+KERNEL(256) weigh(Weigh args) {
+    u32 col = blockIdx.x * blockDim.x + threadIdx.x;
+    if (col >= args.cols) {
+        return;
+    }
+    for (u32 row = blockIdx.y; row < args.rows.count; row += gridDim.y) {
+        const Term *term = term_of(args.rows.term, args.terms, row, args.group, args.index);
+        if (term != nullptr) {
+            args.out[row * args.out_stride + col] = load(args.dy, row, col) * (term->scale * term->lambda_b[col]);
+        }
+    }
+}
+
+// λ_d · p of a latent: mu and the logvar before its bound.
+struct Latents {
+    float mu;
+    float logvar;
+};
+
+INLINE Latents latents_of(const Matrix &p, const Term &term, u32 row, u32 k) {
+    float mu = term.lambda_d[k] * load(p, row, term.p_column + k);
+    float logvar = term.lambda_d[term.rank + k] * load(p, row, term.p_column + term.rank + k);
+    return {mu, logvar};
+}
+
+// The derivative of the loss by one latent's mu and logvar.
+struct Slope {
+    float dmu;
+    float dlogvar;
+};
+
+// A fault where the exponential is infinite.
+INLINE float checked(const Slopes &args, const Work &work, u32 k, float exponential, float logvar, FaultKind kind) {
+    if (exponential == __uint_as_float(INFINITY_BITS)) {
+        report(args.fault, kind, work.row, k, logvar);
+    }
+    return exponential;
+}
+
+// By the loss alone. Writes the latent's slope where slopes are wanted.
+INLINE Slope loss_slope(const Slopes &args, const Work &work, u32 k, float logvar, float g, float eps) {
+    const Term &term = *work.term;
+    float sigma = exp_f32(0.5f * logvar);
+    if (args.slope != nullptr) {
+        checked(args, work, k, sigma, logvar, FAULT_OVERFLOW_SIGMA);
+        args.slope[work.row * args.slope_stride + (term.latent_column - args.first_latent) + k] = g * sigma;
+    }
+    if (term.mode == MODE_MEAN) {
+        return {g, 0.0f};
+    }
+    float weighted = term.mode == MODE_SAMPLE ? g * eps : g;
+    return {g, weighted * (0.5f * sigma)};
+}
+
+INLINE Slope add_divergence(const Slopes &args, const Work &work, u32 k, float mu, float logvar, Slope slope) {
+    if (args.has_kl == 0) {
+        return slope;
+    }
+    float variance = checked(args, work, k, exp_f32(logvar), logvar, FAULT_OVERFLOW_VARIANCE);
+    float dlogvar = fmaf(0.5f * args.kl_each, variance - 1.0f, slope.dlogvar);
+    return {fmaf(args.kl_each, mu, slope.dmu), dlogvar};
+}
+
+INLINE Slope add_prior(const Slopes &args, const Work &work, u32 k, Slope slope) {
+    u64 column = (u64)work.term->latent_column + k;
+    if (args.prior_dmu.data != 0) {
+        slope.dmu += load(args.prior_dmu, work.row, column);
+    }
+    if (args.prior_dlogvar.data != 0) {
+        slope.dlogvar += load(args.prior_dlogvar, work.row, column);
+    }
+    return slope;
+}
+
+// Leaves the slope for the sums over rows, and adds it to dp.
+INLINE void put_slope(const Slopes &args, const Work &work, u32 k, Slope slope) {
+    const Term &term = *work.term;
+    float *dm = args.dm + work.row * args.dm_stride + 2 * (u64)(term.latent_column - args.first_latent);
+    dm[k] = slope.dmu;
+    dm[term.rank + k] = slope.dlogvar;
+    float *dp = args.dp + work.row * args.dp_stride + term.p_column;
+    dp[k] = fmaf(term.lambda_d[k], slope.dmu, dp[k]);
+    dp[term.rank + k] = fmaf(term.lambda_d[term.rank + k], slope.dlogvar, dp[term.rank + k]);
+}
+
+INLINE void slopes_of(const Slopes &args, const Work &work, u32 k, float eps) {
+    const Term &term = *work.term;
+    Latents latents = latents_of(args.p, term, work.row, k);
+    float logvar = bounded(latents.logvar, term.bound);
+    float g = load(args.g, work.row, k);
+    Slope slope = loss_slope(args, work, k, logvar, g, eps);
+    slope = add_divergence(args, work, k, latents.mu, logvar, slope);
+    slope = add_prior(args, work, k, slope);
+    if (latents.logvar > term.bound) {
+        slope.dlogvar = 0.0f;
+    }
+    put_slope(args, work, k, slope);
+}
+
+KERNEL(LATENT_THREADS) slopes(Slopes args) {
+    __shared__ u32 words[LATENT_WORDS];
+    Work work = work_of(args, 1);
+    if (work.draws_words) {
+        draw_words_of(args, work, words);
+    }
+    __syncthreads();
+    if (work.draws_words || work.term == nullptr) {
+        return;
+    }
+    float eps[2] = {};
+    if (work.term->mode == MODE_SAMPLE) {
+        noise_of(args, work, words, eps);
+    }
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        u32 k = work.first + half * NOISE_HALF;
+        if (has_latent(work, k)) {
+            slopes_of(args, work, k, eps[half]);
+        }
+    }
+}
+
+// In f64, as the sum over rows.
+KERNEL(128) divergence(Divergence args) {
+    u32 row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= args.rows.count) {
+        return;
+    }
+    const Term *term = term_of(args.rows.term, args.terms, row, args.group, args.index);
+    if (term == nullptr) {
+        return;
+    }
+    double sum = 0.0;
+    for (u32 k = 0; k < term->rank; k++) {
+        Latents latents = latents_of(args.p, *term, row, k);
+        float bounded_logvar = bounded(latents.logvar, term->bound);
+        double mu = latents.mu, logvar = bounded_logvar, variance = exp_f32(bounded_logvar);
+        sum -= 0.5 * (1.0 + logvar - mu * mu - variance);
+    }
+    args.kl[row] += sum;
+}
+
+KERNEL(1) kl_total(KlTotal args) {
+    double sum = 0.0;
+    for (u32 row = 0; row < args.rows; row++) {
+        sum += args.kl[row];
+    }
+    *args.out = sum / args.divisor;
+}
+
+KERNEL(SUM_COLS) sums(Sums args) {
+    u32 col = blockIdx.x * SUM_COLS + threadIdx.x;
+    if (col >= args.cols) {
+        return;
+    }
+    u32 parts = (args.rows + SUM_ROWS - 1) / SUM_ROWS;
+    for (u32 part = blockIdx.y; part < parts; part += gridDim.y) {
+        u32 end = min(args.rows, (part + 1) * SUM_ROWS);
+        float chain = 0.0f;
+#pragma unroll 8
+        for (u32 row = part * SUM_ROWS; row < end; row++) {
+            if (args.term == nullptr || args.term[row] == (i32)args.index) {
+                float right = args.right.data == 0 ? 1.0f : load(args.right, row, col);
+                chain = fmaf(args.scale * load(args.left, row, col), right, chain);
+            }
+        }
+        args.out[part * args.part_stride + col] = chain;
+    }
+}
+
+KERNEL(256) deliver(Deliver args) {
+    u32 col = blockIdx.x * blockDim.x + threadIdx.x;
+    if (col >= args.cols) {
+        return;
+    }
+    float sum = 0.0f;
+    for (u32 part = 0; part < args.parts; part++) {
+        sum += args.from[part * args.part_stride + col];
+    }
+    args.to[col] = args.overwrite ? sum : args.to[col] + sum;
+}
+
+KERNEL(MASK_COLS) accumulate(Accumulate args) {
+    __shared__ u32 words[MASK_WORDS];
+    u32 col = blockIdx.x * MASK_COLS + threadIdx.x;
+    for (u32 row = blockIdx.y; row < args.rows.count; row += gridDim.y) {
+        const Term *term = nullptr;
+        if (args.add.data != nullptr) {
+            term = term_of(args.rows.term, args.terms, row, args.group, args.index);
+        }
+        float factor = term != nullptr && args.masked ? mask_of(args, *term, row, col, words) : 1.0f;
+        if (col >= args.cols) {
+            continue;
+        }
+        float sum = args.from.data == 0 ? 0.0f : load(args.from, row, col);
+        if (term != nullptr) {
+            float added = load(args.add, row, col);
+            sum += args.masked ? added * factor : added;
+        }
+        store(args.to, row, col, sum);
+    }
+}

@@ -1,0 +1,132 @@
+// What comes before and after the products with A: dropout masks on x, and latents from p; and normals by themselves.
+
+#include "dropout.cuh"
+#include "latents.cuh"
+
+KERNEL(MASK_COLS) mask(Mask args) {
+    __shared__ u32 words[MASK_WORDS];
+    u32 col = blockIdx.x * MASK_COLS + threadIdx.x;
+    for (u32 row = blockIdx.y; row < args.rows.count; row += gridDim.y) {
+        const Term *term = term_of(args.rows.term, args.terms, row, args.group, args.index);
+        if (term == nullptr) {
+            continue;
+        }
+        float factor = mask_of(args, *term, row, col, words);
+        if (col < args.cols) {
+            args.out[row * args.out_stride + col] = load(args.x, row, col) * factor;
+        }
+    }
+}
+
+// mu and logvar, bounded, of a latent; whatever isn't wanted isn't read.
+struct Moments {
+    float mu;
+    float logvar;
+};
+
+INLINE Moments moments_of(const Latent &args, const Work &work, u32 k) {
+    const Term &term = *work.term;
+    Moments moments = {0.0f, 0.0f};
+    if (args.kind != LATENT_VARIANCE) {
+        moments.mu = term.lambda_d[k] * load(args.p, work.row, term.p_column + k);
+    }
+    if (args.kind != LATENT_Z || term.mode != MODE_MEAN) {
+        float logvar = term.lambda_d[term.rank + k] * load(args.p, work.row, term.p_column + term.rank + k);
+        moments.logvar = bounded(logvar, term.bound);
+    }
+    return moments;
+}
+
+// exp(factor · logvar); a fault where it is infinite.
+INLINE float exponential(const Latent &args, const Work &work, u32 k, float factor, float logvar, FaultKind kind) {
+    float value = exp_f32(factor * logvar);
+    if (value == __uint_as_float(INFINITY_BITS)) {
+        report(args.fault, kind, work.row, k, logvar);
+    }
+    return value;
+}
+
+INLINE float z_of(const Latent &args, const Work &work, u32 k, Moments moments, float eps) {
+    if (args.kind == LATENT_VARIANCE) {
+        return exponential(args, work, k, 1.0f, moments.logvar, FAULT_OVERFLOW_VARIANCE);
+    }
+    if (work.term->mode == MODE_MEAN) {
+        return moments.mu;
+    }
+    float sigma = exponential(args, work, k, 0.5f, moments.logvar, FAULT_OVERFLOW_SIGMA);
+    return work.term->mode == MODE_SAMPLE ? fmaf(eps, sigma, moments.mu) : sigma + moments.mu;
+}
+
+// Writes a latent where the caller wants it.
+INLINE void put_latent(const Latent &args, const Work &work, u32 k, Moments moments, float eps) {
+    const Term &term = *work.term;
+    if (args.kind == LATENT_MOMENTS) {
+        store(args.mu, work.row, term.latent_column + k, moments.mu);
+        store(args.logvar, work.row, term.latent_column + k, moments.logvar);
+        return;
+    }
+    u64 row = (u64)work.draw * args.rows.count + work.row;
+    args.z[row * args.z_stride + term.z_column + k] = z_of(args, work, k, moments, eps);
+}
+
+KERNEL(LATENT_THREADS) latent(Latent args) {
+    __shared__ u32 words[LATENT_WORDS];
+    Work work = work_of(args, args.draws);
+    bool takes_noise = args.kind == LATENT_Z && work.term != nullptr && work.term->mode == MODE_SAMPLE;
+    Moments moments[2] = {};
+    if (!work.draws_words) {
+#pragma unroll
+        for (u32 half = 0; half < 2; half++) {
+            u32 k = work.first + half * NOISE_HALF;
+            if (has_latent(work, k)) {
+                moments[half] = moments_of(args, work, k);
+            }
+        }
+    } else if (takes_noise) {
+        draw_words_of(args, work, words);
+    }
+    __syncthreads();
+    if (work.draws_words) {
+        return;
+    }
+    float eps[2] = {};
+    if (takes_noise) {
+        noise_of(args, work, words, eps);
+    }
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        u32 k = work.first + half * NOISE_HALF;
+        if (has_latent(work, k)) {
+            put_latent(args, work, k, moments[half], eps[half]);
+        }
+    }
+}
+
+KERNEL(LATENT_THREADS) normals(Normals args) {
+    __shared__ u32 words[LATENT_WORDS];
+    Work work = work_of_thread();
+    u32 blocks = (args.count + NOISE_BLOCK - 1) / NOISE_BLOCK;
+    u32 number = blockIdx.x * LATENT_BLOCKS + work.place;
+    work.row = number / blocks;
+    work.block = number % blocks;
+    bool present = work.place < LATENT_BLOCKS && work.row < args.rows;
+    if (work.draws_words && present) {
+        u32 sample = args.antithetic ? args.sample >> 1 : args.sample;
+        NoiseKey key = {args.seed, args.layer_hash, args.adapter_identity, DOMAIN_EPS,
+                        args.identity_base + work.row, sample, work.block};
+        draw_words(key, words + work.place, WORDS_STRIDE);
+    }
+    __syncthreads();
+    if (work.draws_words || !present) {
+        return;
+    }
+    float eps[2];
+    normals_of(work, words, args.antithetic ? args.sample << 31 : 0u, eps);
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        u32 k = work.block * NOISE_BLOCK + threadIdx.x % NOISE_HALF + half * NOISE_HALF;
+        if (k < args.count) {
+            args.out[(u64)work.row * args.count + k] = eps[half];
+        }
+    }
+}

@@ -1,0 +1,24 @@
+// Small lists on the device: words that the host sends along with a launch, and the terms that slots stand for.
+
+#include "rows.cuh"
+
+KERNEL(256) put(Put args) {
+    for (u32 word = threadIdx.x; word < args.count; word += blockDim.x) {
+        args.to[word] = args.words[word];
+    }
+}
+
+KERNEL(256) resolve(Resolve args) {
+    u64 row = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= args.rows) {
+        return;
+    }
+    i32 slot = args.slot[row];
+    i32 term = -1;
+    if (slot >= 0 && (u32)slot < args.slots) {
+        term = args.term_of_slot[slot];
+    } else if (slot != -1) {
+        report(args.fault, FAULT_SLOT, (u32)row, (u32)slot, 0.0f);
+    }
+    args.term[row] = term;
+}

@@ -1,0 +1,125 @@
+//! `x wᵀ` on the device: which of the kernels, and where its parts go.
+
+use super::arguments::{
+    Combine, Matrix, Parts, Product, SPLIT_COLS, SPLIT_ROWS, SPLIT_THREADS, TILE_COLS, TILE_ROWS, TILE_THREADS,
+};
+use super::device::{Kernel, Turn};
+use super::driver::Address;
+use super::forward::{THREADS, elements};
+use super::prepared::{Group, Operand, Prepared, count};
+use crate::error::Result;
+
+/// Values of k in one chain, and in one part of a split product.
+const DEPTH: usize = 256;
+
+/// Up to so many rows a product is bound by reading the weight.
+const FEW_ROWS: usize = 32;
+
+/// With fewer tiles than this, k is split over more blocks: about as many as a large device has multiprocessors.
+const ENOUGH_TILES: usize = 128;
+
+/// Parts that a product leaves, of so many rows, `depth` long, with `width` columns. The bits do not depend on it.
+pub fn parts(rows: usize, depth: usize, width: usize) -> usize {
+    let tiles = rows.div_ceil(TILE_ROWS) * width.div_ceil(TILE_COLS);
+    if rows <= FEW_ROWS || tiles < ENOUGH_TILES { depth.div_ceil(DEPTH).max(1) } else { 1 }
+}
+
+/// Room for the results of products.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub address: Address,
+    pub rows: usize,
+    pub width: usize,
+    pub parts: usize,
+}
+
+impl Room {
+    /// Workspace for products of `rows` rows of x, `depth` long, with `width` columns in all.
+    pub fn new(turn: &Turn<'_>, rows: usize, depth: usize, width: usize) -> Result<Self> {
+        let parts = parts(rows, depth, width);
+        let Some(all) = rows.checked_mul(parts) else { return Err(crate::error::Error::out_of_memory()) };
+        Ok(Self { address: turn.take_f32(all, width)?, rows, width, parts })
+    }
+
+    pub fn view(&self) -> Parts {
+        Parts {
+            data: self.address,
+            stride: self.width as u64,
+            part_stride: (self.rows * self.width) as u64,
+            count: self.parts as u32,
+            reserved: 0,
+        }
+    }
+}
+
+/// A product of the rows of one group of a call, or of all rows.
+pub struct Job<'p> {
+    pub prepared: &'p Prepared<'p>,
+    /// Some rows only: those of this group.
+    pub group: Option<&'p Group<'p>>,
+    pub x: Matrix,
+    /// Rows of x: those of the call, once or for every draw.
+    pub rows: usize,
+    pub weight: Operand,
+    pub square: bool,
+}
+
+impl Job<'_> {
+    fn members(&self) -> (Address, u32) {
+        self.group.map_or((0, 0), |group| (self.prepared.members(), group.index))
+    }
+
+    /// Into columns of a room, from `column` on.
+    pub fn run(&self, turn: &Turn<'_>, room: &Room, column: usize) -> Result<()> {
+        let Operand { address, output_stride, input_stride, outputs, inputs, dtype } = self.weight;
+        let split = self.rows <= FEW_ROWS;
+        assert!(room.rows == self.rows && column + outputs <= room.width);
+        let (term, group) = self.members();
+        let product = Product {
+            x: self.x,
+            w: address,
+            w_output_stride: output_stride as u64,
+            w_input_stride: input_stride as u64,
+            w_dtype: dtype,
+            square: u32::from(self.square),
+            out: room.address + 4 * column as Address,
+            out_stride: room.width as u64,
+            part_stride: (room.rows * room.width) as u64,
+            rows: count("rows times draws", self.rows)?,
+            outputs: count("outputs", outputs)?,
+            depth: count("inputs", inputs)?,
+            group,
+            term,
+            terms: self.prepared.terms,
+            rows_of_call: self.prepared.rows.count,
+            reserved: 0,
+        };
+        let along_inputs = input_stride == 1;
+        let (kernel, grid, threads) = if split {
+            let kernel = if along_inputs { Kernel::ProductSplitK } else { Kernel::ProductSplitJ };
+            (kernel, [outputs.div_ceil(SPLIT_COLS), room.parts, self.rows.div_ceil(SPLIT_ROWS)], SPLIT_THREADS)
+        } else {
+            let kernel = if along_inputs { Kernel::ProductTileK } else { Kernel::ProductTileJ };
+            (kernel, [outputs.div_ceil(TILE_COLS), self.rows.div_ceil(TILE_ROWS), room.parts], TILE_THREADS)
+        };
+        // SAFETY: x has these rows and this depth, the weight these outputs, the room these columns.
+        unsafe { turn.launch(kernel, grid, threads, &product) }
+    }
+
+    /// The whole sums of columns of a room, into another matrix.
+    pub fn combine(&self, turn: &Turn<'_>, from: Parts, out: Matrix, cols: usize) -> Result<()> {
+        let (term, group) = self.members();
+        let combine = Combine {
+            from,
+            out,
+            rows: count("rows times draws", self.rows)?,
+            cols: count("columns", cols)?,
+            group,
+            rows_of_call: self.prepared.rows.count,
+            term,
+            terms: self.prepared.terms,
+        };
+        // SAFETY: both have these rows and columns.
+        unsafe { turn.launch(Kernel::Combine, elements(self.rows, cols), THREADS as u32, &combine) }
+    }
+}

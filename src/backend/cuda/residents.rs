@@ -1,0 +1,175 @@
+//! Copies in device memory of what never changes on the host, one a CUDA context; given back in the order of the streams
+//! that used them, without waiting for any.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::driver::{Address, Context, Driver, Event, Stream};
+use crate::error::{Error, Result};
+use crate::fail;
+
+/// Where copies of one CUDA context are made and given back: a stream of the library's own.
+#[derive(Debug)]
+pub struct House {
+    driver: &'static Driver,
+    context: Context,
+    /// Tells contexts apart, also where a freed one's address is used again.
+    id: u64,
+    /// The device whose primary context is retained, if it is.
+    primary: Option<i32>,
+    stream: Stream,
+    /// Copies nobody needs any more, that could not be given back while a stream was being captured.
+    waiting: Mutex<Vec<Copy>>,
+}
+
+// SAFETY: handles of libcuda may be used on any thread.
+unsafe impl Send for House {}
+// SAFETY: as above.
+unsafe impl Sync for House {}
+
+/// A stream that work with copies is queued on.
+#[derive(Debug)]
+pub struct User {
+    driver: &'static Driver,
+    context: Context,
+    stream: Stream,
+    event: Event,
+    /// Set when all its work is done, and it may be gone.
+    closed: Mutex<bool>,
+}
+
+// SAFETY: as for `House`.
+unsafe impl Send for User {}
+// SAFETY: as above.
+unsafe impl Sync for User {}
+
+#[derive(Debug)]
+struct Copy {
+    house: Arc<House>,
+    address: Address,
+    users: Vec<Arc<User>>,
+}
+
+/// The copies of one piece of host memory.
+#[derive(Debug, Default)]
+pub struct Residents {
+    copies: Mutex<Vec<Copy>>,
+}
+
+impl House {
+    /// `primary` is the device whose primary context the caller has retained for it.
+    pub fn new(driver: &'static Driver, context: Context, primary: Option<i32>) -> Result<Arc<Self>> {
+        let stream = driver.new_stream()?;
+        let id = driver.id_of(context)?;
+        Ok(Arc::new(Self { driver, context, id, primary, stream, waiting: Mutex::default() }))
+    }
+
+    /// Gives back what can be.
+    pub fn sweep(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|copy| !copy.give_back());
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if let Ok(_entered) = self.driver.enter(self.context) {
+            self.driver.destroy_stream(self.stream);
+        }
+        if let Some(device) = self.primary {
+            self.driver.release_primary(device);
+        }
+    }
+}
+
+impl User {
+    /// The context is current.
+    pub fn new(driver: &'static Driver, context: Context, stream: Stream) -> Result<Arc<Self>> {
+        let event = driver.new_event()?;
+        Ok(Arc::new(Self { driver, context, stream, event, closed: Mutex::new(false) }))
+    }
+
+    /// All work is done, and the stream may go.
+    pub fn close(&self) {
+        *lock(&self.closed) = true;
+    }
+
+    /// Lets a stream wait for all that uses copies; false while that cannot be told.
+    fn hold_up(&self, later: Stream) -> bool {
+        let closed = lock(&self.closed);
+        if *closed {
+            return true;
+        }
+        let capturing = self.driver.is_capturing(self.stream).unwrap_or(false);
+        !capturing && self.driver.order(self.stream, self.event, later).is_ok()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if let Ok(_entered) = self.driver.enter(self.context) {
+            self.driver.destroy_event(self.event);
+        }
+    }
+}
+
+impl Copy {
+    /// False when it has to wait.
+    fn give_back(&self) -> bool {
+        let House { driver, context, stream, .. } = &*self.house;
+        // A context that is gone took its memory along.
+        let Ok(_entered) = driver.enter(*context) else { return true };
+        if !self.users.iter().all(|user| user.hold_up(*stream)) {
+            return false;
+        }
+        // SAFETY: the house's stream waits for all users.
+        let _ = unsafe { driver.release(self.address, *stream) };
+        true
+    }
+}
+
+impl Residents {
+    /// Where the copy lies in the context of `house`; made when there is none. `user` is the stream that will use it.
+    pub fn address(&self, house: &Arc<House>, user: &Arc<User>, bytes: &[u8], capturing: bool) -> Result<Address> {
+        let mut copies = lock(&self.copies);
+        if let Some(copy) = copies.iter_mut().find(|copy| copy.house.id == house.id) {
+            if !copy.users.iter().any(|known| Arc::ptr_eq(known, user)) {
+                copy.users.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+                copy.users.push(user.clone());
+            }
+            return Ok(copy.address);
+        }
+        if capturing {
+            fail!(
+                State,
+                "a store or an adapter has no copy on the device yet, and none can be made while the stream is being captured; run the call once before the capture"
+            );
+        }
+        copies.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+        let address = house.driver.allocate(bytes.len().max(1), house.stream)?;
+        let copy = Copy { house: house.clone(), address, users: vec![user.clone()] };
+        // SAFETY: allocated with this size.
+        let copied = unsafe { house.driver.copy_to_device(address, bytes, house.stream) };
+        // Any stream may use it from now on.
+        if let Err(error) = copied.and_then(|()| house.driver.wait_for(house.stream)) {
+            copy.give_back();
+            return Err(error);
+        }
+        copies.push(copy);
+        Ok(address)
+    }
+}
+
+impl Drop for Residents {
+    fn drop(&mut self) {
+        for copy in lock(&self.copies).drain(..) {
+            if !copy.give_back() {
+                let house = copy.house.clone();
+                lock(&house.waiting).push(copy);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

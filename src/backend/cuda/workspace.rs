@@ -1,0 +1,91 @@
+//! Device memory that one call after the other works in, taken in order and given back all at once.
+
+use super::driver::{Address, Driver, Stream};
+use crate::error::Result;
+use crate::fail;
+
+/// What every piece is aligned to: the widest transaction of the memory.
+const ALIGNMENT: usize = 256;
+
+/// Chunks in stream order. After a call that needed several, the next one finds a single chunk that is large enough.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    chunks: Vec<Chunk>,
+    /// The chunk that pieces come from now, and what is taken of it.
+    current: usize,
+    taken: usize,
+    /// Bytes of this call, and the most of any.
+    used: usize,
+    most: usize,
+    /// A captured graph may hold addresses of it: chunks stay where they are.
+    captured: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    address: Address,
+    bytes: usize,
+}
+
+/// Bytes that a piece takes.
+pub fn rounded(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGNMENT)
+}
+
+impl Workspace {
+    /// Begins a call.
+    pub fn reset(&mut self, driver: &Driver, stream: Stream, capturing: bool) -> Result<()> {
+        (self.current, self.taken, self.used) = (0, 0, 0);
+        self.captured |= capturing;
+        if self.chunks.len() > 1 && !self.captured {
+            self.release(driver, stream);
+            self.grow(driver, stream, self.most)?;
+        }
+        Ok(())
+    }
+
+    /// A piece of so many bytes, valid until the next reset in the order of the stream.
+    pub fn take(&mut self, driver: &Driver, stream: Stream, bytes: usize, capturing: bool) -> Result<Address> {
+        let bytes = rounded(bytes);
+        self.used += bytes;
+        self.most = self.most.max(self.used);
+        loop {
+            if let Some(chunk) = self.chunks.get(self.current) {
+                if chunk.bytes - self.taken >= bytes {
+                    let address = chunk.address + self.taken as Address;
+                    self.taken += bytes;
+                    return Ok(address);
+                }
+                (self.current, self.taken) = (self.current + 1, 0);
+                continue;
+            }
+            if capturing {
+                fail!(
+                    State,
+                    "the context's workspace holds {} bytes and this call needs more, which cannot be had while the stream is being captured; run the call once before the capture",
+                    self.bytes()
+                );
+            }
+            self.grow(driver, stream, bytes)?;
+        }
+    }
+
+    fn grow(&mut self, driver: &Driver, stream: Stream, bytes: usize) -> Result<()> {
+        self.chunks.try_reserve(1).map_err(|_| crate::error::Error::out_of_memory())?;
+        self.chunks.push(Chunk { address: driver.allocate(bytes, stream)?, bytes });
+        Ok(())
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+    }
+
+    /// Gives everything back, when the work queued before is done.
+    pub fn release(&mut self, driver: &Driver, stream: Stream) {
+        for chunk in self.chunks.drain(..) {
+            // SAFETY: what used it was queued earlier on this stream. A failure leaves it to the context's end.
+            let _ = unsafe { driver.release(chunk.address, stream) };
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Every call on every kind of layer has the CPU's bits.
+
+use pvera::backend::Kl;
+use pvera::config::Config;
+use pvera::context::{Context, Kind};
+use pvera::linear::{Choice, Noise, Request, Rows};
+use pvera::model::WeightLayout;
+use pvera::tensor::Dtype;
+
+use super::common::cases::{Case, Stored};
+use super::common::layers::{Spec, config, spec};
+use super::common::place::with_models_on;
+use super::common::setup::{POLICIES, Setup};
+use super::common::{context, place};
+use super::{bench, no_complaints};
+
+/// Every output of every call.
+fn everything(setup: &Setup, context: &Context, request: &Request<'_>, draws: usize) -> Vec<(String, Vec<u32>)> {
+    let inference = Request { training: false, ..*request };
+    let mut outputs: Vec<(String, Vec<u32>)> =
+        setup.calls(context, &inference, draws).into_iter().map(|(name, host)| (name, host.bits())).collect();
+    for policy in POLICIES {
+        let outcome = setup.outcome(context, request, |step| {
+            (step.policy, step.dtype, step.padding) = (policy, setup.x.dtype(), 1);
+            (step.kl, step.overwrite) = (Kl { weight: 0.1, mean: true }, false);
+        });
+        outputs.extend(outcome.named_bits().into_iter().map(|(name, bits)| (format!("{policy:?}: {name}"), bits)));
+    }
+    outputs
+}
+
+fn equal(what: &str, case: &Case, choice: Choice<'_>) {
+    let (gpu, on_cuda) = bench();
+    let rows = Rows { choice, ..Rows::default() };
+    let request = Request { rows, noise: Noise { seed: 8, ..Noise::default() }, training: true };
+    let setups = (case.setup(3), with_models_on(on_cuda.place(), || case.setup(3)));
+    let wanted = everything(&setups.0, &context(Kind::Cpu, 0), &request, 3);
+    let found = everything(&setups.1, &on_cuda, &request, 3);
+    on_cuda.check().unwrap();
+    for ((name, found), (_, wanted)) in found.iter().zip(&wanted) {
+        assert_eq!(found.len(), wanted.len(), "{what}: {name}");
+        let first = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+        let show = |at: usize| (f32::from_bits(found[at]), f32::from_bits(wanted[at]));
+        assert_eq!(first, None, "{what}: {name}: {:?}", first.map(show));
+    }
+    no_complaints(&gpu);
+    let _ = place::memory();
+}
+
+fn adapters(stored: Stored) -> Vec<(Config, Stored)> {
+    let config = |rank, key, dropout| Config { pvera_dropout: dropout, ..config(rank, key) };
+    vec![(config(19, 1, 0.25), stored), (config(19, 1, 0.0), stored), (config(5, 2, 0.25), Stored::F32)]
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn one_plain_layer() {
+    let case = Case::new(3, &[spec("layer", 300, 70)], &[(config(7, 1), Stored::F32)]);
+    equal("one plain layer", &case, Choice::First);
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn layers_of_every_kind() {
+    let stored = [Stored::F32, Stored::Bf16, Stored::F16, Stored::F32];
+    for (number, stored) in stored.into_iter().enumerate() {
+        for (dtype, weight) in [
+            (Dtype::F32, Some(Dtype::F32)),
+            (Dtype::F32, None),
+            (Dtype::F16, Some(Dtype::F16)),
+            (Dtype::Bf16, Some(Dtype::Bf16)),
+        ] {
+            let layout = if number.is_multiple_of(2) { WeightLayout::OutIn } else { WeightLayout::InOut };
+            let layer = Spec { weight, layout, padding: 1, ..spec("layer", 259, 71) };
+            let rows = [1, 3, 14, 37][number];
+            let case = Case { dtype, ..Case::new(rows, &[layer], &adapters(stored)) };
+            let what = format!("{rows} rows, {stored:?}, {dtype:?}, {weight:?}");
+            equal(&what, &case, Choice::Sum(&[(0, 1.0), (1, 0.5), (2, -0.5)]));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn groups_of_layers_and_an_adapter_a_row() {
+    let layers = [
+        spec("q", 61, 75),
+        Spec { weight: Some(Dtype::Bf16), layout: WeightLayout::InOut, ..spec("k", 61, 33) },
+        Spec { weight: None, ..spec("v", 61, 9) },
+    ];
+    const ROWS: i32 = 70;
+    let slots: Vec<i32> = (0..ROWS).map(|row| row * 7 / 3 % 4 - 1).collect();
+    for (dtype, stored) in [(Dtype::F32, Stored::F32), (Dtype::Bf16, Stored::F16)] {
+        for choice in [Choice::PerRow(&slots), Choice::Sum(&[(2, 1.0), (0, 0.5), (1, 2.0)])] {
+            let case = Case::new(ROWS as usize, &layers, &adapters(stored));
+            let case = Case { dtype, offsets: (5, 11), ..case };
+            equal(&format!("{dtype:?}, {choice:?}"), &case, choice);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn sizes_around_the_tiles() {
+    for rows in [31, 32, 33, 127, 129] {
+        for (inputs, outputs, rank) in [(255, 63, 15), (256, 64, 16), (257, 65, 17), (513, 129, 33)] {
+            let case = Case::new(rows, &[spec("layer", inputs, outputs)], &[(config(rank, 1), Stored::F32)]);
+            equal(&format!("{rows} rows, {inputs} → {outputs}, rank {rank}"), &case, Choice::First);
+        }
+    }
+}
