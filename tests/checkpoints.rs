@@ -103,8 +103,8 @@ fn unknown_and_our_own_fields_survive() {
     assert_eq!(again.config().get_json("a_field_of_tomorrow").unwrap(), r#"{"nested":[1,2.50,"ü"]}"#);
     for number in 0..2 {
         let (before, after) = (adapter.vectors(number).unwrap(), again.vectors(number).unwrap());
-        assert_eq!(after.lambda_b, before.lambda_b.iter().map(|value| value * 2.0).collect::<Vec<_>>());
-        assert_eq!(after.lambda_d, before.lambda_d);
+        assert_eq!(*after.lambda_b, *before.lambda_b.iter().map(|value| value * 2.0).collect::<Vec<_>>());
+        assert_eq!(*after.lambda_d, *before.lambda_d);
     }
     let huge = text.replace("\"alpha\": 2.0", "\"alpha\": 1e300");
     let error = Adapter::from_memory(&model, huge.as_bytes(), &tensors, &options()).unwrap_err();
@@ -124,10 +124,10 @@ fn a_new_adapter_starts_as_peft_starts_one() {
     assert_eq!((adapter.store().in_max(), adapter.store().out_max()), (6, 5), "the largest of the targeted layers");
     let first = adapter.vectors(0).unwrap();
     assert_eq!(
-        (first.lambda_b, first.lambda_d, first.bias),
+        (&*first.lambda_b, &*first.lambda_d, first.bias.as_deref()),
         (&[0.0; 3][..], &[0.1; 4][..], Some(&[1.0, 2.0, 3.0][..]))
     );
-    assert_eq!(adapter.vectors(1).unwrap().bias, None, "a layer without a bias has none to learn");
+    assert!(adapter.vectors(1).unwrap().bias.is_none(), "a layer without a bias has none to learn");
     assert!(adapter.vectors(2).is_none() && adapter.vectors(99).is_none());
     let saved = adapter.checkpoint().unwrap();
     assert_holds(
@@ -137,8 +137,8 @@ fn a_new_adapter_starts_as_peft_starts_one() {
 
     let wild = Config { init_weights: false, ..config.clone() };
     let wild = Adapter::create(&model, &wild, None, &options()).unwrap();
-    assert_eq!(wild.vectors(1).unwrap().lambda_b, [1.0; 5]);
-    assert!(wild.vectors(1).unwrap().lambda_d != wild.vectors(0).unwrap().lambda_d, "drawn for each layer");
+    assert_eq!(*wild.vectors(1).unwrap().lambda_b, [1.0; 5]);
+    assert!(*wild.vectors(1).unwrap().lambda_d != *wild.vectors(0).unwrap().lambda_d, "drawn for each layer");
     config.set_json("target_modules", r#"["nothing"]"#).unwrap();
     let error = Adapter::create(&model, &config, None, &options()).unwrap_err();
     assert_eq!((error.code(), error.message()), (Code::Config, "target_modules matches none of the 3 declared layers"));

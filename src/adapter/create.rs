@@ -12,7 +12,7 @@ use crate::fail;
 use crate::model::{Layer, Layers, Model};
 use crate::noise::NormalKey;
 use crate::projection::{Size, Store};
-use crate::tensor::Dtype;
+use crate::tensor::{Device, Dtype};
 
 impl Adapter {
     /// A trainable adapter for the declared layers that the config targets: `λ_b = 0`, `λ_d = d_initial`.
@@ -104,6 +104,7 @@ impl Adapter {
                 (vectors.lambda_b, out_total),
                 (vectors.lambda_d, 2 * config.rank),
                 (vectors.bias, bias_count),
+                vectors.device,
             )?
         };
         let bias = if learns_bias { Bias::PveraOnly } else { Bias::None };
@@ -124,6 +125,8 @@ pub struct Apart {
     /// `[out_total]`, or NULL.
     pub bias: *const f32,
     pub identity: Option<u64>,
+    /// Where they lie.
+    pub device: Device,
 }
 
 fn check_rank(store: &Store, config: &Config) -> Result<()> {

@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 use layout::Layout;
 
+#[cfg(feature = "cuda")]
+use crate::backend::cuda;
 use crate::backend::{Copies, Original};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -141,6 +143,9 @@ impl Adapter {
         if self.parameters.is_apart() {
             fail!(State, "the adapter's vectors lie apart in the caller's memory; write them there");
         }
+        if self.parameters.device() != Device::Host {
+            fail!(State, "the adapter's vectors are on {}; write them there", self.parameters.device());
+        }
         Ok(&mut self.parameters)
     }
 
@@ -217,12 +222,30 @@ impl Adapter {
     /// `memory` points to `count` f32 that outlive the copy and everything made from it, and that nobody writes during
     /// a call that uses them.
     pub unsafe fn trainable_in(&self, memory: *mut f32, count: usize) -> Result<Self> {
-        if count != self.parameters.len() {
-            fail!(Shape, "count is {count}; wanted {}, the adapter's number of parameters", self.parameters.len());
-        }
+        self.check_count(count)?;
         // SAFETY: the caller's promise.
         let parameters = unsafe { self.parameters.duplicate_in(memory)? };
         self.with(parameters, true)
+    }
+
+    /// A trainable copy whose parameters live in the caller's memory on a device; today's values are copied there, in the
+    /// order of the device's stream.
+    ///
+    /// # Safety
+    /// As for [`Adapter::trainable_in`]; the device's stream is that of the calls that use the memory.
+    #[cfg(feature = "cuda")]
+    pub unsafe fn trainable_on(&self, device: &Arc<cuda::Device>, memory: *mut f32, count: usize) -> Result<Self> {
+        self.check_count(count)?;
+        // SAFETY: the caller's promise.
+        let parameters = unsafe { self.parameters.duplicate_on(device, memory)? };
+        self.with(parameters, true)
+    }
+
+    fn check_count(&self, count: usize) -> Result<()> {
+        if count != self.parameters.len() {
+            fail!(Shape, "count is {count}; wanted {}, the adapter's number of parameters", self.parameters.len());
+        }
+        Ok(())
     }
 
     fn with(&self, parameters: Parameters, trainable: bool) -> Result<Self> {

@@ -2,7 +2,11 @@
 //! optimiser state and an all-reduce over many machines share one layout.
 
 use std::ops::Range;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use crate::backend::cuda;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
@@ -15,6 +19,9 @@ pub struct Parameters {
     /// Keeps the memory when it is ours; None when the caller lends it.
     owned: Option<Buffer<f32>>,
     device: Device,
+    /// The device that the caller's memory is on, where it has to be read or written from here.
+    #[cfg(feature = "cuda")]
+    on_cuda: Option<Arc<cuda::Device>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +84,17 @@ impl Piece {
 }
 
 impl Parameters {
+    fn nowhere() -> Self {
+        let none = Piece { memory: std::ptr::NonNull::dangling().as_ptr(), length: 0 };
+        Self {
+            pieces: Pieces::One(none),
+            owned: None,
+            device: Device::Host,
+            #[cfg(feature = "cuda")]
+            on_cuda: None,
+        }
+    }
+
     pub fn zeroed(allocator: &Allocator, length: usize) -> Result<Self> {
         Ok(Self::from(Buffer::zeroed(allocator, length)?))
     }
@@ -84,6 +102,13 @@ impl Parameters {
     /// A copy of these, in one piece.
     pub fn duplicate(&self, allocator: &Allocator) -> Result<Self> {
         let mut copy = Self::zeroed(allocator, self.len())?;
+        #[cfg(feature = "cuda")]
+        if let (Some(device), Pieces::One(piece)) = (&self.on_cuda, &self.pieces) {
+            // SAFETY: as many floats lie there, by the promise of `duplicate_on`.
+            unsafe { device.read_back(bytemuck::cast_slice_mut(copy.all_mut()), piece.memory.addr() as u64)? };
+            return Ok(copy);
+        }
+        self.on_host_only()?;
         let mut place = copy.all_mut();
         for piece in self.pieces() {
             let (own, rest) = place.split_at_mut(piece.length);
@@ -98,6 +123,7 @@ impl Parameters {
     /// # Safety
     /// As for `Adapter::trainable_in`, for `len()` floats.
     pub unsafe fn duplicate_in(&self, memory: *mut f32) -> Result<Self> {
+        self.on_host_only()?;
         let whole = Piece::of("memory", memory, self.len())?;
         let mut start = 0;
         for piece in self.pieces() {
@@ -105,7 +131,28 @@ impl Parameters {
             unsafe { std::ptr::copy(piece.memory, whole.memory.add(start), piece.length) };
             start += piece.length;
         }
-        Ok(Self { pieces: Pieces::One(whole), owned: None, device: Device::Host })
+        Ok(Self { pieces: Pieces::One(whole), owned: None, ..Self::nowhere() })
+    }
+
+    /// Copies these into the caller's memory on a device, in the order of its stream; the copy lives there from now on.
+    ///
+    /// # Safety
+    /// As for `Adapter::trainable_in`, for `len()` floats on the device.
+    #[cfg(feature = "cuda")]
+    pub unsafe fn duplicate_on(&self, device: &Arc<cuda::Device>, memory: *mut f32) -> Result<Self> {
+        let whole = Piece::of("memory", memory, self.len())?;
+        let values = self.duplicate(&Allocator::default())?;
+        // SAFETY: the caller's promise.
+        unsafe { device.write(memory.addr() as u64, bytemuck::cast_slice(values.all()))? };
+        let (pieces, place) = (Pieces::One(whole), device.place());
+        Ok(Self { pieces, device: place, on_cuda: Some(device.clone()), ..Self::nowhere() })
+    }
+
+    fn on_host_only(&self) -> Result<()> {
+        if self.device != Device::Host {
+            fail!(Device, "the adapter's parameters are on {}; wanted them on the CPU", self.device);
+        }
+        Ok(())
     }
 
     /// The vectors of one layer, where the caller keeps them.
@@ -116,13 +163,14 @@ impl Parameters {
         lambda_b: (*const f32, usize),
         lambda_d: (*const f32, usize),
         bias: (*const f32, usize),
+        device: Device,
     ) -> Result<Self> {
         let pieces = [
             Piece::of("vectors.lambda_b", lambda_b.0.cast_mut(), lambda_b.1)?,
             Piece::of("vectors.lambda_d", lambda_d.0.cast_mut(), lambda_d.1)?,
             Piece::of("vectors.bias", bias.0.cast_mut(), bias.1)?,
         ];
-        Ok(Self { pieces: Pieces::Apart(pieces), owned: None, device: Device::Host })
+        Ok(Self { pieces: Pieces::Apart(pieces), device, ..Self::nowhere() })
     }
 
     fn pieces(&self) -> &[Piece] {
@@ -147,6 +195,7 @@ impl Parameters {
 
     /// The flat array. Vectors that lie apart have none.
     pub fn all(&self) -> &[f32] {
+        assert!(self.device == Device::Host, "parameters on {} are not read here", self.device);
         match &self.pieces {
             Pieces::One(piece) => piece.get(),
             Pieces::Apart(_) => &[],
@@ -162,6 +211,7 @@ impl Parameters {
     }
 
     pub fn all_mut(&mut self) -> &mut [f32] {
+        assert!(self.device == Device::Host, "parameters on {} are not written here", self.device);
         match &mut self.pieces {
             // SAFETY: as in `Piece::get`, and `self` is exclusive.
             Pieces::One(piece) => unsafe { std::slice::from_raw_parts_mut(piece.memory, piece.length) },
@@ -217,6 +267,6 @@ impl Parameters {
 impl From<Buffer<f32>> for Parameters {
     fn from(mut buffer: Buffer<f32>) -> Self {
         let piece = Piece { memory: buffer.as_mut_ptr(), length: buffer.len() };
-        Self { pieces: Pieces::One(piece), owned: Some(buffer), device: Device::Host }
+        Self { pieces: Pieces::One(piece), owned: Some(buffer), ..Self::nowhere() }
     }
 }

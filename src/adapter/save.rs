@@ -13,8 +13,9 @@ use super::{Adapter, SavedDtypes};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use crate::memory::Allocator;
 use crate::projection::Frozen;
-use crate::tensor::Dtype;
+use crate::tensor::{Device, Dtype};
 
 /// The longest header that readers of the format accept, in bytes.
 const LARGEST_HEADER: usize = 100_000_000;
@@ -44,6 +45,9 @@ impl Adapter {
 
     /// The two files in memory.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        if self.parameters.device() != Device::Host {
+            return self.frozen(&Allocator::default())?.checkpoint();
+        }
         let config = Config { alpha: 1.0, inference_mode: true, ..self.config.clone() };
         Ok(Checkpoint { config: config.to_json().into_bytes(), tensors: file_of(self.pieces()?)? })
     }

@@ -7,6 +7,7 @@ use crate::error::Code;
 use crate::memory::Buffer;
 use crate::model::Layer;
 use crate::projection::Size;
+use crate::tensor::Device;
 
 fn layer() -> Layer {
     Layer {
@@ -29,7 +30,13 @@ fn store(rank: usize) -> Arc<Store> {
 }
 
 fn apart(lambda_b: &[f32; 3], lambda_d: &[f32; 4]) -> Apart {
-    Apart { lambda_b: lambda_b.as_ptr(), lambda_d: lambda_d.as_ptr(), bias: std::ptr::null(), identity: None }
+    Apart {
+        lambda_b: lambda_b.as_ptr(),
+        lambda_d: lambda_d.as_ptr(),
+        bias: std::ptr::null(),
+        identity: None,
+        device: Device::Host,
+    }
 }
 
 #[test]
@@ -46,7 +53,7 @@ fn vectors_that_lie_apart_are_read_in_place_and_copied_whole() {
     let lent = unsafe { own.trainable_in(memory.as_mut_ptr(), 7) }.unwrap();
     for copy in [own.frozen(&allocator).unwrap(), own.trainable(&allocator).unwrap(), lent] {
         let vectors = copy.vectors(0).unwrap();
-        assert_eq!((vectors.lambda_b, vectors.lambda_d), (&lambda_b[..], &lambda_d[..]));
+        assert_eq!((&*vectors.lambda_b, &*vectors.lambda_d), (&lambda_b[..], &lambda_d[..]));
         assert_eq!(copy.parameters().all(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
     }
     assert!(own.checkpoint().is_ok());

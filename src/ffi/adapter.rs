@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bytes::pvera_bytes;
 use super::config::pvera_config;
+use super::context::pvera_context;
 use super::error::pvera_error;
 use super::guard;
 use super::handle::{self, borrow, output};
@@ -14,6 +15,7 @@ use super::model::pvera_model;
 use super::store::pvera_store;
 use crate::adapter::{Adapter, LoadOptions, Span};
 use crate::error::Result;
+use crate::fail;
 use crate::memory::Allocator;
 
 /// One adapter: config, store, and two vectors for every layer that it adapts.
@@ -183,6 +185,42 @@ pub unsafe extern "C" fn pvera_adapter_trainable(
         };
         out.write(handle::give(pvera_adapter(Arc::new(own)))?);
         Ok(())
+    })
+}
+
+/// A trainable copy whose parameters live in device memory of a CUDA context: `count` f32 at `memory` (the adapter's number
+/// of parameters), which get today's values in the order of the context's stream, and outlive the copy and every linear made
+/// from it. Calls on that context read them there when the work runs; a save or a publish reads them back, and waits.
+///
+/// Errors: PVERA_ERROR_UNSUPPORTED for a context of the CPU.
+///
+/// # Safety
+/// `adapter` is an adapter, `context` a context, `memory` `count` f32 on its device, `copy` a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_trainable_on(
+    adapter: *const pvera_adapter,
+    context: *const pvera_context,
+    memory: *mut f32,
+    count: usize,
+    copy: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapter, context, out) =
+            unsafe { (borrow("adapter", adapter)?, borrow("context", context)?, output("copy", copy)?) };
+        #[cfg(feature = "cuda")]
+        if let Some(device) = context.0.cuda() {
+            // SAFETY: as above.
+            let own = unsafe { adapter.0.trainable_on(device, memory, count)? };
+            out.write(handle::give(pvera_adapter(Arc::new(own)))?);
+            return Ok(());
+        }
+        let _ = (adapter, memory, count, out);
+        fail!(
+            Unsupported,
+            "the context computes on {}; wanted one of PVERA_BACKEND_CUDA, or pvera_adapter_trainable",
+            context.0.place()
+        )
     })
 }
 

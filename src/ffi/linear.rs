@@ -8,6 +8,7 @@ use super::error::pvera_error;
 use super::guard;
 use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
+use super::matrix::{self, pvera_device};
 use super::model::pvera_layer;
 use super::store::{packing_uses, pvera_store};
 use crate::adapter::{Adapter, Apart};
@@ -32,6 +33,8 @@ pub struct pvera_linear_vectors {
     pub bias: *const f32,
     /// The number under which noise is drawn; 0: a hash of "default".
     pub identity: u64,
+    /// Where the vectors lie; zero: on the CPU.
+    pub device: pvera_device,
 }
 
 // SAFETY: integers and pointers; the size comes first.
@@ -70,6 +73,7 @@ pub unsafe extern "C" fn pvera_linear_new(
             lambda_d: vectors.lambda_d,
             bias: vectors.bias,
             identity: (vectors.identity != 0).then_some(vectors.identity),
+            device: matrix::device("vectors.device", vectors.device)?,
         };
         // SAFETY: as above.
         let adapter = unsafe { Adapter::standalone(layer, &config, store.0.clone(), &apart)? };

@@ -18,6 +18,7 @@ pub trait Memory {
 thread_local! {
     static MEMORY: RefCell<Option<Rc<dyn Memory>>> = const { RefCell::new(None) };
     static OF_MODELS: RefCell<Device> = const { RefCell::new(Device::Host) };
+    static BORROWED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The memory behind every device of this thread.
@@ -41,6 +42,11 @@ pub fn of_models() -> Device {
     OF_MODELS.with(|place| *place.borrow())
 }
 
+/// Gives back what the models of this thread borrowed on the device; none of them is used again.
+pub fn release_models() {
+    BORROWED.with(|borrowed| borrowed.borrow_mut().drain(..).for_each(|address| memory().release(address)));
+}
+
 /// A matrix on the host or a copy of one on a device.
 pub struct Placed {
     host: Host,
@@ -60,6 +66,14 @@ impl Placed {
 
     pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
         self.host.matrix_mut_at(self.device, self.address)
+    }
+
+    /// For what a model borrows: until `release_models`, or for ever on the host.
+    pub fn leaked(self) -> Matrix<'static> {
+        if self.device != Device::Host {
+            BORROWED.with(|borrowed| borrowed.borrow_mut().push(self.address));
+        }
+        Box::leak(Box::new(self)).matrix()
     }
 
     /// What it holds now.

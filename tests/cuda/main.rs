@@ -5,6 +5,9 @@ mod bits;
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;
+mod errors;
+mod golden;
+mod graphs;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +28,8 @@ pub fn bench() -> (Rc<Gpu>, Context) {
     (gpu, context)
 }
 
-/// Nothing went wrong that only a double can see.
+/// The end of a test: the models are done, and nothing went wrong that only a double can see.
 pub fn no_complaints(gpu: &Gpu) {
+    place::release_models();
     assert_eq!(gpu.complaints(), "");
 }

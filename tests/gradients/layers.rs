@@ -68,8 +68,8 @@ fn term(linear: &Linear, slot: i32, scale: f64, rows: usize) -> Term {
     let adapted = Adapted {
         a: weight(store.a_slice(0, layer.in_features)),
         b: weight(store.b_slice(0, layer.out_features)),
-        lambda_d: vector(vectors.lambda_d),
-        lambda_b: vector(vectors.lambda_b),
+        lambda_d: vector(&vectors.lambda_d),
+        lambda_b: vector(&vectors.lambda_b),
         scale: scale * adapter.config().alpha,
         mode: Mode::Sample,
         logvar_bound: f64::INFINITY,

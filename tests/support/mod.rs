@@ -97,12 +97,12 @@ pub fn assert_holds(adapter: &Adapter, file: &BTreeMap<String, Raw>) {
     let store = adapter.store();
     for number in adapter.adapted_layers() {
         let (vectors, name) = (adapter.vectors(number).unwrap(), &adapter.layers().get(number).unwrap().name);
-        assert_eq!(vectors.lambda_b, take(&vector_key(name, "b")).values());
-        assert_eq!(vectors.lambda_d, take(&vector_key(name, "d")).values());
+        assert_eq!(*vectors.lambda_b, *take(&vector_key(name, "b")).values());
+        assert_eq!(*vectors.lambda_d, *take(&vector_key(name, "d")).values());
         let bias = format!("base_model.model.{name}.base_layer.bias");
         assert_eq!(vectors.bias.is_some(), file.contains_key(&bias), "{bias}");
         if let Some(values) = vectors.bias {
-            assert_eq!(values, take(&bias).values());
+            assert_eq!(*values, *take(&bias).values());
         }
     }
     if file.contains_key("base_model.pvera_A") {

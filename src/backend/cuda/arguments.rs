@@ -174,17 +174,51 @@ impl Fault {
     }
 }
 
-pub const PUT_WORDS: usize = 960;
+pub const PUT_WORDS: usize = defined("PUT_WORDS");
 
-/// Shapes of the kernels' blocks, as `kernels/arguments.cuh` defines them.
-pub const SPLIT_COLS: usize = 32;
-pub const SPLIT_ROWS: usize = 8;
-pub const SPLIT_THREADS: u32 = 256;
-pub const TILE_COLS: usize = 64;
-pub const TILE_ROWS: usize = 64;
-pub const TILE_THREADS: u32 = 128;
-pub const LATENT_BLOCKS: usize = 16;
-pub const LATENT_THREADS: u32 = 160;
+/// Shapes of the kernels' blocks.
+pub const SPLIT_COLS: usize = defined("SPLIT_COLS");
+pub const SPLIT_ROWS: usize = defined("SPLIT_ROWS");
+pub const SPLIT_THREADS: u32 = defined("SPLIT_THREADS") as u32;
+pub const TILE_COLS: usize = defined("TILE_COLS");
+pub const TILE_ROWS: usize = defined("TILE_ROWS");
+pub const TILE_THREADS: u32 = defined("TILE_THREADS") as u32;
+pub const LATENT_BLOCKS: usize = defined("LATENT_BLOCKS");
+pub const LATENT_THREADS: u32 = defined("LATENT_THREADS") as u32;
+
+/// The number that `kernels/arguments.cuh` defines under a name, so that host and kernels cannot differ.
+const fn defined(name: &str) -> usize {
+    let (text, wanted) = (include_bytes!("kernels/arguments.cuh"), name.as_bytes());
+    let start = b"#define ";
+    let mut at = 0;
+    while at + start.len() + wanted.len() < text.len() {
+        if begins_with(text, at, start) && begins_with(text, at + start.len(), wanted) {
+            let mut digit = at + start.len() + wanted.len();
+            if text[digit] == b' ' {
+                digit += 1;
+                let mut value = 0;
+                while text[digit].is_ascii_digit() {
+                    value = 10 * value + (text[digit] - b'0') as usize;
+                    digit += 1;
+                }
+                return value;
+            }
+        }
+        at += 1;
+    }
+    panic!("arguments.cuh defines no such name")
+}
+
+const fn begins_with(text: &[u8], at: usize, wanted: &[u8]) -> bool {
+    let mut place = 0;
+    while place < wanted.len() {
+        if text[at + place] != wanted[place] {
+            return false;
+        }
+        place += 1;
+    }
+    true
+}
 
 /// Latents that are made together: a block of noise.
 pub const LATENT_BLOCK: usize = 16;
@@ -425,4 +459,49 @@ pub struct Accumulate {
     pub group: u32,
     pub index: u32,
     pub masked: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What kernels take, as the PTX says: `.param .align 8 .b8 put_param_0[3856]`.
+    fn parameter_bytes(kernel: &str) -> usize {
+        let sources = [
+            include_str!("kernels/ptx/lists.ptx"),
+            include_str!("kernels/ptx/product.ptx"),
+            include_str!("kernels/ptx/latent.ptx"),
+            include_str!("kernels/ptx/finish.ptx"),
+            include_str!("kernels/ptx/gradients.ptx"),
+        ];
+        let name = format!(" {kernel}_param_0[");
+        let declared = sources.iter().find_map(|ptx| ptx.split_once(&name)).expect(kernel).1;
+        declared.split_once(']').unwrap().0.parse().unwrap()
+    }
+
+    #[test]
+    fn structs_have_the_kernels_sizes() {
+        let sizes = [
+            ("put", size_of::<Put>()),
+            ("resolve", size_of::<Resolve>()),
+            ("product_split_k", size_of::<Product>()),
+            ("product_split_j", size_of::<Product>()),
+            ("product_tile_k", size_of::<Product>()),
+            ("product_tile_j", size_of::<Product>()),
+            ("combine", size_of::<Combine>()),
+            ("mask", size_of::<Mask>()),
+            ("latent", size_of::<Latent>()),
+            ("finish", size_of::<Finish>()),
+            ("weigh", size_of::<Weigh>()),
+            ("slopes", size_of::<Slopes>()),
+            ("divergence", size_of::<Divergence>()),
+            ("kl_total", size_of::<KlTotal>()),
+            ("sums", size_of::<Sums>()),
+            ("deliver", size_of::<Deliver>()),
+            ("accumulate", size_of::<Accumulate>()),
+        ];
+        for (kernel, size) in sizes {
+            assert_eq!(size, parameter_bytes(kernel), "{kernel}");
+        }
+    }
 }

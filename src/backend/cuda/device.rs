@@ -137,6 +137,9 @@ impl Device {
         own.fault = driver.allocate(size_of::<Fault>(), stream)?;
         // SAFETY: allocated with this size.
         unsafe { driver.zero(own.fault, Fault::WORDS, stream)? };
+        super::self_test::run(&own)?;
+        // What the test held is no call's.
+        own.workspace.get_mut().unwrap_or_else(PoisonError::into_inner).release(driver, stream);
         Ok(own)
     }
 
@@ -184,6 +187,27 @@ impl Device {
             );
         }
         self.driver.allocate(bytes, self.stream)
+    }
+
+    /// Writes device memory in stream order.
+    ///
+    /// # Safety
+    /// The address has these bytes.
+    pub unsafe fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        let _entered = self.driver.enter(self.context)?;
+        // SAFETY: the caller's promise; libcuda has taken pageable bytes when this returns.
+        unsafe { self.driver.copy_to_device(to, bytes, self.stream) }
+    }
+
+    /// Reads device memory in stream order, and waits for it.
+    ///
+    /// # Safety
+    /// The address has these bytes.
+    pub unsafe fn read_back(&self, to: &mut [u8], from: Address) -> Result<()> {
+        let _entered = self.driver.enter(self.context)?;
+        // SAFETY: the caller's promise; the wait ends all use of `to`.
+        unsafe { self.driver.copy_to_host(to, from, self.stream)? };
+        self.driver.wait_for(self.stream)
     }
 
     /// Gives it back, when the work queued before is done.
@@ -300,6 +324,15 @@ impl<'d> Turn<'d> {
         }
     }
 
+    /// Workspace that holds these bytes. They are waited for.
+    pub fn upload(&self, bytes: &[u8]) -> Result<Address> {
+        let address = self.take(bytes.len().max(1))?;
+        // SAFETY: taken with this size; `bytes` is borrowed until the wait is over.
+        unsafe { self.device.driver.copy_to_device(address, bytes, self.device.stream)? };
+        self.device.driver.wait_for(self.device.stream)?;
+        Ok(address)
+    }
+
     /// Queues a kernel.
     ///
     /// # Safety
@@ -337,8 +370,7 @@ impl<'d> Turn<'d> {
     /// # Safety
     /// The address has as many bytes.
     pub unsafe fn read_back(&self, to: &mut [u8], from: Address) -> Result<()> {
-        // SAFETY: the caller's promise; the wait ends all use of `to`.
-        unsafe { self.device.driver.copy_to_host(to, from, self.device.stream)? };
-        self.device.driver.wait_for(self.device.stream)
+        // SAFETY: the caller's promise.
+        unsafe { self.device.read_back(to, from) }
     }
 }

@@ -38,8 +38,10 @@ impl Workspace {
         (self.current, self.taken, self.used) = (0, 0, 0);
         self.captured |= capturing;
         if self.chunks.len() > 1 && !self.captured {
+            let most = self.most;
             self.release(driver, stream);
-            self.grow(driver, stream, self.most)?;
+            self.grow(driver, stream, most)?;
+            self.most = most;
         }
         Ok(())
     }
@@ -81,8 +83,9 @@ impl Workspace {
         self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }
 
-    /// Gives everything back, when the work queued before is done.
+    /// Gives everything back, when the work queued before is done, and forgets what calls needed.
     pub fn release(&mut self, driver: &Driver, stream: Stream) {
+        self.most = 0;
         for chunk in self.chunks.drain(..) {
             // SAFETY: what used it was queued earlier on this stream. A failure leaves it to the context's end.
             let _ = unsafe { driver.release(chunk.address, stream) };

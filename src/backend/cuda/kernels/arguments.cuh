@@ -113,7 +113,7 @@ struct Resolve {
 //
 // With `term` (of Rows), only rows whose term is in `group` are computed and written; row r of x and of out has term[r mod rows_of_call].
 #define SPLIT_COLS 32
-#define SPLIT_ROWS 8
+#define SPLIT_ROWS 16
 #define SPLIT_THREADS 256
 #define TILE_COLS 64
 #define TILE_ROWS 64

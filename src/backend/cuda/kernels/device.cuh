@@ -33,3 +33,9 @@ INLINE unsigned short half_of_float(float value) {
     return bits;
 #endif
 }
+
+// The same value, of which the compiler knows nothing: so what is made of it in a loop is not kept in registers through the loop.
+INLINE u32 opaque(u32 value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}

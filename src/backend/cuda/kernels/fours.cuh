@@ -47,7 +47,8 @@ INLINE float4 perhaps_squared(float4 values, bool square) {
 // `store` ends them; only there are they widened, so that nothing waits for a load before it has to. What would lie behind the end of
 // the matrix is its last line or four again: any number will do that may be read.
 //
-// `line_at(four, line)` is which line of the matrix has the thread's four number `four`, in line `line` of the rectangle.
+// `line_at(four, line)` is which line of the matrix has the thread's four number `four`, in line `line` of the rectangle. Only the
+// first `used` fours of each thread are wanted.
 template <u32 LINES, u32 LENGTH, u32 THREADS>
 struct Rectangle {
     static constexpr u32 FOURS = LINES * LENGTH / (FOUR * THREADS);
@@ -63,40 +64,40 @@ struct Rectangle {
 
     // From element `first` of the lines on.
     template <typename LineAt>
-    INLINE void load(const Lines &lines, u32 first, LineAt line_at) {
+    INLINE void load(const Lines &lines, u32 first, LineAt line_at, u32 used = FOURS) {
         if (!lines.in_fours) {
             return;
         }
-        u64 index[FOURS];
 #pragma unroll
         for (u32 four = 0; four < FOURS; four++) {
-            u32 at = min(first + start_of(four), lines.length - FOUR);
-            index[four] = line_at(four, line_of(four)) * lines.stride + at;
-        }
-        if (lines.dtype == DTYPE_F32) {
-#pragma unroll
-            for (u32 four = 0; four < FOURS; four++) {
-                fours[four] = *(const uint4 *)((const u32 *)lines.data + index[four]);
+            if (four >= used) {
+                break;
             }
-            return;
-        }
-#pragma unroll
-        for (u32 four = 0; four < FOURS; four++) {
-            uint2 bits = *(const uint2 *)((const u16 *)lines.data + index[four]);
-            fours[four].x = bits.x;
-            fours[four].y = bits.y;
+            u32 at = min(first + start_of(four), lines.length - FOUR);
+            u64 index = line_at(four, line_of(four)) * lines.stride + at;
+            if (lines.dtype == DTYPE_F32) {
+                fours[four] = *(const uint4 *)((const u32 *)lines.data + index);
+            } else {
+                uint2 bits = *(const uint2 *)((const u16 *)lines.data + index);
+                fours[four].x = bits.x;
+                fours[four].y = bits.y;
+            }
         }
     }
 
     // `place(line, at)` is where an element of the rectangle goes; with SIDE_BY_SIDE, the next three go behind it.
     template <bool SIDE_BY_SIDE, typename LineAt, typename Place>
-    INLINE void store(const Lines &lines, u32 first, bool square, LineAt line_at, Place place) const {
+    INLINE void store(const Lines &lines, u32 first, bool square, LineAt line_at, Place place,
+                      u32 used = FOURS) const {
         if (!lines.in_fours) {
-            store_singles(lines, first, square, line_at, place);
+            store_singles(lines, first, square, line_at, place, used);
             return;
         }
 #pragma unroll
         for (u32 four = 0; four < FOURS; four++) {
+            if (four >= used) {
+                break;
+            }
             u32 line = line_of(four), at = start_of(four);
             float4 values = perhaps_squared(widened(lines.dtype, fours[four]), square);
             if (SIDE_BY_SIDE) {
@@ -111,9 +112,9 @@ struct Rectangle {
     }
 
     template <typename LineAt, typename Place>
-    INLINE void store_singles(const Lines &lines, u32 first, bool square, LineAt line_at, Place place) const {
+    INLINE void store_singles(const Lines &lines, u32 first, bool square, LineAt line_at, Place place, u32 used) const {
 #pragma unroll 1
-        for (u32 single = 0; single < FOURS * FOUR; single++) {
+        for (u32 single = 0; single < used * FOUR; single++) {
             u32 four = single / FOUR;
             u32 line = line_of(four), at = start_of(four) + single % FOUR;
             u64 index = line_at(four, line) * lines.stride + min(first + at, lines.length - 1);

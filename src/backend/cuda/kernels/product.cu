@@ -29,9 +29,6 @@ INLINE Lines lines_of_w(const Product &args) {
 
 // ---- Few rows: a block of threads has all of x and of w that its chains take, so that every load is under way at once ----
 
-// Rows that one thread has chains of; their multiply-adds hide each other's latency.
-#define CHAINS 4u
-
 struct alignas(16) SplitTile {
     float x[SPLIT_ROWS * DEPTH];
     float w[SPLIT_COLS * DEPTH];
@@ -44,39 +41,52 @@ INLINE u32 place_of_weight(u32 col, u32 k) {
     return ALONG_K ? col * DEPTH + (k ^ (col & 7u) * FOUR) : k * SPLIT_COLS + col;
 }
 
-// Which of the block's rows take part, a bit each; the same for all threads.
-INLINE u32 rows_that_take_part(const Product &args, u32 first_row) {
+// Which of the block's rows take part, a bit each; the same for all threads. The tile is only lent.
+INLINE u32 rows_that_take_part(const Product &args, u32 first_row, SplitTile &tile) {
+    if (args.term == nullptr) {
+        return (1u << min(args.rows - first_row, SPLIT_ROWS)) - 1u;
+    }
+    if (threadIdx.x < SPLIT_ROWS) {
+        tile.x[threadIdx.x] = takes_part(args, first_row + threadIdx.x) ? 1.0f : 0.0f;
+    }
+    __syncthreads();
     u32 taking = 0;
 #pragma unroll
     for (u32 place = 0; place < SPLIT_ROWS; place++) {
-        taking |= (u32)takes_part(args, first_row + place) << place;
+        taking |= (tile.x[place] == 0.0f ? 0u : 1u) << place;
     }
+    __syncthreads();
     return taking;
 }
 
-// The row that a place of the block has: its own if it takes part, else the first that does.
-INLINE u32 row_at(u32 first_row, u32 taking, u32 place) {
-    u32 row = place;
-#pragma unroll
-    for (u32 other = SPLIT_ROWS; other-- > 0;) {
-        row = (taking >> place & 1u) == 0u && (taking >> other & 1u) != 0u ? other : row;
+// The place whose row stands at a place of the tile: the place itself if its row takes part, else the first that does.
+INLINE u32 place_taken(u32 taking, u32 place) {
+    if (taking >> place & 1u) {
+        return place;
     }
-    return first_row + row;
+    u32 first = 0;
+    for (u32 rest = taking; (rest & 1u) == 0u; rest >>= 1) {
+        first++;
+    }
+    return first;
 }
 
+// `rows` of the tile's rows are wanted.
 template <bool ALONG_K>
-INLINE void fill_split_tile(const Product &args, u32 first_row, u32 taking, SplitTile &tile) {
+INLINE void fill_split_tile(const Product &args, u32 first_row, u32 taking, u32 rows, SplitTile &tile) {
     u32 first_col = blockIdx.x * SPLIT_COLS, first_k = blockIdx.y * DEPTH;
     Lines x_lines = lines_of_x(args), w_lines = lines_of_w<ALONG_K>(args);
     Rectangle<SPLIT_ROWS, DEPTH, SPLIT_THREADS> x;
     Rectangle<ALONG_K ? SPLIT_COLS : DEPTH, ALONG_K ? DEPTH : SPLIT_COLS, SPLIT_THREADS> w;
-    auto x_line = [&](u32, u32 line) { return row_at(first_row, taking, line); };
+    auto x_line = [&](u32, u32 place) { return first_row + place_taken(taking, place); };
     auto w_line = [&](u32, u32 line) { return min((ALONG_K ? first_col : first_k) + line, w_lines.count - 1); };
     u32 first = ALONG_K ? first_k : first_col;
+    const u32 rows_of_fours = SPLIT_ROWS / x.FOURS;
+    u32 x_fours = (rows + rows_of_fours - 1) / rows_of_fours;
     w.load(w_lines, first, w_line);
-    x.load(x_lines, first_k, x_line);
-    x.template store<true>(x_lines, first_k, false, x_line,
-                           [&](u32 row, u32 k) { return tile.x + row * DEPTH + k; });
+    x.load(x_lines, first_k, x_line, x_fours);
+    auto x_place = [&](u32 row, u32 k) { return tile.x + row * DEPTH + k; };
+    x.template store<true>(x_lines, first_k, false, x_line, x_place, x_fours);
     w.template store<true>(w_lines, first, args.square != 0, w_line, [&](u32 line, u32 at) {
         return tile.w + place_of_weight<ALONG_K>(ALONG_K ? line : at, ALONG_K ? at : line);
     });
@@ -97,47 +107,102 @@ INLINE float add_products(float4 x, float4 w, u32 count, float chain) {
     return count > 3 ? fmaf(x.w, w.w, chain) : chain;
 }
 
-template <bool ALONG_K>
-INLINE void multiply_four(const SplitTile &tile, u32 place, u32 col, u32 k, u32 count, float chains[CHAINS]) {
-    float4 w = weights_at<ALONG_K>(tile, col, k);
-#pragma unroll
-    for (u32 row = 0; row < CHAINS; row++) {
-        float4 x = *(const float4 *)(tile.x + (place + row) * DEPTH + k);
-        chains[row] = add_products(x, w, count, chains[row]);
+// The chains of one thread of the first warp: ROWS side by side from `place` on, by COLS a few lanes apart. More chains a thread
+// are fewer reads of shared memory in all, which is what bounds this.
+template <bool ALONG_K, u32 ROWS, u32 COLS>
+struct Chains {
+    static constexpr u32 LANES = SPLIT_COLS / COLS;
+    // Enough chains to hide the latency of a multiply-add and of shared memory.
+    static constexpr u32 UNROLLED = 32 / (ROWS * COLS) > 8 ? 8 : 32 / (ROWS * COLS);
+    float sums[ROWS][COLS];
+
+    static INLINE u32 place() {
+        return threadIdx.x / LANES * ROWS;
     }
+
+    static INLINE u32 col_of(u32 col) {
+        return threadIdx.x % LANES + col * LANES;
+    }
+
+    INLINE void add_four(const SplitTile &tile, u32 k, u32 count) {
+        float4 w[COLS];
+#pragma unroll
+        for (u32 col = 0; col < COLS; col++) {
+            w[col] = weights_at<ALONG_K>(tile, col_of(col), k);
+        }
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++) {
+            float4 x = *(const float4 *)(tile.x + (place() + row) * DEPTH + k);
+#pragma unroll
+            for (u32 col = 0; col < COLS; col++) {
+                sums[row][col] = add_products(x, w[col], count, sums[row][col]);
+            }
+        }
+    }
+
+    INLINE void compute(const SplitTile &tile, u32 depth) {
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++) {
+#pragma unroll
+            for (u32 col = 0; col < COLS; col++) {
+                sums[row][col] = 0.0f;
+            }
+        }
+        u32 whole = depth - depth % FOUR;
+#pragma unroll UNROLLED
+        for (u32 k = 0; k < whole; k += FOUR) {
+            add_four(tile, k, FOUR);
+        }
+        if (whole < depth) {
+            add_four(tile, whole, depth - whole);
+        }
+    }
+
+    INLINE void store(const Product &args, u32 first_row, u32 taking) const {
+        float *out = args.out + blockIdx.y * args.part_stride;
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++) {
+            float *out_row = out + (first_row + place() + row) * args.out_stride;
+#pragma unroll
+            for (u32 col = 0; col < COLS; col++) {
+                u32 out_col = blockIdx.x * SPLIT_COLS + col_of(col);
+                if ((taking >> (place() + row) & 1u) != 0u && out_col < args.outputs) {
+                    out_row[out_col] = sums[row][col];
+                }
+            }
+        }
+    }
+};
+
+template <bool ALONG_K, u32 ROWS, u32 COLS>
+INLINE void compute_chains(const Product &args, const SplitTile &tile, u32 first_row, u32 taking) {
+    Chains<ALONG_K, ROWS, COLS> chains;
+    chains.compute(tile, min(DEPTH, args.depth - blockIdx.y * DEPTH));
+    chains.store(args, first_row, taking);
 }
 
 template <bool ALONG_K>
 INLINE void split(const Product &args) {
     __shared__ SplitTile tile;
     u32 first_row = blockIdx.z * SPLIT_ROWS;
-    u32 taking = rows_that_take_part(args, first_row);
+    u32 taking = rows_that_take_part(args, first_row, tile);
     if (taking == 0) {
         return;
     }
-    fill_split_tile<ALONG_K>(args, first_row, taking, tile);
+    u32 rows = taking == 1 ? 1 : taking < 1u << 4 ? 4 : taking < 1u << 8 ? 8 : 16;
+    fill_split_tile<ALONG_K>(args, first_row, taking, rows, tile);
     __syncthreads();
-    u32 place = threadIdx.x / SPLIT_COLS * CHAINS;
-    u32 col_place = threadIdx.x % SPLIT_COLS;
-    u32 col = blockIdx.x * SPLIT_COLS + col_place;
-    if (place >= SPLIT_ROWS || taking >> place == 0 || col >= args.outputs) {
+    if (threadIdx.x >= SPLIT_COLS) {
         return;
     }
-    float chains[CHAINS] = {};
-    u32 depth = min(DEPTH, args.depth - blockIdx.y * DEPTH), whole = depth - depth % FOUR;
-#pragma unroll 4
-    for (u32 k = 0; k < whole; k += FOUR) {
-        multiply_four<ALONG_K>(tile, place, col_place, k, FOUR, chains);
-    }
-    if (whole < depth) {
-        multiply_four<ALONG_K>(tile, place, col_place, whole, depth - whole, chains);
-    }
-    float *out = args.out + blockIdx.y * args.part_stride + col;
-#pragma unroll
-    for (u32 row = 0; row < CHAINS; row++) {
-        if (taking >> (place + row) & 1u) {
-            out[(first_row + place + row) * args.out_stride] = chains[row];
-        }
+    if (rows == 1) {
+        compute_chains<ALONG_K, 1, 1>(args, tile, first_row, taking);
+    } else if (rows == 4) {
+        compute_chains<ALONG_K, 4, 1>(args, tile, first_row, taking);
+    } else if (rows == 8) {
+        compute_chains<ALONG_K, 4, 2>(args, tile, first_row, taking);
+    } else {
+        compute_chains<ALONG_K, 4, 4>(args, tile, first_row, taking);
     }
 }
 
@@ -238,12 +303,12 @@ INLINE bool find_rows(const Product &args, u32 first_row, Tile<ALONG_K> &tile) {
     return any != none;
 }
 
-INLINE u32 row_of_micro_tile(u32 four) {
-    return four * (TILE_ROWS / ROW_FOURS) + threadIdx.x / THREADS_ACROSS * FOUR;
+INLINE u32 row_of_micro_tile(u32 row) {
+    return row / FOUR * (TILE_ROWS / ROW_FOURS) + threadIdx.x / THREADS_ACROSS * FOUR + row % FOUR;
 }
 
-INLINE u32 col_of_micro_tile(u32 four) {
-    return four * (TILE_COLS / COL_FOURS) + threadIdx.x % THREADS_ACROSS * FOUR;
+INLINE u32 col_of_micro_tile(u32 col) {
+    return col / FOUR * (TILE_COLS / COL_FOURS) + threadIdx.x % THREADS_ACROSS * FOUR + col % FOUR;
 }
 
 typedef float MicroTile[MICRO_ROWS][MICRO_COLS];
@@ -253,11 +318,11 @@ INLINE void multiply(const Stage &stage, u32 k, MicroTile &chains) {
     float4 x[ROW_FOURS], w[COL_FOURS];
 #pragma unroll
     for (u32 four = 0; four < ROW_FOURS; four++) {
-        x[four] = *(const float4 *)&stage.x[k][row_of_micro_tile(four)];
+        x[four] = *(const float4 *)&stage.x[k][row_of_micro_tile(four * FOUR)];
     }
 #pragma unroll
     for (u32 four = 0; four < COL_FOURS; four++) {
-        w[four] = *(const float4 *)&stage.w[k][col_of_micro_tile(four)];
+        w[four] = *(const float4 *)&stage.w[k][col_of_micro_tile(four * FOUR)];
     }
 #pragma unroll
     for (u32 row = 0; row < MICRO_ROWS; row++) {
@@ -308,18 +373,30 @@ INLINE void join_four(const Product &args, float *out, u32 col, const float *sum
     }
 }
 
-// Ends a block: its sums go to out, and the chains begin anew.
-INLINE void end_block(const Product &args, float *out, u32 first_row, u32 first_col, bool first, MicroTile &chains) {
-    bool aligned = (u64)out % sizeof(float4) == 0 && args.out_stride % FOUR == 0;
+// Which rows of the micro-tile take part, a bit each.
+INLINE u32 micro_rows_that_take_part(const Product &args, u32 first_row) {
+    u32 taking = 0;
 #pragma unroll
     for (u32 row = 0; row < MICRO_ROWS; row++) {
-        u32 out_row = first_row + row_of_micro_tile(row / FOUR) + row % FOUR;
-        if (takes_part(args, out_row)) {
+        taking |= (u32)takes_part(args, first_row + row_of_micro_tile(row)) << row;
+    }
+    return taking;
+}
+
+// Ends a block: its sums go to out, and the chains begin anew.
+INLINE void end_block(const Product &args, float *out, u32 first_row, u32 first_col, u32 taking, bool first,
+                      MicroTile &chains) {
+    bool aligned = (u64)out % sizeof(float4) == 0 && args.out_stride % FOUR == 0;
+    first_row = opaque(first_row);
+    first_col = opaque(first_col);
+#pragma unroll
+    for (u32 row = 0; row < MICRO_ROWS; row++) {
+        if (taking >> row & 1u) {
+            float *out_row = out + (first_row + row_of_micro_tile(row)) * args.out_stride;
 #pragma unroll
             for (u32 four = 0; four < COL_FOURS; four++) {
-                u32 col = first_col + col_of_micro_tile(four);
-                float *at = out + out_row * args.out_stride + col;
-                join_four(args, at, col, &chains[row][four * FOUR], first, aligned);
+                u32 col = first_col + col_of_micro_tile(four * FOUR);
+                join_four(args, out_row + col, col, &chains[row][four * FOUR], first, aligned);
             }
         }
 #pragma unroll
@@ -340,6 +417,7 @@ INLINE void tile(const Product &args) {
     if (!find_rows(args, first_row, tile)) {
         return;
     }
+    u32 taking = micro_rows_that_take_part(args, first_row);
     // One block of k of many, or all of them.
     u32 begin = blockIdx.z * DEPTH;
     u32 end = gridDim.z > 1 ? min(begin + DEPTH, args.depth) : args.depth;
@@ -357,12 +435,13 @@ INLINE void tile(const Product &args) {
             tile.load(next);
         }
         multiply_stage(stages[now], end - k, chains);
-        if (last || next % DEPTH == 0) {
-            end_block(args, out, first_row, tile.first_col, k - begin < DEPTH, chains);
-        }
         now = 1 - now;
         if (!last) {
             tile.store(next, square, stages[now]);
+        }
+        // After the store, when the registers that it empties are free.
+        if (last || next % DEPTH == 0) {
+            end_block(args, out, first_row, tile.first_col, taking, k - begin < DEPTH, chains);
         }
         __syncthreads();
     }

@@ -1,0 +1,139 @@
+//! What a call on a device refuses, and what it says.
+
+use std::sync::Arc;
+
+use pvera::adapter::LoadOptions;
+use pvera::context::{Context, Kind};
+use pvera::error::Code;
+use pvera::linear::{Linear, Request, Tape, Wanted, backward, forward, record};
+use pvera::memory::Allocator;
+
+use super::common::cases::{Case, Stored};
+use super::common::host::Host;
+use super::common::layers::{config, model, spec, trainable};
+use super::common::place::{Numbers, set_memory, with_models_on};
+use super::common::{Random, context};
+use super::driver::Gpu;
+use super::{bench, no_complaints};
+
+fn case() -> Case {
+    Case::new(3, &[spec("layer", 20, 10)], &[(config(4, 1), Stored::F32)])
+}
+
+fn refusal(context: &Context, linear: &Linear, x: &Host, y: &mut Host) -> String {
+    forward(context, &[linear], &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap_err().to_string()
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn host_and_device_are_not_mixed() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let (host, there) = (case().setup(1), with_models_on(place, || case().setup(1)));
+    let mut y = Host::zeros(3, 10);
+    assert_eq!(
+        refusal(&on_cuda, there.linears()[0], &there.x, &mut y),
+        "x is on the CPU; this context computes on CUDA device 0"
+    );
+    let x = host.x.on(place);
+    let on_device = |linear: &Linear, context: &Context, y: &mut Host| {
+        forward(context, &[linear], &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap_err().to_string()
+    };
+    assert_eq!(
+        on_device(there.linears()[0], &on_cuda, &mut y),
+        "y is on the CPU; this context computes on CUDA device 0"
+    );
+    assert_eq!(
+        on_device(there.linears()[0], &context(Kind::Cpu, 0), &mut y),
+        "x is on CUDA device 0; this context computes on the CPU"
+    );
+    let mut y_there = y.on(place);
+    let error = forward(&on_cuda, &[host.linears()[0]], &x.matrix(), &Request::default(), &[y_there.matrix_mut()]);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the base weight of layer 'layer' is on the CPU; this context computes on CUDA device 0"
+    );
+    assert_eq!(
+        refusal(&context(Kind::Cpu, 0), there.linears()[0], &host.x, &mut y),
+        "the base weight of layer 'layer' is on CUDA device 0; this context computes on the CPU"
+    );
+    no_complaints(&gpu);
+}
+
+/// Parameters that an optimiser writes have to be on the device; there they train to the CPU's bits.
+#[test]
+#[ignore = "needs a libcuda"]
+fn trainable_parameters_live_on_the_device() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let make = || {
+        let mut random = Random(3);
+        let model = model(&mut random, &[spec("layer", 20, 10)]);
+        let adapter = trainable(&model, &mut random, &config(4, 1), &LoadOptions::default());
+        (adapter, Host::f32(3, 20, &random.values(60)))
+    };
+    let ((host, x), (there, _)) = (make(), with_models_on(place, make));
+    let (x_there, mut y) = (x.on(place), Host::zeros(3, 10).on(place));
+    let run = |linear: &Linear, y: &mut super::common::place::Placed| {
+        forward(&on_cuda, &[linear], &x_there.matrix(), &Request::default(), &[y.matrix_mut()])
+    };
+    let error = run(&Linear::single(Arc::new(there.trainable(&Allocator::default()).unwrap()), 0), &mut y).unwrap_err();
+    assert_eq!(error.code(), Code::Device);
+    assert!(error.message().contains("lambda_b of slot 0 of layer 'layer' is on the CPU"), "{error}");
+
+    let count = host.parameters().len();
+    let mut memory = Numbers::new(vec![0f32; count], place);
+    // SAFETY: as many floats lie there, until the end of the test.
+    let moved = unsafe { there.trainable_on(on_cuda.cuda().unwrap(), memory.pointer(), count) }.unwrap();
+    assert_eq!(moved.checkpoint().unwrap(), host.checkpoint().unwrap(), "a save reads the parameters back");
+    run(&Linear::single(Arc::new(moved), 0), &mut y).unwrap();
+    let mut wanted = Host::zeros(3, 10);
+    let linear = Linear::single(Arc::new(host), 0);
+    forward(&context(Kind::Cpu, 0), &[&linear], &x.matrix(), &Request::default(), &[wanted.matrix_mut()]).unwrap();
+    assert_eq!(y.back().bits(), wanted.bits());
+    no_complaints(&gpu);
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_tape_belongs_to_its_device() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let there = with_models_on(place, || case().setup(1));
+    let (x, mut y) = (there.x.on(place), Host::zeros(3, 10).on(place));
+    let mut tape = Tape::new(Default::default(), Allocator::default());
+    // SAFETY: everything outlives the tape.
+    unsafe { record(&on_cuda, &there.linears(), &x.matrix(), &Request::default(), &mut tape, &[y.matrix_mut()]) }
+        .unwrap();
+    let wanted = [Wanted::default()];
+    // SAFETY: as above.
+    let error = unsafe { backward(&context(Kind::Cpu, 0), &tape, &[there.dy[0].matrix()], &wanted, None, true) };
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the tape was recorded on CUDA device 0; this context computes on the CPU"
+    );
+    drop((tape, y));
+    no_complaints(&gpu);
+}
+
+/// Everything that was taken of the device is given back.
+#[test]
+#[ignore = "needs a libcuda"]
+fn nothing_is_left_behind() {
+    let gpu = Gpu::new();
+    let held = || (gpu.count(c"pvera_double_live_bytes"), gpu.count(c"pvera_double_live_objects"));
+    let before = held();
+    for _ in 0..3 {
+        let (own, on_cuda) = bench();
+        let mut setup = with_models_on(on_cuda.place(), || Case { rows: 40, ..case() }.setup(1));
+        setup.calls(&on_cuda, &Request::default(), 2);
+        setup.outcome(&on_cuda, &Request::default(), |_| {});
+        setup.slots.clear();
+        no_complaints(&own);
+        drop((setup, on_cuda));
+        set_memory(gpu.clone());
+    }
+    gpu.wait();
+    assert_eq!(held(), before, "bytes and objects");
+    no_complaints(&gpu);
+}

@@ -1,0 +1,172 @@
+//! Work that is captured once and replayed with other seeds, samples, identities and slots; and what a step must not do.
+
+use pvera::backend::{Mode, RowKeys};
+use pvera::context::{Context, Kind};
+use pvera::linear::{Choice, Linear, ModeChoice, Noise, Request, Rows, forward};
+use pvera::tensor::Dtype;
+
+use super::common::cases::{Case, Stored};
+use super::common::context;
+use super::common::host::Host;
+use super::common::layers::{config, spec};
+use super::common::place::{Numbers, with_models_on};
+use super::{bench, no_complaints};
+
+const ROWS: usize = 9;
+
+fn case() -> Case {
+    let adapters = [(config(19, 1), Stored::F32), (config(19, 1), Stored::F32), (config(5, 2), Stored::Bf16)];
+    Case::new(ROWS, &[spec("layer", 300, 70)], &adapters)
+}
+
+fn on_cpu(linear: &Linear, x: &Host, request: &Request<'_>) -> Vec<u32> {
+    let mut y = Host::zeros(x.rows(), linear.layer().out_features);
+    forward(&context(Kind::Cpu, 0), &[linear], &x.matrix(), request, &[y.matrix_mut()]).unwrap();
+    y.bits()
+}
+
+fn sampled<'a>(choice: Choice<'a>, keys: RowKeys<'a>, noise: Noise<'a>) -> Request<'a> {
+    let noise = Noise { mode: ModeChoice::All(Mode::Sample), ..noise };
+    Request { rows: Rows { choice, keys }, noise, training: false }
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_graph_is_replayed_with_what_lies_in_device_memory() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let (host, there) = (case().setup(5), with_models_on(place, || case().setup(5)));
+    let (cpu_linear, linear) = (host.linears()[0], there.linears()[0]);
+    let mut seed = Numbers::new(vec![7u64], place);
+    let mut slot = Numbers::new(vec![0i32; ROWS], place);
+    let mut identity = Numbers::new((0..ROWS as u64).collect(), place);
+    let mut sample = Numbers::new(vec![0u32; ROWS], place);
+    let address = |pointer: *mut u8| pointer.addr() as u64;
+    let (seed_at, slot_at) = (address(seed.pointer().cast()), address(slot.pointer().cast()));
+    let (identity_at, sample_at) = (address(identity.pointer().cast()), address(sample.pointer().cast()));
+    let keys = RowKeys { identity_at, sample_at, ..RowKeys::default() };
+    let request = sampled(Choice::PerRowOnDevice(slot_at), keys, Noise { seed_at, ..Noise::default() });
+    let (x, mut y) = (there.x.on(place), Host::zeros(ROWS, 70).on(place));
+    let mut run = || forward(&on_cuda, &[linear], &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
+    run();
+    let graph = gpu.capture(&mut run);
+    let launches = gpu.count(c"pvera_double_launches");
+    let mut last = Vec::new();
+    for round in 0..4u64 {
+        let slots: Vec<i32> = (0..ROWS as i32).map(|row| (row + round as i32) % 4 - 1).collect();
+        let identities: Vec<u64> = (0..ROWS as u64).map(|row| row * 1000 + round).collect();
+        let samples: Vec<u32> = (0..ROWS as u32).map(|row| row ^ round as u32).collect();
+        gpu.write(seed_at, &round.to_le_bytes());
+        gpu.write(slot_at, bytemuck::cast_slice(&slots));
+        gpu.write(identity_at, bytemuck::cast_slice(&identities));
+        gpu.write(sample_at, bytemuck::cast_slice(&samples));
+        gpu.replay(graph);
+        let mut found = Host::zeros(ROWS, 70);
+        let from = y.matrix_mut().row_pointer(0).addr() as u64;
+        super::common::place::memory().download(from, found.bytes_mut());
+        let keys = RowKeys { identity: Some(&identities), sample: Some(&samples), ..RowKeys::default() };
+        let wanted = sampled(Choice::PerRow(&slots), keys, Noise { seed: round, ..Noise::default() });
+        assert_eq!(found.bits(), on_cpu(cpu_linear, &host.x, &wanted), "round {round}");
+        assert_ne!(found.bits(), last, "round {round} differs from the one before");
+        last = found.bits();
+    }
+    assert!(launches == 0 || gpu.count(c"pvera_double_launches") > launches);
+    on_cuda.check().unwrap();
+    gpu.destroy_graph(graph);
+    no_complaints(&gpu);
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_bad_slot_in_device_memory_is_told_later_and_gets_the_base() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let there = with_models_on(place, || case().setup(5));
+    let host = case().setup(5);
+    let mut slot = Numbers::new(vec![0, 1, 99, -1, -7, 2, 0, 1, 2], place);
+    let request = Request {
+        rows: Rows { choice: Choice::PerRowOnDevice(slot.pointer().addr() as u64), ..Rows::default() },
+        ..Request::default()
+    };
+    let (x, mut y) = (there.x.on(place), Host::zeros(ROWS, 70).on(place));
+    forward(&on_cuda, &[there.linears()[0]], &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
+    let error = on_cuda.check().unwrap_err().to_string();
+    assert!(
+        error == "row 2: slot 99 in device memory holds no adapter; the row got the base alone"
+            || error == "row 4: slot -7 in device memory holds no adapter; the row got the base alone",
+        "{error}"
+    );
+    on_cuda.check().expect("an error is told once");
+    let slots = [0, 1, -1, -1, -1, 2, 0, 1, 2];
+    let wanted = Request { rows: Rows { choice: Choice::PerRow(&slots), ..Rows::default() }, ..Request::default() };
+    assert_eq!(y.back().bits(), on_cpu(host.linears()[0], &host.x, &wanted));
+    no_complaints(&gpu);
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn an_overflow_is_told_later() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let there = with_models_on(place, || case().setup(5));
+    let values: Vec<f32> = there.x.values().iter().map(|value| value * 1e4).collect();
+    let x = Host::f32(ROWS, 300, &values);
+    let request = sampled(Choice::First, RowKeys::default(), Noise::default());
+    let mut y = Host::zeros(ROWS, 70);
+    let cpu =
+        forward(&context(Kind::Cpu, 0), &[case().setup(5).linears()[0]], &x.matrix(), &request, &[y.matrix_mut()]);
+    let wanted = cpu.unwrap_err();
+    let (x, mut y) = (x.on(place), y.on(place));
+    forward(&on_cuda, &[there.linears()[0]], &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
+    let found = on_cuda.check().unwrap_err();
+    assert_eq!(found.code(), wanted.code());
+    assert!(found.message().contains("and exp(½ logvar) does not fit f32; set logvar_bound"), "{found}");
+    on_cuda.check().expect("an error is told once");
+    no_complaints(&gpu);
+}
+
+/// Rows beyond what a warm context holds, inside a capture.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_capture_that_needs_more_memory_is_refused_before_anything_is_queued() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let there =
+        with_models_on(place, || Case::new(200, &[spec("layer", 300, 70)], &[(config(64, 1), Stored::F32)]).setup(5));
+    let (x, mut y) = (there.x.on(place), Host::zeros(200, 70).on(place));
+    let mut refused = None;
+    let graph = gpu.capture(|| {
+        let outcome = forward(&on_cuda, &[there.linears()[0]], &x.matrix(), &Request::default(), &[y.matrix_mut()]);
+        refused = outcome.err();
+    });
+    let refused = refused.expect("a cold context cannot be captured");
+    assert!(refused.message().contains("run the call once before the capture"), "{refused}");
+    gpu.destroy_graph(graph);
+    no_complaints(&gpu);
+}
+
+/// Steady state: a call made before allocates nothing and holds what was foretold.
+#[test]
+#[ignore = "needs a libcuda"]
+fn scratch_is_what_was_foretold() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    for (rows, dtype) in [(1, Dtype::F32), (9, Dtype::Bf16), (150, Dtype::F32)] {
+        let case = Case { dtype, ..Case::new(rows, &[spec("layer", 300, 70)], &[(config(19, 1), Stored::F32)]) };
+        let setup = with_models_on(place, || case.setup(5));
+        let request = Request::default();
+        let linears = setup.linears();
+        let foretold = pvera::linear::scratch_bytes(&on_cuda, &linears, rows, &request, 3, true).unwrap();
+        let step = |context: &Context| {
+            setup.calls(context, &request, 3);
+            setup.outcome(context, &request, |step| step.policy = pvera::linear::Policy::Recompute);
+        };
+        step(&on_cuda);
+        step(&on_cuda);
+        let held = on_cuda.scratch_bytes();
+        assert!(held <= foretold, "{rows} rows: {held} bytes held, {foretold} foretold");
+        step(&on_cuda);
+        assert_eq!(on_cuda.scratch_bytes(), held);
+    }
+    no_complaints(&gpu);
+}
