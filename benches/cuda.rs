@@ -3,6 +3,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/cuda/driver.rs"]
 mod driver;
 
@@ -35,7 +36,7 @@ const RANK: usize = 256;
 fn main() {
     let gpu = Gpu::new();
     place::set_memory(gpu.clone());
-    println!("{:<34} {:>12} {:>12}", "us a call, r = 256", "queued", "graph");
+    println!("{:<40} {:>12} {:>12}", "us a call, r = 256", "queued", "graph");
     for (rows, width) in [(1, 4096), (16, 4096), (512, 4096), (197, 768), (1576, 768)] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             measure(&gpu, &Shape { rows, width, dtype });
@@ -120,5 +121,5 @@ fn time(gpu: &Gpu, what: &str, mut call: impl FnMut()) {
     let graph = gpu.capture(&mut call);
     let replayed = least(&mut || gpu.replay(graph));
     gpu.destroy_graph(graph);
-    println!("{what:<34} {queued:>12.1} {replayed:>12.1}");
+    println!("{what:<40} {queued:>12.1} {replayed:>12.1}");
 }

@@ -11,7 +11,7 @@ use pvera::backend::cpu::product::{COLUMNS, Operand, Product, ROOM, RowsToPack};
 use pvera::backend::cpu::tile::TILE_STRIDE;
 use pvera::memory::{Allocator, Buffer};
 use pvera::simd::{Isa, Kernel, Set};
-use pvera::tensor::{Dtype, Matrix, Parts};
+use pvera::tensor::{Device, Dtype, Matrix, Parts};
 
 /// Seconds of the fastest of several runs, which together take about a tenth of a second.
 fn best(mut work: impl FnMut()) -> f64 {
@@ -137,7 +137,7 @@ fn product(isa: Isa, peak: f64, rows: usize, depth: usize, outputs: usize, dtype
         Dtype::F32 => (0..outputs * depth).flat_map(|i| (1.0 + (i as f32).sin()).to_le_bytes()).collect(),
         _ => (0..outputs * depth).flat_map(|i| (0x3f00_u16 + (i % 251) as u16).to_le_bytes()).collect(),
     };
-    let parts = Parts { rows: outputs, cols: depth, row_stride: depth, dtype };
+    let parts = Parts { rows: outputs, cols: depth, row_stride: depth, dtype, device: Device::Host };
     // SAFETY: the vector holds these elements.
     let weight = Weight::output_major(&unsafe { Matrix::new("w", bytes.as_ptr(), parts) }.unwrap());
     let start = Instant::now();

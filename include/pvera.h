@@ -240,6 +240,11 @@ typedef struct pvera_torch_generator pvera_torch_generator;
 #define PVERA_ERROR_PANIC 19
 
 /**
+ * The CUDA driver refused or failed a call, or a device gives other results than the CPU.
+ */
+#define PVERA_ERROR_CUDA 20
+
+/**
  * The code of an error, one of PVERA_ERROR_…; PVERA_OK for NULL.
  *
  * Pointers:
@@ -395,7 +400,7 @@ typedef struct pvera_matrix_mut {
 #define PVERA_BACKEND_REFERENCE 1
 
 /**
- * Not in this build.
+ * A CUDA stream: every matrix of a call lies on its device, and work is queued, not waited for. See pvera_context_new.
  */
 #define PVERA_BACKEND_CUDA 2
 
@@ -481,11 +486,12 @@ typedef struct pvera_context_options {
      */
     pvera_allocator allocator;
     /**
-     * For CUDA; zero here.
+     * For CUDA: which device, {PVERA_DEVICE_CUDA, ordinal}; zero: that of the stream, or device 0.
      */
     pvera_device device;
     /**
-     * For CUDA: a CUstream; NULL here.
+     * For CUDA: a CUstream (or cudaStream_t), which outlives the context. NULL: the legacy default stream of the device's
+     * primary context, which is the one that CUDA's runtime uses.
      */
     void *stream;
     /**
@@ -515,10 +521,35 @@ typedef struct pvera_callbacks {
 /**
  * A context. options may be NULL.
  *
+ * **CUDA.** With PVERA_BACKEND_CUDA the calls of the context are queued on options.stream and return before the work is
+ * done; none waits. All their matrices, base weights and parameters lie on the stream's device (PVERA_ERROR_DEVICE names
+ * what does not); so do the vectors of pvera_slot_gradients and kl_value. Stores and published adapters are the host's:
+ * their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
+ * used it. In f32 the results have the CPU's bits. What kernels find wrong is told by pvera_context_check. A call made
+ * before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores and adapters
+ * outlive the graph. pvera_scratch_bytes foretells the device memory that it holds. The thread's current CUDA context is
+ * left as it was.
+ *
+ * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
+ * on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
+ * a driver or a device: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the CPU's alone
+ * (PVERA_ERROR_UNSUPPORTED).
+ *
  * Pointers:
  * options is NULL or sized options; context is a place for the result.
  */
-pvera_error *pvera_context_new(const pvera_context_options *options, pvera_context **context);
+pvera_error *pvera_context_new(const pvera_context_options *options,
+                               pvera_context **context);
+
+/**
+ * An error that kernels found while they ran: exp(½ logvar) or exp(logvar) that does not fit (PVERA_ERROR_OVERFLOW), a bad
+ * slot in device memory (PVERA_ERROR_NOT_FOUND), a failed launch (PVERA_ERROR_CUDA). The first since the last check, which
+ * forgets it. Waits for the context's stream. On a CPU context there is never one: its calls return their errors.
+ *
+ * Pointers:
+ * context is a context.
+ */
+pvera_error *pvera_context_check(const pvera_context *context);
 
 /**
  * The PVERA_CPU_… features of this machine that this build has kernels for.
@@ -1096,6 +1127,22 @@ pvera_error *pvera_adapter_trainable(const pvera_adapter *adapter,
                                      pvera_adapter **copy);
 
 /**
+ * A trainable copy whose parameters live in device memory of a CUDA context: count f32 at memory (the adapter's number
+ * of parameters), which get today's values in the order of the context's stream, and outlive the copy and every linear made
+ * from it. Calls on that context read them there when the work runs; a save or a publish reads them back, and waits.
+ *
+ * Errors: PVERA_ERROR_UNSUPPORTED for a context of the CPU.
+ *
+ * Pointers:
+ * adapter is an adapter, context a context, memory count f32 on its device, copy a place for the result.
+ */
+pvera_error *pvera_adapter_trainable_on(const pvera_adapter *adapter,
+                                        const pvera_context *context,
+                                        float *memory,
+                                        size_t count,
+                                        pvera_adapter **copy);
+
+/**
  * Another handle on the same adapter.
  *
  * Pointers:
@@ -1310,6 +1357,10 @@ typedef struct pvera_linear_vectors {
      * The number under which noise is drawn; 0: a hash of "default".
      */
     uint64_t identity;
+    /**
+     * Where the vectors lie; zero: on the CPU.
+     */
+    pvera_device device;
 } pvera_linear_vectors;
 
 /**
@@ -1429,6 +1480,16 @@ typedef struct pvera_rows {
      */
     const uint32_t *sample;
     uint32_t sample_base;
+    /**
+     * Zero. (Fills the struct of version 0.1.)
+     */
+    uint32_t reserved;
+    /**
+     * Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
+     * memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
+     * adapter is then reported by pvera_context_check, and its row gets the base alone.
+     */
+    pvera_device device;
 } pvera_rows;
 
 /**
@@ -1449,7 +1510,7 @@ typedef struct pvera_noise {
     uint8_t antithetic;
     uint64_t seed;
     /**
-     * Where the seed is read instead, when the work runs; or NULL. (In device memory for a captured CUDA graph.)
+     * Where the seed is read instead; or NULL. On a CUDA context it lies in device memory and is read when the work runs.
      */
     const uint64_t *seed_at;
     /**
@@ -1699,7 +1760,7 @@ typedef struct pvera_gradients {
      */
     double kl_weight;
     /**
-     * Gets the divergence (before its weight); or NULL.
+     * Gets the divergence (before its weight); or NULL. In device memory on a CUDA context.
      */
     double *kl_value;
     /**
@@ -1711,7 +1772,7 @@ typedef struct pvera_gradients {
      * First-order variance of f, when dy is df/dy of one number f a row (or a sequence): Σ over latents of (Σ over rows of
      * one identity and sample of g·σ)² with g = dL/dz is added to variance[variance_index[row]], whatever overwrite
      * says. For a network: a mean forward with a tape for each layer, then one backward with the same array for every
-     * layer, zero before it. NULL leaves it out.
+     * layer, zero before it. NULL leaves it out, as it has to be on a CUDA context.
      */
     double *variance;
     size_t variance_count;

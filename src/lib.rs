@@ -20,7 +20,7 @@
 //! | [`linear`] | the adapted layer: forward, backward, sample, moments, merge |
 //! | [`projection`] | the shared store: A and B, from the key or a file |
 //! | [`noise`] | standard normals by key, and PyTorch's generators for parity |
-//! | [`backend`] | matrices and vectors: `reference` (f64, the oracle) and `cpu` |
+//! | [`backend`] | matrices and vectors: `reference` (f64, the oracle), `cpu` and `cuda` |
 //! | [`uncertainty`] | running moments, intervals, entropy, early stopping, calibration |
 //! | [`config`], [`tensor`], [`memory`], [`error`] | what all of them speak |
 

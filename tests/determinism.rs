@@ -21,8 +21,14 @@ use pvera::memory::Allocator;
 use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
-const SAMPLED: Noise<'static> =
-    Noise { mode: ModeChoice::All(Mode::Sample), seed: 77, antithetic: false, eps: None, dropout_mask: None };
+const SAMPLED: Noise<'static> = Noise {
+    mode: ModeChoice::All(Mode::Sample),
+    seed: 77,
+    seed_at: 0,
+    antithetic: false,
+    eps: None,
+    dropout_mask: None,
+};
 
 fn request<'a>(choice: Choice<'a>, identity: Option<&'a [u64]>) -> Request<'a> {
     let keys = RowKeys { identity, ..RowKeys::default() };

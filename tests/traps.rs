@@ -322,6 +322,14 @@ fn trap_8_mean_mode_does_half_the_work() {
 }
 
 /// One adapter of a store uses its mean, another samples; they share p.
+/// Scratch that is lent again holds what was there before.
+fn leave_numbers_in_scratch(context: &Context) {
+    let frame = context.enter();
+    let mut lent = frame.lend(6, 64).unwrap();
+    // SAFETY: one thread.
+    (0..6).for_each(|row| unsafe { lent.matrix().store(row, 0, &[1e3; 64]) });
+}
+
 #[test]
 fn adapters_of_one_store_sample_each_as_it_wants() {
     let sampling = |samples| Config { sample_at_inference: Sampling::Everywhere(samples), ..config(8, 1) };
@@ -333,8 +341,7 @@ fn adapters_of_one_store_sample_each_as_it_wants() {
         let [found, wanted] = [Kind::Cpu, Kind::Reference].map(|kind| {
             let (mut q, mut v) = (Host::zeros(6, 10), Host::zeros(6, 7));
             let context = context(kind, 1);
-            // Scratch that is lent again holds what was there before.
-            drop(context.lend(6 * 64).map(|mut lent| lent.fill(1e3)));
+            leave_numbers_in_scratch(&context);
             forward(&context, &setup.linears(), &setup.x.matrix(), &request, &[q.matrix_mut(), v.matrix_mut()])
                 .unwrap();
             [q.values(), v.values()].concat()
@@ -353,7 +360,7 @@ fn layers_of_one_adapter_sample_each_as_it_wants() {
         let [found, wanted] = [Kind::Cpu, Kind::Reference].map(|kind| {
             let (mut q, mut v) = (Host::zeros(6, 10), Host::zeros(6, 7));
             let context = context(kind, 1);
-            drop(context.lend(6 * 64).map(|mut lent| lent.fill(1e3)));
+            leave_numbers_in_scratch(&context);
             forward(&context, &setup.linears(), &setup.x.matrix(), &request, &[q.matrix_mut(), v.matrix_mut()])
                 .unwrap();
             [q.values(), v.values()].concat()

@@ -1,7 +1,7 @@
 /* A CUDA graph replayed with a new seed.
  * Why: host scalars are baked in at capture; seed_at, slot, identity and sample are pointers, read by the kernels when they
  * run. A bad slot in device memory cannot return an error: a sticky flag does, read by pvera_context_check. */
-#include "future.h"
+#include <pvera.h>
 
 void begin_capture(void *stream);
 void *end_capture(void *stream);
@@ -19,7 +19,7 @@ struct device_inputs {
 
 pvera_error *generate(const pvera_context *context, void *stream, const pvera_linear *linear, const pvera_matrix *x,
                       const pvera_matrix_mut *y, const struct device_inputs *device) {
-    pvera_rows rows = {.struct_size = sizeof rows, .slot = device->slot};
+    pvera_rows rows = {.struct_size = sizeof rows, .slot = device->slot, .device = {PVERA_DEVICE_CUDA, 0}};
     pvera_noise noise = {.struct_size = sizeof noise, .mode = PVERA_MODE_SAMPLE, .seed_at = device->seed};
     rows.identity = device->identity;
     rows.sample = device->sample;

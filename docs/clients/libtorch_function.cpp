@@ -61,7 +61,7 @@ Linear layer(const pvera_store *store, const char *name, size_t in_features, con
     declared.name = name;
     declared.in_features = in_features;
     declared.out_features = lambda_b.cols;
-    const pvera_linear_vectors vectors{sizeof vectors, lambda_b.data, lambda_d.data, nullptr, 0};
+    const pvera_linear_vectors vectors{sizeof vectors, lambda_b.data, lambda_d.data, nullptr, 0, {}};
     pvera_linear *linear = nullptr;
     check(pvera_linear_new(&declared, store, nullptr, &vectors, &linear));
     return Linear(linear, pvera_linear_free);

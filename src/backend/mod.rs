@@ -1,6 +1,6 @@
 //! The seam: what a backend is asked to compute, in matrices and vectors only. It knows no adapters, files or handles.
 //!
-//! [`reference`] is plain f64 code that reads like the method; [`cpu`] is held to it.
+//! [`reference`] is plain f64 code that reads like the method; [`cpu`] is held to it, and `cuda` to the bits of [`cpu`].
 
 mod call;
 mod copies;

@@ -157,6 +157,20 @@ const MOST_THREADS: u32 = 1024;
 
 /// A context. `options` may be NULL.
 ///
+/// **CUDA.** With `PVERA_BACKEND_CUDA` the calls of the context are queued on `options.stream` and return before the work is
+/// done; none waits. All their matrices, base weights and parameters lie on the stream's device (PVERA_ERROR_DEVICE names
+/// what does not); so do the vectors of `pvera_slot_gradients` and `kl_value`. Stores and published adapters are the host's:
+/// their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
+/// used it. In f32 the results have the CPU's bits. What kernels find wrong is told by `pvera_context_check`. A call made
+/// before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores and adapters
+/// outlive the graph. `pvera_scratch_bytes` foretells the device memory that it holds. The thread's current CUDA context is
+/// left as it was.
+///
+/// Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
+/// on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
+/// a driver or a device: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the CPU's alone
+/// (PVERA_ERROR_UNSUPPORTED).
+///
 /// # Safety
 /// `options` is NULL or sized options; `context` is a place for the result.
 #[unsafe(no_mangle)]

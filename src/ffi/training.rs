@@ -206,7 +206,7 @@ pub struct pvera_gradients {
     pub slot_count: usize,
     /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out.
     pub kl_weight: f64,
-    /// Gets the divergence (before its weight); or NULL.
+    /// Gets the divergence (before its weight); or NULL. In device memory on a CUDA context.
     pub kl_value: *mut f64,
     /// Gradients of other priors, `[n, latents]`, added to dL/dmu and dL/dlogvar. All zero when absent.
     pub dmu: pvera_matrix,
@@ -214,7 +214,7 @@ pub struct pvera_gradients {
     /// First-order variance of f, when dy is df/dy of one number f a row (or a sequence): `Σ over latents of (Σ over rows of
     /// one identity and sample of g·σ)²` with g = dL/dz is added to `variance[variance_index[row]]`, whatever `overwrite`
     /// says. For a network: a mean forward with a tape for each layer, then one backward with the same array for every
-    /// layer, zero before it. NULL leaves it out.
+    /// layer, zero before it. NULL leaves it out, as it has to be on a CUDA context.
     pub variance: *mut f64,
     pub variance_count: usize,
     /// `[n]`, which value each row belongs to; NULL: row i to value i.

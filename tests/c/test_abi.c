@@ -27,6 +27,7 @@ static void constants(void) {
     VALUE(PVERA_ERROR_OVERFLOW, 17);
     VALUE(PVERA_ERROR_CANCELLED, 18);
     VALUE(PVERA_ERROR_PANIC, 19);
+    VALUE(PVERA_ERROR_CUDA, 20);
     VALUE(PVERA_DTYPE_INT, 0);
     VALUE(PVERA_DTYPE_UINT, 1);
     VALUE(PVERA_DTYPE_FLOAT, 2);
@@ -151,16 +152,17 @@ static void layouts(void) {
     FIELD(pvera_tensor, shape, 32);
     FIELD(pvera_tensor, data, 40);
     FIELD(pvera_tensor, size, 48);
-    SIZE(pvera_linear_vectors, 40);
+    SIZE(pvera_linear_vectors, 48);
     FIELD(pvera_linear_vectors, struct_size, 0);
     FIELD(pvera_linear_vectors, lambda_b, 8);
     FIELD(pvera_linear_vectors, lambda_d, 16);
     FIELD(pvera_linear_vectors, bias, 24);
     FIELD(pvera_linear_vectors, identity, 32);
+    FIELD(pvera_linear_vectors, device, 40);
     SIZE(pvera_active, 8);
     FIELD(pvera_active, slot, 0);
     FIELD(pvera_active, scale, 4);
-    SIZE(pvera_rows, 64);
+    SIZE(pvera_rows, 72);
     FIELD(pvera_rows, struct_size, 0);
     FIELD(pvera_rows, slot, 8);
     FIELD(pvera_rows, active, 16);
@@ -169,6 +171,8 @@ static void layouts(void) {
     FIELD(pvera_rows, identity_base, 40);
     FIELD(pvera_rows, sample, 48);
     FIELD(pvera_rows, sample_base, 56);
+    FIELD(pvera_rows, reserved, 60);
+    FIELD(pvera_rows, device, 64);
     SIZE(pvera_noise, 128);
     FIELD(pvera_noise, struct_size, 0);
     FIELD(pvera_noise, mode, 8);

@@ -7,8 +7,9 @@
 static void contexts(void) {
     pvera_context *context = NULL;
     pvera_context_options options = {.struct_size = sizeof options, .backend = PVERA_BACKEND_CUDA};
-    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_UNSUPPORTED, "options.backend is 2|CUDA|CPU");
-    options.backend = -1;
+    options.device.type = 7;
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.device is {7, 0}|wanted {2, ordinal}");
+    options.device.type = 0, options.backend = -1;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.backend is -1|wanted");
     options.backend = 0, options.threads = 100000;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.threads is 100000|wanted at most");

@@ -320,20 +320,6 @@ pub struct Latent {
     pub antithetic: u32,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Normals {
-    pub seed: u64,
-    pub layer_hash: u64,
-    pub adapter_identity: u64,
-    pub identity_base: u64,
-    pub sample: u32,
-    pub antithetic: u32,
-    pub count: u32,
-    pub rows: u32,
-    pub out: Address,
-}
-
 pub const START_BASE: u32 = 0;
 pub const START_Y: u32 = 1;
 pub const START_ZERO: u32 = 2;

@@ -19,7 +19,7 @@ const MODULES: [(&str, &[&CStr]); 5] = [
         include_str!("kernels/ptx/product.ptx"),
         &[c"product_split_k", c"product_split_j", c"product_tile_k", c"product_tile_j", c"combine"],
     ),
-    (include_str!("kernels/ptx/latent.ptx"), &[c"mask", c"latent", c"normals"]),
+    (include_str!("kernels/ptx/latent.ptx"), &[c"mask", c"latent"]),
     (include_str!("kernels/ptx/finish.ptx"), &[c"finish"]),
     (
         include_str!("kernels/ptx/gradients.ptx"),
@@ -39,7 +39,6 @@ pub enum Kernel {
     Combine,
     Mask,
     Latent,
-    Normals,
     Finish,
     Weigh,
     Slopes,

@@ -12,16 +12,17 @@ use crate::error::Result;
 /// Values of k in one chain, and in one part of a split product.
 const DEPTH: usize = 256;
 
-/// Up to so many rows a product is bound by reading the weight.
-const FEW_ROWS: usize = 32;
+/// With fewer tiles than this, k is split: about as many as a large device has multiprocessors.
+const ENOUGH_TILES: usize = 160;
 
-/// With fewer tiles than this, k is split over more blocks: about as many as a large device has multiprocessors.
-const ENOUGH_TILES: usize = 128;
+/// Whether k is split for so many rows and columns. The bits do not depend on it.
+fn is_split(rows: usize, width: usize) -> bool {
+    rows.div_ceil(TILE_ROWS) * width.div_ceil(TILE_COLS) < ENOUGH_TILES
+}
 
-/// Parts that a product leaves, of so many rows, `depth` long, with `width` columns. The bits do not depend on it.
+/// Parts that a product leaves, of so many rows, `depth` long, with `width` columns.
 pub fn parts(rows: usize, depth: usize, width: usize) -> usize {
-    let tiles = rows.div_ceil(TILE_ROWS) * width.div_ceil(TILE_COLS);
-    if rows <= FEW_ROWS || tiles < ENOUGH_TILES { depth.div_ceil(DEPTH).max(1) } else { 1 }
+    if is_split(rows, width) { depth.div_ceil(DEPTH).max(1) } else { 1 }
 }
 
 /// Room for the results of products.
@@ -72,7 +73,6 @@ impl Job<'_> {
     /// Into columns of a room, from `column` on.
     pub fn run(&self, turn: &Turn<'_>, room: &Room, column: usize) -> Result<()> {
         let Operand { address, output_stride, input_stride, outputs, inputs, dtype } = self.weight;
-        let split = self.rows <= FEW_ROWS;
         assert!(room.rows == self.rows && column + outputs <= room.width);
         let (term, group) = self.members();
         let product = Product {
@@ -95,12 +95,12 @@ impl Job<'_> {
             reserved: 0,
         };
         let along_inputs = input_stride == 1;
-        let (kernel, grid, threads) = if split {
+        let (kernel, grid, threads) = if is_split(room.rows, room.width) {
             let kernel = if along_inputs { Kernel::ProductSplitK } else { Kernel::ProductSplitJ };
             (kernel, [outputs.div_ceil(SPLIT_COLS), room.parts, self.rows.div_ceil(SPLIT_ROWS)], SPLIT_THREADS)
         } else {
             let kernel = if along_inputs { Kernel::ProductTileK } else { Kernel::ProductTileJ };
-            (kernel, [outputs.div_ceil(TILE_COLS), self.rows.div_ceil(TILE_ROWS), room.parts], TILE_THREADS)
+            (kernel, [outputs.div_ceil(TILE_COLS), self.rows.div_ceil(TILE_ROWS), 1], TILE_THREADS)
         };
         // SAFETY: x has these rows and this depth, the weight these outputs, the room these columns.
         unsafe { turn.launch(kernel, grid, threads, &product) }

@@ -5,8 +5,8 @@
     compile.py --check     fails, with a diff, where a committed file differs from what would be written
     compile.py --assemble  assembles the committed files for every architecture and prints what each kernel takes
 
-The compiler and the assembler are pinned wheels of NVIDIA's, put by pip into the folder of --tools (by default a temporary
-one). An old NVRTC, so that old drivers take its PTX; a new ptxas, so that new architectures are there.
+The compiler and the assembler are pinned wheels of NVIDIA's, put by pip into the folder of --tools (by default a
+temporary one). An old NVRTC, so that old drivers take its PTX; a new ptxas, so that new architectures are there.
 """
 
 import argparse
@@ -48,18 +48,19 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 def installed(tool, tools, wheels):
     """The path of a file of a pinned wheel, which pip fetches unless it is there."""
     requirement, sha256, path = tool
-    path = tools / path
-    if not path.exists():
-        listed = tools / "requirements.txt"
-        tools.mkdir(parents=True, exist_ok=True)
-        listed.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+    # A folder each: pip replaces what two wheels of NVIDIA's share.
+    folder = tools / requirement
+    if not (folder / path).exists():
+        listed = folder / "requirements.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        listed.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--no-deps"]
-        command += ["--disable-pip-version-check"]
-        command += ["--only-binary=:all:", "--require-hashes", "--upgrade", "--target", tools, "--requirement", listed]
+        command += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes"]
+        command += ["--target", folder, "--requirement", listed]
         if wheels is not None:
             command += ["--no-index", "--find-links", wheels]
         subprocess.run(command, check=True)
-    return path
+    return folder / path
 
 
 def load_compiler(path):

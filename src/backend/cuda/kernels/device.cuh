@@ -5,6 +5,8 @@
 
 // Kernels take their argument where the driver puts it; nothing is copied to local memory.
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+// Also with so many blocks of threads on a multiprocessor, which bounds the registers.
+#define KERNEL_ON(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define INLINE __device__ __forceinline__
 
 // Exact.
@@ -34,7 +36,8 @@ INLINE unsigned short half_of_float(float value) {
 #endif
 }
 
-// The same value, of which the compiler knows nothing: so what is made of it in a loop is not kept in registers through the loop.
+// The same value, of which the compiler knows nothing: so what is made of it in a loop is not kept in registers
+// through the loop.
 INLINE u32 opaque(u32 value) {
     asm volatile("" : "+r"(value));
     return value;

@@ -12,8 +12,8 @@
 #define MASK_STRIDE 18u
 #define MASK_WORDS (NOISE_BLOCK * MASK_STRIDE)
 
-// What the thread's column of a row is multiplied by. All threads of the block call it, for one row and adjacent columns;
-// `Args` are Mask or Accumulate.
+// What the thread's column of a row is multiplied by. All threads of the block call it, for one row and adjacent
+// columns; `Args` are Mask or Accumulate.
 template <typename Args>
 INLINE float mask_of(const Args &args, const Term &term, u32 row, u32 col, u32 *words) {
     if (args.given.data != 0) {

@@ -17,16 +17,25 @@ INLINE u16 bf16_of_float(float value) {
     return (u16)(bits >> 16);
 }
 
-INLINE float load_element(u64 data, u32 dtype, u64 index) {
+// An element as it lies in memory. Where several are loaded, they are widened only when all are under way: that waits
+// for them.
+INLINE u32 load_bits(u64 data, u32 dtype, u64 index) {
+    return dtype == DTYPE_F32 ? ((const u32 *)data)[index] : ((const u16 *)data)[index];
+}
+
+INLINE float widened(u32 dtype, u32 bits) {
     if (dtype == DTYPE_F32) {
-        return ((const float *)data)[index];
+        return __uint_as_float(bits);
     }
-    u16 bits = ((const u16 *)data)[index];
-    return dtype == DTYPE_F16 ? float_of_half(bits) : float_of_bf16(bits);
+    return dtype == DTYPE_F16 ? float_of_half((u16)bits) : float_of_bf16((u16)bits);
+}
+
+INLINE u32 load_bits(const Matrix &from, u64 row, u64 col) {
+    return load_bits(from.data, from.dtype, row * from.stride + col);
 }
 
 INLINE float load(const Matrix &from, u64 row, u64 col) {
-    return load_element(from.data, from.dtype, row * from.stride + col);
+    return widened(from.dtype, load_bits(from, row, col));
 }
 
 INLINE void store(const Matrix &to, u64 row, u64 col, float value) {
@@ -38,13 +47,40 @@ INLINE void store(const Matrix &to, u64 row, u64 col, float value) {
     ((u16 *)to.data)[index] = to.dtype == DTYPE_F16 ? half_of_float(value) : bf16_of_float(value);
 }
 
-// The first part as it is, then the next ones added, ascending.
-INLINE float load(const Parts &from, u64 row, u64 col) {
-    const float *at = from.data + row * from.stride + col;
-    float sum = at[0];
-#pragma unroll 4
-    for (u32 part = 1; part < from.count; part++) {
-        sum += at[part * from.part_stride];
+// Some columns of a row, each the first part as it is, then the next ones added, ascending. Loads of some parts are
+// under way together; behind the last part, it is loaded again instead of the next, and not added.
+template <u32 COUNT>
+INLINE void load_columns(const Parts &from, u64 row, const u64 (&cols)[COUNT], float (&sums)[COUNT]) {
+    const u32 together = COUNT > 1 ? 4 : 8;
+    const float *first = from.data + row * from.stride;
+#pragma unroll
+    for (u32 place = 0; place < COUNT; place++) {
+        sums[place] = first[cols[place]];
     }
-    return sum;
+#pragma unroll 1
+    for (u32 begin = 1; begin < from.count; begin += together) {
+        float loaded[together][COUNT];
+#pragma unroll
+        for (u32 number = 0; number < together; number++) {
+            const float *part = first + min(begin + number, from.count - 1) * from.part_stride;
+#pragma unroll
+            for (u32 place = 0; place < COUNT; place++) {
+                loaded[number][place] = part[cols[place]];
+            }
+        }
+#pragma unroll
+        for (u32 number = 0; number < together; number++) {
+#pragma unroll
+            for (u32 place = 0; place < COUNT; place++) {
+                sums[place] = begin + number < from.count ? sums[place] + loaded[number][place] : sums[place];
+            }
+        }
+    }
+}
+
+INLINE float load(const Parts &from, u64 row, u64 col) {
+    const u64 cols[1] = {col};
+    float sums[1];
+    load_columns(from, row, cols, sums);
+    return sums[0];
 }

@@ -1,4 +1,5 @@
-// How products bring rectangles of a matrix into shared memory: four elements at a time where they lie well, else one by one.
+// How products bring rectangles of a matrix into shared memory: four elements at a time where they lie well, else one
+// by one.
 #pragma once
 
 #include "element.cuh"
@@ -21,17 +22,13 @@ INLINE Lines lines_of(u64 data, u64 stride, u32 dtype, u32 count, u32 length) {
     return {data, stride, dtype, count, length, in_fours};
 }
 
-INLINE float widened_half(u32 dtype, u32 bits) {
-    return dtype == DTYPE_F16 ? float_of_half((u16)bits) : float_of_bf16((u16)bits);
-}
-
 // Four elements from their bits, of which the narrow types take the first half.
 INLINE float4 widened(u32 dtype, uint4 bits) {
     if (dtype == DTYPE_F32) {
         return {__uint_as_float(bits.x), __uint_as_float(bits.y), __uint_as_float(bits.z), __uint_as_float(bits.w)};
     }
-    return {widened_half(dtype, bits.x), widened_half(dtype, bits.x >> 16), widened_half(dtype, bits.y),
-            widened_half(dtype, bits.y >> 16)};
+    return {widened(dtype, bits.x & 0xffffu), widened(dtype, bits.x >> 16), widened(dtype, bits.y & 0xffffu),
+            widened(dtype, bits.y >> 16)};
 }
 
 INLINE float perhaps_squared(float value, bool square) {
@@ -43,15 +40,14 @@ INLINE float4 perhaps_squared(float4 values, bool square) {
             perhaps_squared(values.w, square)};
 }
 
-// LINES × LENGTH elements on their way into shared memory, shared out among THREADS threads in fours: `load` begins the loads,
-// `store` ends them; only there are they widened, so that nothing waits for a load before it has to. What would lie behind the end of
-// the matrix is its last line or four again: any number will do that may be read.
+// LINES × LENGTH elements on their way into shared memory, shared out among THREADS threads in fours: `load` begins
+// the loads, `store` ends them; only there are they widened, so that nothing waits for a load before it has to. What
+// would lie behind the end of the matrix is its last line or four again: any number will do that may be read.
 //
-// `line_at(four, line)` is which line of the matrix has the thread's four number `four`, in line `line` of the rectangle. Only the
-// first `used` fours of each thread are wanted.
+// `line_at(line)` is which line of the matrix stands in a line of the rectangle.
 template <u32 LINES, u32 LENGTH, u32 THREADS>
 struct Rectangle {
-    static constexpr u32 FOURS = LINES * LENGTH / (FOUR * THREADS);
+    enum : u32 { FOURS = LINES * LENGTH / (FOUR * THREADS) };
     uint4 fours[FOURS];
 
     static INLINE u32 line_of(u32 four) {
@@ -64,17 +60,14 @@ struct Rectangle {
 
     // From element `first` of the lines on.
     template <typename LineAt>
-    INLINE void load(const Lines &lines, u32 first, LineAt line_at, u32 used = FOURS) {
+    INLINE void load(const Lines &lines, u32 first, LineAt line_at) {
         if (!lines.in_fours) {
             return;
         }
 #pragma unroll
         for (u32 four = 0; four < FOURS; four++) {
-            if (four >= used) {
-                break;
-            }
             u32 at = min(first + start_of(four), lines.length - FOUR);
-            u64 index = line_at(four, line_of(four)) * lines.stride + at;
+            u64 index = line_at(line_of(four)) * lines.stride + at;
             if (lines.dtype == DTYPE_F32) {
                 fours[four] = *(const uint4 *)((const u32 *)lines.data + index);
             } else {
@@ -87,17 +80,13 @@ struct Rectangle {
 
     // `place(line, at)` is where an element of the rectangle goes; with SIDE_BY_SIDE, the next three go behind it.
     template <bool SIDE_BY_SIDE, typename LineAt, typename Place>
-    INLINE void store(const Lines &lines, u32 first, bool square, LineAt line_at, Place place,
-                      u32 used = FOURS) const {
+    INLINE void store(const Lines &lines, u32 first, bool square, LineAt line_at, Place place) const {
         if (!lines.in_fours) {
-            store_singles(lines, first, square, line_at, place, used);
+            store_singles(lines, first, square, line_at, place);
             return;
         }
 #pragma unroll
         for (u32 four = 0; four < FOURS; four++) {
-            if (four >= used) {
-                break;
-            }
             u32 line = line_of(four), at = start_of(four);
             float4 values = perhaps_squared(widened(lines.dtype, fours[four]), square);
             if (SIDE_BY_SIDE) {
@@ -112,13 +101,14 @@ struct Rectangle {
     }
 
     template <typename LineAt, typename Place>
-    INLINE void store_singles(const Lines &lines, u32 first, bool square, LineAt line_at, Place place, u32 used) const {
+    static INLINE void store_singles(const Lines &lines, u32 first, bool square, LineAt line_at, Place place) {
 #pragma unroll 1
-        for (u32 single = 0; single < used * FOUR; single++) {
+        for (u32 single = 0; single < FOURS * FOUR; single++) {
             u32 four = single / FOUR;
             u32 line = line_of(four), at = start_of(four) + single % FOUR;
-            u64 index = line_at(four, line) * lines.stride + min(first + at, lines.length - 1);
-            *place(line, at) = perhaps_squared(load_element(lines.data, lines.dtype, index), square);
+            u64 index = line_at(line) * lines.stride + min(first + at, lines.length - 1);
+            float value = widened(lines.dtype, load_bits(lines.data, lines.dtype, index));
+            *place(line, at) = perhaps_squared(value, square);
         }
     }
 };

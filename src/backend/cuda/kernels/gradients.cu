@@ -1,10 +1,15 @@
-// The way back: from dy to the latents' gradients, the KL divergence, sums over rows, and what reaches the caller's matrices.
+// The way back: from dy to the latents' gradients, the KL divergence, sums over rows, and what reaches the caller's
+// matrices.
 
 #include "dropout.cuh"
 #include "latents.cuh"
 
 #define SUM_COLS 128
 #define SUM_ROWS 64u
+
+// Rows whose loads are under way together.
+#define SUM_TOGETHER 8u
+#define KL_TOGETHER 16u
 
 KERNEL(256) weigh(Weigh args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;
@@ -91,11 +96,10 @@ INLINE void put_slope(const Slopes &args, const Work &work, u32 k, Slope slope) 
     dp[term.rank + k] = fmaf(term.lambda_d[term.rank + k], slope.dlogvar, dp[term.rank + k]);
 }
 
-INLINE void slopes_of(const Slopes &args, const Work &work, u32 k, float eps) {
+INLINE void slopes_of(const Slopes &args, const Work &work, u32 k, float g, float eps) {
     const Term &term = *work.term;
     Latents latents = latents_of(args.p, term, work.row, k);
     float logvar = bounded(latents.logvar, term.bound);
-    float g = load(args.g, work.row, k);
     Slope slope = loss_slope(args, work, k, logvar, g, eps);
     slope = add_divergence(args, work, k, latents.mu, logvar, slope);
     slope = add_prior(args, work, k, slope);
@@ -112,9 +116,13 @@ KERNEL(LATENT_THREADS) slopes(Slopes args) {
         draw_words_of(args, work, words);
     }
     __syncthreads();
-    if (work.draws_words || work.term == nullptr) {
+    if (work.draws_words || !has_latent(work, work.first)) {
         return;
     }
+    u64 second = work.first + NOISE_HALF;
+    const u64 latents[2] = {work.first, second < work.term->rank ? second : work.first};
+    float g[2];
+    load_columns(args.g, work.row, latents, g);
     float eps[2] = {};
     if (work.term->mode == MODE_SAMPLE) {
         noise_of(args, work, words, eps);
@@ -123,7 +131,7 @@ KERNEL(LATENT_THREADS) slopes(Slopes args) {
     for (u32 half = 0; half < 2; half++) {
         u32 k = work.first + half * NOISE_HALF;
         if (has_latent(work, k)) {
-            slopes_of(args, work, k, eps[half]);
+            slopes_of(args, work, k, g[half], eps[half]);
         }
     }
 }
@@ -150,27 +158,52 @@ KERNEL(128) divergence(Divergence args) {
 
 KERNEL(1) kl_total(KlTotal args) {
     double sum = 0.0;
-    for (u32 row = 0; row < args.rows; row++) {
-        sum += args.kl[row];
+    for (u32 begin = 0; begin < args.rows; begin += KL_TOGETHER) {
+        // Loads that are under way together; behind the last row, it is loaded again instead of the next.
+        double loaded[KL_TOGETHER];
+#pragma unroll
+        for (u32 place = 0; place < KL_TOGETHER; place++) {
+            loaded[place] = args.kl[min(begin + place, args.rows - 1)];
+        }
+#pragma unroll
+        for (u32 place = 0; place < KL_TOGETHER; place++) {
+            sum = begin + place < args.rows ? sum + loaded[place] : sum;
+        }
     }
     *args.out = sum / args.divisor;
 }
 
-KERNEL(SUM_COLS) sums(Sums args) {
+// The chain of some rows from `begin` on, continued.
+INLINE float add_rows(const Sums &args, u32 begin, u32 col, float chain) {
+    bool takes[SUM_TOGETHER];
+    u32 left[SUM_TOGETHER], right[SUM_TOGETHER];
+#pragma unroll
+    for (u32 place = 0; place < SUM_TOGETHER; place++) {
+        u32 row = begin + place;
+        takes[place] = row < args.rows && (args.term == nullptr || args.term[row] == (i32)args.index);
+        left[place] = takes[place] ? load_bits(args.left, row, col) : 0;
+        right[place] = takes[place] && args.right.data != 0 ? load_bits(args.right, row, col) : 0;
+    }
+#pragma unroll
+    for (u32 place = 0; place < SUM_TOGETHER; place++) {
+        float factor = args.right.data != 0 ? widened(args.right.dtype, right[place]) : 1.0f;
+        float scaled = args.scale * widened(args.left.dtype, left[place]);
+        chain = takes[place] ? fmaf(scaled, factor, chain) : chain;
+    }
+    return chain;
+}
+
+KERNEL_ON(SUM_COLS, 8) sums(Sums args) {
     u32 col = blockIdx.x * SUM_COLS + threadIdx.x;
     if (col >= args.cols) {
         return;
     }
     u32 parts = (args.rows + SUM_ROWS - 1) / SUM_ROWS;
     for (u32 part = blockIdx.y; part < parts; part += gridDim.y) {
-        u32 end = min(args.rows, (part + 1) * SUM_ROWS);
         float chain = 0.0f;
-#pragma unroll 8
-        for (u32 row = part * SUM_ROWS; row < end; row++) {
-            if (args.term == nullptr || args.term[row] == (i32)args.index) {
-                float right = args.right.data == 0 ? 1.0f : load(args.right, row, col);
-                chain = fmaf(args.scale * load(args.left, row, col), right, chain);
-            }
+#pragma unroll 1
+        for (u32 row = part * SUM_ROWS; row < (part + 1) * SUM_ROWS; row += SUM_TOGETHER) {
+            chain = add_rows(args, row, col, chain);
         }
         args.out[part * args.part_stride + col] = chain;
     }

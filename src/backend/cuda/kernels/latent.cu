@@ -18,23 +18,33 @@ KERNEL(MASK_COLS) mask(Mask args) {
     }
 }
 
-// mu and logvar, bounded, of a latent; whatever isn't wanted isn't read.
+// mu and logvar, bounded, of a latent.
 struct Moments {
     float mu;
     float logvar;
 };
 
-INLINE Moments moments_of(const Latent &args, const Work &work, u32 k) {
+// Of the thread's two latents. Where only mu or only logvar is wanted, the other is made of the same p, so that no
+// more is read.
+INLINE void find_moments(const Latent &args, const Work &work, Moments moments[2]) {
     const Term &term = *work.term;
-    Moments moments = {0.0f, 0.0f};
-    if (args.kind != LATENT_VARIANCE) {
-        moments.mu = term.lambda_d[k] * load(args.p, work.row, term.p_column + k);
+    u64 mu_column = term.p_column, logvar_column = term.p_column + term.rank;
+    if (args.kind == LATENT_VARIANCE) {
+        mu_column = logvar_column;
+    } else if (args.kind == LATENT_Z && term.mode == MODE_MEAN) {
+        logvar_column = mu_column;
     }
-    if (args.kind != LATENT_Z || term.mode != MODE_MEAN) {
-        float logvar = term.lambda_d[term.rank + k] * load(args.p, work.row, term.p_column + term.rank + k);
-        moments.logvar = bounded(logvar, term.bound);
+    u32 latents[2] = {work.first, work.first + NOISE_HALF};
+    latents[1] = latents[1] < term.rank ? latents[1] : latents[0];
+    const u64 cols[4] = {mu_column + latents[0], mu_column + latents[1], logvar_column + latents[0],
+                         logvar_column + latents[1]};
+    float p[4];
+    load_columns(args.p, work.row, cols, p);
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        moments[half].mu = term.lambda_d[latents[half]] * p[half];
+        moments[half].logvar = bounded(term.lambda_d[term.rank + latents[half]] * p[2 + half], term.bound);
     }
-    return moments;
 }
 
 // exp(factor · logvar); a fault where it is infinite.
@@ -69,21 +79,16 @@ INLINE void put_latent(const Latent &args, const Work &work, u32 k, Moments mome
     args.z[row * args.z_stride + term.z_column + k] = z_of(args, work, k, moments, eps);
 }
 
-KERNEL(LATENT_THREADS) latent(Latent args) {
+KERNEL_ON(LATENT_THREADS, 6) latent(Latent args) {
     __shared__ u32 words[LATENT_WORDS];
     Work work = work_of(args, args.draws);
     bool takes_noise = args.kind == LATENT_Z && work.term != nullptr && work.term->mode == MODE_SAMPLE;
     Moments moments[2] = {};
-    if (!work.draws_words) {
-#pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            u32 k = work.first + half * NOISE_HALF;
-            if (has_latent(work, k)) {
-                moments[half] = moments_of(args, work, k);
-            }
-        }
-    } else if (takes_noise) {
+    if (work.draws_words && takes_noise) {
         draw_words_of(args, work, words);
+    }
+    if (!work.draws_words && has_latent(work, work.first)) {
+        find_moments(args, work, moments);
     }
     __syncthreads();
     if (work.draws_words) {

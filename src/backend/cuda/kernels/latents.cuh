@@ -1,5 +1,5 @@
-// How threads share the latents of rows: eight have a block of 16, two latents each, and a thread of the last warp draws the
-// block's words meanwhile.
+// How threads share the latents of rows: eight have a block of 16, two latents each, and a thread of the last warp
+// draws the block's words meanwhile.
 #pragma once
 
 #include "element.cuh"

@@ -27,18 +27,26 @@ INLINE Lines lines_of_w(const Product &args) {
     return lines_of(args.w, args.w_input_stride, args.w_dtype, args.depth, args.outputs);
 }
 
-// ---- Few rows: a block of threads has all of x and of w that its chains take, so that every load is under way at once ----
+// ---- Few rows: a block of threads has all that its chains take of x and w, so that every load is under way at once 
+
+// Blocks of threads that a multiprocessor should have room for.
+#define SPLIT_BLOCKS 4
 
 struct alignas(16) SplitTile {
     float x[SPLIT_ROWS * DEPTH];
     float w[SPLIT_COLS * DEPTH];
 };
 
-// Where a weight is. Across k, columns lie side by side. Along k, fours of k do, exchanged so that those of eight columns lie in
-// different banks of shared memory.
+// Where a weight is. Across k, columns lie side by side. Along k, fours of k do; within each eight they are
+// exchanged, so that those of eight columns lie in different banks of shared memory.
+#define EIGHT_FOURS (8u * FOUR)
+
 template <bool ALONG_K>
 INLINE u32 place_of_weight(u32 col, u32 k) {
-    return ALONG_K ? col * DEPTH + (k ^ (col & 7u) * FOUR) : k * SPLIT_COLS + col;
+    if (!ALONG_K) {
+        return k * SPLIT_COLS + col;
+    }
+    return col * DEPTH + k / EIGHT_FOURS * EIGHT_FOURS + (k % EIGHT_FOURS ^ col % 8u * FOUR);
 }
 
 // Which of the block's rows take part, a bit each; the same for all threads. The tile is only lent.
@@ -71,31 +79,40 @@ INLINE u32 place_taken(u32 taking, u32 place) {
     return first;
 }
 
-// `rows` of the tile's rows are wanted.
+// The rows of x, while the loads of w are under way: few at a time, since registers are full of those. Behind the
+// last that takes part, only as many as are read.
+INLINE void fill_rows_of_split_tile(const Product &args, u32 first_row, u32 taking, SplitTile &tile) {
+    const u32 at_a_time = SPLIT_THREADS * FOUR / DEPTH;
+    Lines lines = lines_of_x(args);
+    u32 first_k = blockIdx.y * DEPTH;
+#pragma unroll 1
+    for (u32 first = 0; first < SPLIT_ROWS && taking >> first != 0; first += at_a_time) {
+        Rectangle<at_a_time, DEPTH, SPLIT_THREADS> x;
+        auto line_at = [&](u32 line) { return first_row + place_taken(taking, first + line); };
+        x.load(lines, first_k, line_at);
+        x.template store<true>(lines, first_k, false, line_at,
+                               [&](u32 line, u32 k) { return tile.x + (first + line) * DEPTH + k; });
+    }
+}
+
 template <bool ALONG_K>
-INLINE void fill_split_tile(const Product &args, u32 first_row, u32 taking, u32 rows, SplitTile &tile) {
+INLINE void fill_split_tile(const Product &args, u32 first_row, u32 taking, SplitTile &tile) {
     u32 first_col = blockIdx.x * SPLIT_COLS, first_k = blockIdx.y * DEPTH;
-    Lines x_lines = lines_of_x(args), w_lines = lines_of_w<ALONG_K>(args);
-    Rectangle<SPLIT_ROWS, DEPTH, SPLIT_THREADS> x;
+    u32 first_line = ALONG_K ? first_col : first_k, first = ALONG_K ? first_k : first_col;
+    Lines lines = lines_of_w<ALONG_K>(args);
     Rectangle<ALONG_K ? SPLIT_COLS : DEPTH, ALONG_K ? DEPTH : SPLIT_COLS, SPLIT_THREADS> w;
-    auto x_line = [&](u32, u32 place) { return first_row + place_taken(taking, place); };
-    auto w_line = [&](u32, u32 line) { return min((ALONG_K ? first_col : first_k) + line, w_lines.count - 1); };
-    u32 first = ALONG_K ? first_k : first_col;
-    const u32 rows_of_fours = SPLIT_ROWS / x.FOURS;
-    u32 x_fours = (rows + rows_of_fours - 1) / rows_of_fours;
-    w.load(w_lines, first, w_line);
-    x.load(x_lines, first_k, x_line, x_fours);
-    auto x_place = [&](u32 row, u32 k) { return tile.x + row * DEPTH + k; };
-    x.template store<true>(x_lines, first_k, false, x_line, x_place, x_fours);
-    w.template store<true>(w_lines, first, args.square != 0, w_line, [&](u32 line, u32 at) {
+    auto line_at = [&](u32 line) { return min(first_line + line, lines.count - 1); };
+    w.load(lines, first, line_at);
+    fill_rows_of_split_tile(args, first_row, taking, tile);
+    w.template store<true>(lines, first, args.square != 0, line_at, [&](u32 line, u32 at) {
         return tile.w + place_of_weight<ALONG_K>(ALONG_K ? line : at, ALONG_K ? at : line);
     });
 }
 
-// The weights of four values of k of a column.
+// The weights of four values of k of a column: k is a multiple of eight fours, and so many fours further.
 template <bool ALONG_K>
-INLINE float4 weights_at(const SplitTile &tile, u32 col, u32 k) {
-    const float *w = tile.w + place_of_weight<ALONG_K>(col, k);
+INLINE float4 weights_at(const SplitTile &tile, u32 col, u32 k, u32 four) {
+    const float *w = tile.w + place_of_weight<ALONG_K>(col, four * FOUR) + k * (ALONG_K ? 1 : SPLIT_COLS);
     return ALONG_K ? *(const float4 *)w : float4{w[0], w[SPLIT_COLS], w[2 * SPLIT_COLS], w[3 * SPLIT_COLS]};
 }
 
@@ -107,78 +124,70 @@ INLINE float add_products(float4 x, float4 w, u32 count, float chain) {
     return count > 3 ? fmaf(x.w, w.w, chain) : chain;
 }
 
-// The chains of one thread of the first warp: ROWS side by side from `place` on, by COLS a few lanes apart. More chains a thread
-// are fewer reads of shared memory in all, which is what bounds this.
-template <bool ALONG_K, u32 ROWS, u32 COLS>
+// The chains of one thread: ROWS rows of one column. More of them a thread are fewer reads of shared memory in all,
+// which bound this, and hide each other's latency.
+template <bool ALONG_K, u32 ROWS>
 struct Chains {
-    static constexpr u32 LANES = SPLIT_COLS / COLS;
-    // Enough chains to hide the latency of a multiply-add and of shared memory.
-    static constexpr u32 UNROLLED = 32 / (ROWS * COLS) > 8 ? 8 : 32 / (ROWS * COLS);
-    float sums[ROWS][COLS];
+    float sums[ROWS];
 
     static INLINE u32 place() {
-        return threadIdx.x / LANES * ROWS;
+        return threadIdx.x / SPLIT_COLS * ROWS;
     }
 
-    static INLINE u32 col_of(u32 col) {
-        return threadIdx.x % LANES + col * LANES;
+    static INLINE u32 col() {
+        return threadIdx.x % SPLIT_COLS;
     }
 
-    INLINE void add_four(const SplitTile &tile, u32 k, u32 count) {
-        float4 w[COLS];
-#pragma unroll
-        for (u32 col = 0; col < COLS; col++) {
-            w[col] = weights_at<ALONG_K>(tile, col_of(col), k);
-        }
+    // From k (a multiple of eight fours) and so many fours on; at most four products a chain.
+    INLINE void add_four(const SplitTile &tile, u32 k, u32 four, u32 count) {
+        float4 w = weights_at<ALONG_K>(tile, col(), k, four);
 #pragma unroll
         for (u32 row = 0; row < ROWS; row++) {
-            float4 x = *(const float4 *)(tile.x + (place() + row) * DEPTH + k);
-#pragma unroll
-            for (u32 col = 0; col < COLS; col++) {
-                sums[row][col] = add_products(x, w[col], count, sums[row][col]);
-            }
+            float4 x = *(const float4 *)(tile.x + (place() + row) * DEPTH + k + four * FOUR);
+            sums[row] = add_products(x, w, count, sums[row]);
         }
     }
 
     INLINE void compute(const SplitTile &tile, u32 depth) {
 #pragma unroll
         for (u32 row = 0; row < ROWS; row++) {
-#pragma unroll
-            for (u32 col = 0; col < COLS; col++) {
-                sums[row][col] = 0.0f;
+            sums[row] = 0.0f;
+        }
+        u32 k = 0;
+        for (; k + EIGHT_FOURS <= depth; k += EIGHT_FOURS) {
+#pragma unroll 4
+            for (u32 four = 0; four < 8; four++) {
+                add_four(tile, k, four, FOUR);
             }
         }
-        u32 whole = depth - depth % FOUR;
-#pragma unroll UNROLLED
-        for (u32 k = 0; k < whole; k += FOUR) {
-            add_four(tile, k, FOUR);
-        }
-        if (whole < depth) {
-            add_four(tile, whole, depth - whole);
+#pragma unroll 1
+        for (u32 four = 0; k + four * FOUR < depth; four++) {
+            add_four(tile, k, four, depth - k - four * FOUR);
         }
     }
 
     INLINE void store(const Product &args, u32 first_row, u32 taking) const {
-        float *out = args.out + blockIdx.y * args.part_stride;
+        u32 out_col = blockIdx.x * SPLIT_COLS + col();
+        if (out_col >= args.outputs) {
+            return;
+        }
+        float *out = args.out + blockIdx.y * args.part_stride + out_col;
 #pragma unroll
         for (u32 row = 0; row < ROWS; row++) {
-            float *out_row = out + (first_row + place() + row) * args.out_stride;
-#pragma unroll
-            for (u32 col = 0; col < COLS; col++) {
-                u32 out_col = blockIdx.x * SPLIT_COLS + col_of(col);
-                if ((taking >> (place() + row) & 1u) != 0u && out_col < args.outputs) {
-                    out_row[out_col] = sums[row][col];
-                }
+            if (taking >> (place() + row) & 1u) {
+                out[(first_row + place() + row) * args.out_stride] = sums[row];
             }
         }
     }
 };
 
-template <bool ALONG_K, u32 ROWS, u32 COLS>
+template <bool ALONG_K, u32 ROWS>
 INLINE void compute_chains(const Product &args, const SplitTile &tile, u32 first_row, u32 taking) {
-    Chains<ALONG_K, ROWS, COLS> chains;
-    chains.compute(tile, min(DEPTH, args.depth - blockIdx.y * DEPTH));
-    chains.store(args, first_row, taking);
+    Chains<ALONG_K, ROWS> chains;
+    if (chains.place() < SPLIT_ROWS && taking >> chains.place() != 0) {
+        chains.compute(tile, min(DEPTH, args.depth - blockIdx.y * DEPTH));
+        chains.store(args, first_row, taking);
+    }
 }
 
 template <bool ALONG_K>
@@ -189,40 +198,36 @@ INLINE void split(const Product &args) {
     if (taking == 0) {
         return;
     }
-    u32 rows = taking == 1 ? 1 : taking < 1u << 4 ? 4 : taking < 1u << 8 ? 8 : 16;
-    fill_split_tile<ALONG_K>(args, first_row, taking, rows, tile);
+    fill_split_tile<ALONG_K>(args, first_row, taking, tile);
     __syncthreads();
-    if (threadIdx.x >= SPLIT_COLS) {
-        return;
-    }
-    if (rows == 1) {
-        compute_chains<ALONG_K, 1, 1>(args, tile, first_row, taking);
-    } else if (rows == 4) {
-        compute_chains<ALONG_K, 4, 1>(args, tile, first_row, taking);
-    } else if (rows == 8) {
-        compute_chains<ALONG_K, 4, 2>(args, tile, first_row, taking);
+    if (taking == 1) {
+        compute_chains<ALONG_K, 1>(args, tile, first_row, taking);
     } else {
-        compute_chains<ALONG_K, 4, 4>(args, tile, first_row, taking);
+        compute_chains<ALONG_K, 4>(args, tile, first_row, taking);
     }
 }
 
-KERNEL(SPLIT_THREADS) product_split_k(Product args) {
+KERNEL_ON(SPLIT_THREADS, SPLIT_BLOCKS) product_split_k(Product args) {
     split<true>(args);
 }
 
-KERNEL(SPLIT_THREADS) product_split_j(Product args) {
+KERNEL_ON(SPLIT_THREADS, SPLIT_BLOCKS) product_split_j(Product args) {
     split<false>(args);
 }
 
-// ---- Many rows: a thread has a few rows and columns of a tile in registers, fed from shared memory stage by stage --------
+// ---- Many rows: a thread has a few rows and columns of a tile in registers, fed from shared memory stage by stage -
 
 #define MICRO_ROWS 8u
 #define MICRO_COLS (TILE_ROWS * TILE_COLS / (MICRO_ROWS * TILE_THREADS))
-#define THREADS_ACROSS (TILE_COLS / MICRO_COLS)
+#define MICRO_TILES_ACROSS (TILE_COLS / MICRO_COLS)
 
-// A thread's rows come in fours, far apart, so that threads side by side read shared memory side by side; so do its columns.
+// A thread's rows come in fours, far apart, so that threads side by side read shared memory side by side; so do its
+// columns.
 #define ROW_FOURS (MICRO_ROWS / FOUR)
 #define COL_FOURS (MICRO_COLS / FOUR)
+
+// Blocks of threads that a multiprocessor should have room for.
+#define TILE_BLOCKS 4
 
 // Values of k in a stage.
 #define STAGE_DEPTH 16u
@@ -240,21 +245,14 @@ struct Tile {
     u32 first_col;
     Rectangle<TILE_ROWS, STAGE_DEPTH, TILE_THREADS> x;
     Rectangle<ALONG_K ? TILE_COLS : STAGE_DEPTH, ALONG_K ? STAGE_DEPTH : TILE_COLS, TILE_THREADS> w;
-    u32 rows[Rectangle<TILE_ROWS, STAGE_DEPTH, TILE_THREADS>::FOURS];  // which the thread loads
+    const u32 *rows;  // which row of x stands in each of the tile's
 
     INLINE auto x_line() const {
-        return [this](u32 four, u32) {
-            u32 row = rows[0];
-#pragma unroll
-            for (u32 other = 1; other < x.FOURS; other++) {
-                row = four == other ? rows[other] : row;
-            }
-            return row;
-        };
+        return [this](u32 line) { return rows[line]; };
     }
 
     INLINE auto w_line(u32 k) const {
-        return [this, k](u32, u32 line) { return min((ALONG_K ? first_col : k) + line, w_lines.count - 1); };
+        return [this, k](u32 line) { return min((ALONG_K ? first_col : k) + line, w_lines.count - 1); };
     }
 
     INLINE void load(u32 k) {
@@ -270,45 +268,37 @@ struct Tile {
     }
 };
 
-// Finds which rows the thread loads: where one doesn't take part, another of the tile that does. False if none does; the same for
-// all threads.
-template <bool ALONG_K>
-INLINE bool find_rows(const Product &args, u32 first_row, Tile<ALONG_K> &tile) {
-    if (args.term == nullptr) {
-#pragma unroll
-        for (u32 four = 0; four < tile.x.FOURS; four++) {
-            tile.rows[four] = min(first_row + tile.x.line_of(four), args.rows - 1);
-        }
-        return true;
-    }
+// Finds which row of x stands in each of the tile's: its own if it takes part, else another that does. False if none
+// does; the same for all threads.
+INLINE bool find_rows(const Product &args, u32 first_row, u32 *rows) {
     const u32 none = ~0u;
     __shared__ u32 any;
     if (threadIdx.x == 0) {
         any = none;
     }
     __syncthreads();
-#pragma unroll
-    for (u32 four = 0; four < tile.x.FOURS; four++) {
-        u32 row = first_row + tile.x.line_of(four);
-        tile.rows[four] = takes_part(args, row) ? row : none;
-        if (tile.rows[four] != none) {
-            atomicCAS(&any, none, row);
+    for (u32 place = threadIdx.x; place < TILE_ROWS; place += TILE_THREADS) {
+        bool takes = takes_part(args, first_row + place);
+        rows[place] = takes ? first_row + place : none;
+        if (takes) {
+            atomicCAS(&any, none, first_row + place);
         }
     }
     __syncthreads();
-#pragma unroll
-    for (u32 four = 0; four < tile.x.FOURS; four++) {
-        tile.rows[four] = tile.rows[four] == none ? any : tile.rows[four];
+    u32 other = any;
+    for (u32 place = threadIdx.x; place < TILE_ROWS; place += TILE_THREADS) {
+        rows[place] = rows[place] == none ? other : rows[place];
     }
-    return any != none;
+    __syncthreads();
+    return other != none;
 }
 
 INLINE u32 row_of_micro_tile(u32 row) {
-    return row / FOUR * (TILE_ROWS / ROW_FOURS) + threadIdx.x / THREADS_ACROSS * FOUR + row % FOUR;
+    return row / FOUR * (TILE_ROWS / ROW_FOURS) + threadIdx.x / MICRO_TILES_ACROSS * FOUR + row % FOUR;
 }
 
 INLINE u32 col_of_micro_tile(u32 col) {
-    return col / FOUR * (TILE_COLS / COL_FOURS) + threadIdx.x % THREADS_ACROSS * FOUR + col % FOUR;
+    return col / FOUR * (TILE_COLS / COL_FOURS) + threadIdx.x % MICRO_TILES_ACROSS * FOUR + col % FOUR;
 }
 
 typedef float MicroTile[MICRO_ROWS][MICRO_COLS];
@@ -353,55 +343,45 @@ INLINE void multiply_stage(const Stage &stage, u32 depth, MicroTile &chains) {
     }
 }
 
-// A block's sums join those of the blocks before, which wait in out: registers are dearer. The first are taken as they are.
-INLINE float joined(bool first, float total, float sum) {
-    return first ? sum : total + sum;
-}
-
-INLINE void join_four(const Product &args, float *out, u32 col, const float *sums, bool first, bool aligned) {
-    if (aligned && col + FOUR <= args.outputs) {
-        float4 totals = first ? float4{} : *(const float4 *)out;
-        *(float4 *)out = {joined(first, totals.x, sums[0]), joined(first, totals.y, sums[1]),
-                          joined(first, totals.z, sums[2]), joined(first, totals.w, sums[3])};
+// Sums of a block join those of the blocks before, which wait in out, since registers are dearer. Added to −0, the
+// first stay as they are. Columns before `in_fours` may be written in fours.
+INLINE void join_four(float *out, u32 col, u32 outputs, u32 in_fours, bool first, float4 sums) {
+    float4 totals = {-0.0f, -0.0f, -0.0f, -0.0f};
+    if (col + FOUR <= in_fours) {
+        if (!first) {
+            totals = *(const float4 *)out;
+        }
+        *(float4 *)out = {totals.x + sums.x, totals.y + sums.y, totals.z + sums.z, totals.w + sums.w};
         return;
     }
-#pragma unroll
-    for (u32 place = 0; place < FOUR; place++) {
-        if (col + place < args.outputs) {
-            out[place] = joined(first, first ? 0.0f : out[place], sums[place]);
-        }
+#pragma unroll 1
+    for (u32 place = 0; place < FOUR && col + place < outputs; place++) {
+        float sum = place == 0 ? sums.x : place == 1 ? sums.y : place == 2 ? sums.z : sums.w;
+        out[place] = (first ? -0.0f : out[place]) + sum;
     }
 }
 
-// Which rows of the micro-tile take part, a bit each.
-INLINE u32 micro_rows_that_take_part(const Product &args, u32 first_row) {
-    u32 taking = 0;
-#pragma unroll
-    for (u32 row = 0; row < MICRO_ROWS; row++) {
-        taking |= (u32)takes_part(args, first_row + row_of_micro_tile(row)) << row;
-    }
-    return taking;
-}
-
-// Ends a block: its sums go to out, and the chains begin anew.
-INLINE void end_block(const Product &args, float *out, u32 first_row, u32 first_col, u32 taking, bool first,
+// Ends a block of k: the sums go to out, and the chains begin anew.
+INLINE void end_block(const Product &args, float *out, u32 first_row, u32 first_col, const u32 *rows, bool first,
                       MicroTile &chains) {
     bool aligned = (u64)out % sizeof(float4) == 0 && args.out_stride % FOUR == 0;
+    u32 in_fours = opaque(aligned ? args.outputs : 0);
     first_row = opaque(first_row);
     first_col = opaque(first_col);
 #pragma unroll
     for (u32 row = 0; row < MICRO_ROWS; row++) {
-        if (taking >> row & 1u) {
-            float *out_row = out + (first_row + row_of_micro_tile(row)) * args.out_stride;
+        u32 place = row_of_micro_tile(row);
+        bool takes_part = rows[place] == first_row + place;
+        float *out_row = out + (first_row + place) * args.out_stride;
 #pragma unroll
-            for (u32 four = 0; four < COL_FOURS; four++) {
-                u32 col = first_col + col_of_micro_tile(four * FOUR);
-                join_four(args, out_row + col, col, &chains[row][four * FOUR], first, aligned);
+        for (u32 col = 0; col < MICRO_COLS; col += FOUR) {
+            float *chain = chains[row] + col;
+            u32 out_col = first_col + col_of_micro_tile(col);
+            if (takes_part) {
+                float4 sums = {chain[0], chain[1], chain[2], chain[3]};
+                join_four(out_row + out_col, out_col, args.outputs, in_fours, first, sums);
             }
-        }
-#pragma unroll
-        for (u32 col = 0; col < MICRO_COLS; col++) {
-            chains[row][col] = 0.0f;
+            chain[0] = chain[1] = chain[2] = chain[3] = 0.0f;
         }
     }
 }
@@ -409,15 +389,16 @@ INLINE void end_block(const Product &args, float *out, u32 first_row, u32 first_
 template <bool ALONG_K>
 INLINE void tile(const Product &args) {
     __shared__ Stage stages[2];
+    __shared__ u32 rows[TILE_ROWS];
+    u32 first_row = blockIdx.y * TILE_ROWS;
+    if (!find_rows(args, first_row, rows)) {
+        return;
+    }
     Tile<ALONG_K> tile;
     tile.x_lines = lines_of_x(args);
     tile.w_lines = lines_of_w<ALONG_K>(args);
+    tile.rows = rows;
     tile.first_col = blockIdx.x * TILE_COLS;
-    u32 first_row = blockIdx.y * TILE_ROWS;
-    if (!find_rows(args, first_row, tile)) {
-        return;
-    }
-    u32 taking = micro_rows_that_take_part(args, first_row);
     // One block of k of many, or all of them.
     u32 begin = blockIdx.z * DEPTH;
     u32 end = gridDim.z > 1 ? min(begin + DEPTH, args.depth) : args.depth;
@@ -441,21 +422,21 @@ INLINE void tile(const Product &args) {
         }
         // After the store, when the registers that it empties are free.
         if (last || next % DEPTH == 0) {
-            end_block(args, out, first_row, tile.first_col, taking, k - begin < DEPTH, chains);
+            end_block(args, out, first_row, tile.first_col, rows, k - begin < DEPTH, chains);
         }
         __syncthreads();
     }
 }
 
-KERNEL(TILE_THREADS) product_tile_k(Product args) {
+KERNEL_ON(TILE_THREADS, TILE_BLOCKS) product_tile_k(Product args) {
     tile<true>(args);
 }
 
-KERNEL(TILE_THREADS) product_tile_j(Product args) {
+KERNEL_ON(TILE_THREADS, TILE_BLOCKS) product_tile_j(Product args) {
     tile<false>(args);
 }
 
-// ---- Parts ---------------------------------------------------------------------------------------------------------------
+// ---- Parts --------------------------------------------------------------------------------------------------------
 
 KERNEL(256) combine(Combine args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;

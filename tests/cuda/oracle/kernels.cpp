@@ -1,0 +1,50 @@
+// The table of kernels: name, argument and block as arguments.cuh has them.
+#include "kernels.hpp"
+
+#include <cstring>
+
+#include "arguments.cuh"
+
+#define FOR_EACH_KERNEL(ENTRY)                                                                                         \
+    ENTRY(put, Put, 256)                                                                                               \
+    ENTRY(resolve, Resolve, 256)                                                                                       \
+    ENTRY(product_split_k, Product, SPLIT_THREADS)                                                                     \
+    ENTRY(product_split_j, Product, SPLIT_THREADS)                                                                     \
+    ENTRY(product_tile_k, Product, TILE_THREADS)                                                                       \
+    ENTRY(product_tile_j, Product, TILE_THREADS)                                                                       \
+    ENTRY(combine, Combine, 256)                                                                                       \
+    ENTRY(mask, Mask, 256)                                                                                             \
+    ENTRY(latent, Latent, LATENT_THREADS)                                                                              \
+    ENTRY(normals, Normals, LATENT_THREADS)                                                                            \
+    ENTRY(finish, Finish, 256)                                                                                         \
+    ENTRY(weigh, Weigh, 256)                                                                                           \
+    ENTRY(slopes, Slopes, LATENT_THREADS)                                                                              \
+    ENTRY(divergence, Divergence, 128)                                                                                 \
+    ENTRY(kl_total, KlTotal, 1)                                                                                        \
+    ENTRY(sums, Sums, 128)                                                                                             \
+    ENTRY(deliver, Deliver, 256)                                                                                       \
+    ENTRY(accumulate, Accumulate, 256)
+
+#define DECLARE(name, Argument, threads) extern "C" void name(const Argument argument);
+FOR_EACH_KERNEL(DECLARE)
+#undef DECLARE
+
+namespace oracle {
+
+namespace {
+
+#define ROW(name, Argument, threads)                                                                                   \
+    {#name, sizeof(Argument), threads, [](const void *argument) { ::name(*static_cast<const Argument *>(argument)); }},
+constexpr Kernel KERNELS[] = {FOR_EACH_KERNEL(ROW)};
+#undef ROW
+
+} // namespace
+
+const Kernel *find_kernel(const char *name) {
+    for (const Kernel &kernel : KERNELS) {
+        if (std::strcmp(kernel.name, name) == 0) return &kernel;
+    }
+    return nullptr;
+}
+
+} // namespace oracle
