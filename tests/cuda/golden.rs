@@ -50,9 +50,8 @@ fn means_and_latents() {
             let (Some(mu), Some(logvar)) = (case.get(module, "mu"), case.get(module, "logvar")) else { continue };
             let zeros = || Host::zeros(mu.shape[0], mu.shape[1]).on(place);
             let (mut found_mu, mut found_logvar) = (zeros(), zeros());
-            let outputs = (found_mu.matrix_mut(), found_logvar.matrix_mut());
-            latent(&context, linear, &x.matrix(), &Request::default(), &outputs.0, &outputs.1).unwrap();
-            drop(outputs);
+            let (mu_there, logvar_there) = (found_mu.matrix_mut(), found_logvar.matrix_mut());
+            latent(&context, linear, &x.matrix(), &Request::default(), &mu_there, &logvar_there).unwrap();
             assert_close(&format!("{} mu", case.name), &found_mu.back().values(), &mu.values, of(mu.dtype));
             assert_close(&format!("{} logvar", case.name), &found_logvar.back().values(), &logvar.values, of(mu.dtype));
         }

@@ -69,7 +69,7 @@ impl Parts {
     }
 
     /// From a column on.
-    pub fn from_column(self, column: usize) -> Self {
+    pub fn at_column(self, column: usize) -> Self {
         Self { data: self.data + 4 * column as u64, ..self }
     }
 }
@@ -103,8 +103,8 @@ pub fn dropout(term: &HostTerm<'_>) -> (u32, u32, f32) {
     const ALL: u32 = 2;
     match term.dropout {
         None => (NONE, 0, 1.0),
-        Some((_, probability)) if probability == 0.0 => (NONE, 0, 1.0),
-        Some((_, probability)) if probability == 1.0 => (ALL, 0, 0.0),
+        Some((_, 0.0)) => (NONE, 0, 1.0),
+        Some((_, 1.0)) => (ALL, 0, 0.0),
         Some((_, probability)) => {
             let (threshold, scale) = crate::noise::dropout_threshold(probability);
             (KEYED, threshold, scale)

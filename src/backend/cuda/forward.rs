@@ -70,7 +70,7 @@ pub fn project(
             if let Some(kept) = kept.filter(|_| room.parts > 1) {
                 let column = group.shared.p_column;
                 let to = Matrix { data: kept.data + 4 * column as Address, ..kept };
-                job.combine(turn, room.view().from_column(column), to, outputs)?;
+                job.combine(turn, room.view().at_column(column), to, outputs)?;
             }
         }
     }
@@ -225,7 +225,7 @@ impl Layer<'_, '_, '_> {
             self.expand_group(group, z, square, &room)?;
             let column = self.call().kept_column(group.term as usize);
             let to = Matrix { data: out.data + 4 * column as Address, ..out };
-            self.job(group, z, square)?.combine(self.turn, room.view().from_column(column), to, self.call().outputs)?;
+            self.job(group, z, square)?.combine(self.turn, room.view().at_column(column), to, self.call().outputs)?;
         }
         Ok(whole(out).view())
     }

@@ -5,7 +5,7 @@ use crate::codes::{Code, NOT_INITIALIZED, Outcome, UNKNOWN};
 use crate::context::Context;
 use crate::graph::{Capture, Graph};
 use crate::memory::Arena;
-use crate::module::{Function, Module};
+use crate::module::{Function, Loaded, Module};
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::stream::{Event, Stream};
@@ -34,6 +34,7 @@ pub struct Driver {
     pub events: HashMap<u64, Event>,
     pub modules: HashMap<u64, Module>,
     pub functions: HashMap<u64, Function>,
+    pub loaded: Vec<Loaded>,
     pub captures: HashMap<u64, Capture>,
     pub graphs: HashMap<u64, Graph>,
     pub executables: HashMap<u64, Graph>,
@@ -66,6 +67,7 @@ static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
         events: HashMap::new(),
         modules: HashMap::new(),
         functions: HashMap::new(),
+        loaded: Vec::new(),
         captures: HashMap::new(),
         graphs: HashMap::new(),
         executables: HashMap::new(),
@@ -88,7 +90,11 @@ impl Driver {
     }
 
     pub fn ready(&self) -> Outcome {
-        if self.initialised { Ok(()) } else { Err(NOT_INITIALIZED) }
+        if self.initialised {
+            Ok(())
+        } else {
+            Err(NOT_INITIALIZED)
+        }
     }
 
     pub fn fault(&mut self, text: &str) {
@@ -105,7 +111,12 @@ pub fn with<T>(body: impl FnOnce(&mut Driver) -> T) -> T {
 pub fn call(name: &str, body: impl FnOnce(&mut Driver) -> Outcome) -> i32 {
     let work = || {
         with(|driver| {
-            if let Some((_, code)) = driver.settings.code.as_ref().filter(|(function, _)| function == name) {
+            if let Some((_, code)) = driver
+                .settings
+                .code
+                .as_ref()
+                .filter(|(function, _)| function == name)
+            {
                 return *code;
             }
             match body(driver) {

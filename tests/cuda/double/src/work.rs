@@ -82,15 +82,31 @@ pub struct Record {
     pub what: String,
 }
 
-/// Which executions come before the current one: all but `unordered`, ascending.
+/// Which executions come before the current one: all but some.
 pub struct Before {
+    /// Everything up to here does.
     floor: u32,
-    unordered: Vec<u32>,
+    /// A bit for each execution after that, set for those that do not.
+    unordered: Vec<u64>,
 }
 
 impl Before {
-    fn new(unordered: Vec<u32>) -> Before {
-        Before { floor: unordered.first().map_or(u32::MAX, |first| first - 1), unordered }
+    /// `unordered` is ascending.
+    fn new(unordered: &[u32]) -> Before {
+        let (Some(first), Some(last)) = (unordered.first(), unordered.last()) else {
+            return Before {
+                floor: u32::MAX,
+                unordered: Vec::new(),
+            };
+        };
+        let mut bits = vec![0; (last - first) as usize / 64 + 1];
+        for epoch in unordered {
+            bits[(epoch - first) as usize / 64] |= 1 << ((epoch - first) % 64);
+        }
+        Before {
+            floor: first - 1,
+            unordered: bits,
+        }
     }
 }
 
@@ -100,8 +116,15 @@ impl Order for Before {
         self.floor
     }
 
+    #[inline(always)]
     fn before(&self, epoch: u32) -> bool {
-        epoch <= self.floor || self.unordered.binary_search(&epoch).is_err()
+        if epoch <= self.floor {
+            return true;
+        }
+        let at = epoch - self.floor - 1;
+        self.unordered
+            .get(at as usize / 64)
+            .is_none_or(|bits| bits >> (at % 64) & 1 == 0)
     }
 }
 
@@ -118,12 +141,24 @@ struct Turn<'a> {
 impl Action {
     fn describe(&self) -> String {
         match self {
-            Action::Kernel(kernel) => format!("kernel `{}`", kernel.image.entries[kernel.entry].name),
-            Action::FromHost { to, bytes } => format!("copy of {} bytes from the host to {to:#x}", bytes.len()),
-            Action::FromPinned { to, bytes, .. } => format!("copy of {bytes} bytes from the host to {to:#x}"),
-            Action::ToHost { from, bytes, .. } => format!("copy of {bytes} bytes from {from:#x} to the host"),
-            Action::Copy { to, from, bytes } => format!("copy of {bytes} bytes from {from:#x} to {to:#x}"),
-            Action::Set { to, width, count, .. } => format!("set of {} bytes at {to:#x}", width * count),
+            Action::Kernel(kernel) => {
+                format!("kernel `{}`", kernel.image.entries[kernel.entry].name)
+            }
+            Action::FromHost { to, bytes } => {
+                format!("copy of {} bytes from the host to {to:#x}", bytes.len())
+            }
+            Action::FromPinned { to, bytes, .. } => {
+                format!("copy of {bytes} bytes from the host to {to:#x}")
+            }
+            Action::ToHost { from, bytes, .. } => {
+                format!("copy of {bytes} bytes from {from:#x} to the host")
+            }
+            Action::Copy { to, from, bytes } => {
+                format!("copy of {bytes} bytes from {from:#x} to {to:#x}")
+            }
+            Action::Set {
+                to, width, count, ..
+            } => format!("set of {} bytes at {to:#x}", width * count),
             Action::Open { start } => format!("cuMemAllocAsync of {start:#x}"),
             Action::Close { start } => format!("cuMemFreeAsync of {start:#x}"),
             Action::Graph { .. } => "graph".to_string(),
@@ -134,7 +169,13 @@ impl Action {
 impl Driver {
     pub fn execute(&mut self, stream: u64, context: u64, work: Work) -> Outcome {
         let number = self.streams[&stream].number;
-        let turn = Turn { number, operation: work.operation, clock: &work.clock, context, node: None };
+        let turn = Turn {
+            number,
+            operation: work.operation,
+            clock: &work.clock,
+            context,
+            node: None,
+        };
         let Action::Graph { uid, nodes } = &work.action else {
             return self.act(&turn, &work.action);
         };
@@ -144,16 +185,25 @@ impl Driver {
             let mut mine = vec![false; nodes.len()];
             for &earlier in &node.after {
                 mine[earlier] = true;
-                mine.iter_mut().zip(&before[earlier]).for_each(|(mine, theirs)| *mine |= theirs);
+                mine.iter_mut()
+                    .zip(&before[earlier])
+                    .for_each(|(mine, theirs)| *mine |= theirs);
             }
             before.push(mine);
         }
         let mut left: Vec<usize> = (0..nodes.len()).collect();
         while !left.is_empty() {
-            let ready: Vec<usize> =
-                (0..left.len()).filter(|&at| !left.iter().any(|&other| before[left[at]][other])).collect();
+            let ready: Vec<usize> = (0..left.len())
+                .filter(|&at| !left.iter().any(|&other| before[left[at]][other]))
+                .collect();
             let node = left.remove(ready[(random(&mut self.random) % ready.len() as u64) as usize]);
-            self.act(&Turn { node: Some((*uid, node, &before[node])), ..turn }, &nodes[node].action)?;
+            self.act(
+                &Turn {
+                    node: Some((*uid, node, &before[node])),
+                    ..turn
+                },
+                &nodes[node].action,
+            )?;
         }
         Ok(())
     }
@@ -177,7 +227,7 @@ impl Driver {
                 unordered.push(epoch);
             }
         }
-        Before::new(unordered)
+        Before::new(&unordered)
     }
 
     fn record(&mut self, record: Record) -> u32 {
@@ -198,42 +248,76 @@ impl Driver {
             let more = match action {
                 Action::Kernel(kernel) => {
                     let words: Vec<String> = kernel.params.chunks(8).map(trace_word).collect();
-                    format!(" grid {:?}, block {:?}: {}", kernel.grid, kernel.block, words.join(" "))
+                    format!(
+                        " grid {:?}, block {:?}: {}",
+                        kernel.grid,
+                        kernel.block,
+                        words.join(" ")
+                    )
                 }
                 _ => String::new(),
             };
-            eprintln!("stream {}, operation {}: {}{more}", record.stream, record.operation, record.what);
+            eprintln!(
+                "stream {}, operation {}: {}{more}",
+                record.stream, record.operation, record.what
+            );
         }
         let epoch = self.record(record);
-        let at = At { epoch, before: &before, context: turn.context, what: action };
+        let at = At {
+            epoch,
+            before: &before,
+            context: turn.context,
+            what: action,
+        };
         match action {
             Action::Kernel(kernel) => self.run_kernel(kernel, &at),
-            Action::FromHost { to, bytes } => self.write_from(*to, bytes.as_ptr(), bytes.len() as u64, &at),
-            Action::FromPinned { to, from, bytes } => self.write_from(*to, *from as *const u8, *bytes, &at),
-            Action::ToHost { to, from, bytes, .. } => {
+            Action::FromHost { to, bytes } => {
+                self.write_from(*to, bytes.as_ptr(), bytes.len() as u64, &at)
+            }
+            Action::FromPinned { to, from, bytes } => {
+                self.write_from(*to, *from as *const u8, *bytes, &at)
+            }
+            Action::ToHost {
+                to, from, bytes, ..
+            } => {
                 self.check(*from, *bytes, Kind::Read, true, &at)?;
                 let source = self.arena.bytes_of(*from, *bytes);
                 // SAFETY: the caller of the copy promised that many bytes at `to`.
-                unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), *to as *mut u8, source.len()) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(source.as_ptr(), *to as *mut u8, source.len())
+                };
                 Ok(())
             }
             Action::Copy { to, from, bytes } => self.copy(*to, *from, *bytes, &at),
-            Action::Set { to, value, width, count } => {
+            Action::Set {
+                to,
+                value,
+                width,
+                count,
+            } => {
                 self.check(*to, width * count, Kind::Write, false, &at)?;
                 let pattern = value.to_le_bytes();
                 let target = self.arena.bytes_of_mut(*to, width * count);
-                target.chunks_mut(*width as usize).for_each(|chunk| chunk.copy_from_slice(&pattern[..*width as usize]));
+                target
+                    .chunks_mut(*width as usize)
+                    .for_each(|chunk| chunk.copy_from_slice(&pattern[..*width as usize]));
                 self.mark_written(*to, width * count, turn.context);
                 Ok(())
             }
             Action::Open { start } => {
                 let owner = self.owner(turn.context);
                 self.arena.open(*start, owner);
-                let bytes = self.arena.get(*start).map_or(0, |allocation| allocation.size);
+                let bytes = self
+                    .arena
+                    .get(*start)
+                    .map_or(0, |allocation| allocation.size);
                 self.note(*start, bytes, Kind::Write, &at)
             }
             Action::Close { start } => {
-                let bytes = self.arena.get(*start).map_or(0, |allocation| allocation.size);
+                let bytes = self
+                    .arena
+                    .get(*start)
+                    .map_or(0, |allocation| allocation.size);
                 self.note(*start, bytes, Kind::Write, &at)?;
                 self.arena.close(*start);
                 Ok(())
@@ -259,7 +343,10 @@ impl Driver {
             self.fault(&format!("{}: the ranges overlap", at.what.describe()));
             return Err(LAUNCH_FAILED);
         }
-        let (data, states) = (self.arena.bytes_of(from, bytes).to_vec(), self.arena.states_of(from, bytes).to_vec());
+        let (data, states) = (
+            self.arena.bytes_of(from, bytes).to_vec(),
+            self.arena.states_of(from, bytes).to_vec(),
+        );
         self.arena.bytes_of_mut(to, bytes).copy_from_slice(&data);
         self.arena.states_of_mut(to, bytes).copy_from_slice(&states);
         Ok(())
@@ -277,16 +364,27 @@ impl Driver {
             && bytes <= self.arena.span
             && address - self.arena.base <= self.arena.span - bytes;
         let bad = if inside {
-            self.arena.states_of(address, bytes).iter().position(|&state| state >> 1 != owner)
+            self.arena
+                .states_of(address, bytes)
+                .iter()
+                .position(|&state| state >> 1 != owner)
         } else {
             Some(0)
         };
         if let Some(bad) = bad {
-            let text = format!("{}: {}", at.what.describe(), self.outside(address + bad as u64, kind == Kind::Write));
+            let text = format!(
+                "{}: {}",
+                at.what.describe(),
+                self.outside(address + bad as u64, kind == Kind::Write)
+            );
             self.fault(&text);
             return Err(ILLEGAL_ADDRESS);
         }
-        let unwritten = self.arena.states_of(address, bytes).iter().position(|&state| state & 1 == 0);
+        let unwritten = self
+            .arena
+            .states_of(address, bytes)
+            .iter()
+            .position(|&state| state & 1 == 0);
         if let Some(unwritten) = unwritten.filter(|_| written) {
             let text = format!(
                 "{}: reads memory that nothing wrote: {}",
@@ -301,18 +399,35 @@ impl Driver {
 
     fn note(&mut self, address: u64, bytes: u64, kind: Kind, at: &At) -> Outcome {
         let mark = Mark { thread: 1, at: 0 };
-        let (start, end) = ((address - self.arena.base) as usize, (address - self.arena.base + bytes) as usize);
-        let (whole, rest) = (start.next_multiple_of(4).min(end), (end / 4 * 4).max(start.next_multiple_of(4).min(end)));
+        let (start, end) = (
+            (address - self.arena.base) as usize,
+            (address - self.arena.base + bytes) as usize,
+        );
+        let (whole, rest) = (
+            start.next_multiple_of(4).min(end),
+            (end / 4 * 4).max(start.next_multiple_of(4).min(end)),
+        );
         for (from, to) in [(start, whole), (whole, rest), (rest, end)] {
             if from == to {
                 continue;
             }
-            let touched =
-                self.arena.shadow.touch(from, to - from, kind, By { mark, epoch: at.epoch, order: at.before });
+            let touched = self.arena.shadow.touch(
+                from,
+                to - from,
+                kind,
+                By {
+                    mark,
+                    epoch: at.epoch,
+                    order: at.before,
+                },
+            );
             if let Err(conflict) = touched {
                 let with = self.unordered(&conflict);
                 let place = self.whereabouts(self.arena.base + from as u64);
-                self.fault(&format!("{}: collides at or after {place} with {with}", at.what.describe()));
+                self.fault(&format!(
+                    "{}: collides at or after {place} with {with}",
+                    at.what.describe()
+                ));
                 return Err(LAUNCH_FAILED);
             }
         }
@@ -321,23 +436,44 @@ impl Driver {
 
     /// Whether the host waited for the allocation itself and every use of it that has run.
     pub fn host_knows_done(&mut self, start: u64) -> bool {
-        let Some(known) = self.arena.get(start).filter(|known| known.open) else { return false };
+        let Some(known) = self.arena.get(start).filter(|known| known.open) else {
+            return false;
+        };
         let bytes = known.size;
         let unknown = |record: &Record| self.host_clock.get(record.stream) < record.operation;
-        let unordered = self.records.iter().filter(|(_, record)| unknown(record)).map(|(&epoch, _)| epoch);
-        let before = Before::new(unordered.collect());
-        let epoch = self.record(Record { stream: 0, operation: 0, node: None, what: "cuMemFree".into() });
+        let unordered = self
+            .records
+            .iter()
+            .filter(|(_, record)| unknown(record))
+            .map(|(&epoch, _)| epoch);
+        let before = Before::new(&unordered.collect::<Vec<u32>>());
+        let epoch = self.record(Record {
+            stream: 0,
+            operation: 0,
+            node: None,
+            what: "cuMemFree".into(),
+        });
         let offset = (start - self.arena.base) as usize;
         // Allocations begin at whole words; the rest of the last word is nobody else's.
         let bytes = bytes.next_multiple_of(4) as usize;
-        let by = By { mark: Mark { thread: 1, at: 0 }, epoch, order: &before };
-        self.arena.shadow.touch(offset, bytes, Kind::Write, by).is_ok()
+        let by = By {
+            mark: Mark { thread: 1, at: 0 },
+            epoch,
+            order: &before,
+        };
+        self.arena
+            .shadow
+            .touch(offset, bytes, Kind::Write, by)
+            .is_ok()
     }
 
     fn run_kernel(&mut self, kernel: &Kernel, at: &At) -> Outcome {
         let code = &kernel.image.entries[kernel.entry];
         if !self.modules.contains_key(&kernel.module) {
-            self.fault(&format!("kernel `{}` runs after its module was unloaded", code.name));
+            self.fault(&format!(
+                "kernel `{}` runs after its module was unloaded",
+                code.name
+            ));
             return Err(INVALID_HANDLE);
         }
         let launch = Launch {

@@ -23,7 +23,14 @@ pub extern "C" fn pvera_double_reset() {
 /// Bytes of device and page-locked memory that were allocated and not freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvera_double_live_bytes() -> u64 {
-    with(|driver| driver.arena.used_in_all() + driver.hosts.values().map(|host| host.bytes as u64).sum::<u64>())
+    with(|driver| {
+        driver.arena.used_in_all()
+            + driver
+                .hosts
+                .values()
+                .map(|host| host.bytes as u64)
+                .sum::<u64>()
+    })
 }
 
 /// Streams, events, modules, graphs (executable ones apart), and how often contexts are retained or made.
@@ -33,9 +40,19 @@ pub extern "C" fn pvera_double_live_objects() -> u64 {
 }
 
 fn objects(driver: &Driver) -> u64 {
-    let streams = driver.streams.values().filter(|stream| stream.made && !stream.destroyed).count();
-    let rest = driver.events.len() + driver.modules.len() + driver.graphs.len() + driver.executables.len();
-    (streams + rest) as u64 + driver.contexts.values().map(|context| context.retained).sum::<u64>()
+    let streams = driver
+        .streams
+        .values()
+        .filter(|stream| stream.made && !stream.destroyed)
+        .count();
+    let rest =
+        driver.events.len() + driver.modules.len() + driver.graphs.len() + driver.executables.len();
+    (streams + rest) as u64
+        + driver
+            .contexts
+            .values()
+            .map(|context| context.retained)
+            .sum::<u64>()
 }
 
 /// Kernels that ran, those in graphs too.
@@ -60,7 +77,9 @@ pub unsafe extern "C" fn pvera_double_set(name: *const c_char, value: u64) -> c_
         return 1;
     }
     // SAFETY: as the caller promises.
-    let Ok(name) = unsafe { CStr::from_ptr(name) }.to_str() else { return 1 };
+    let Ok(name) = unsafe { CStr::from_ptr(name) }.to_str() else {
+        return 1;
+    };
     with(|driver| {
         let known = driver.settings.set(name, value);
         match name {

@@ -19,7 +19,9 @@ fn known<'a>(driver: &'a mut Driver, event: u64, call: &str) -> Outcome<&'a mut 
 }
 
 fn is_over(driver: &Driver, clock: &crate::clock::Clock) -> bool {
-    clock.iter().all(|(stream, operation)| driver.done.get(&stream).copied().unwrap_or(0) >= operation)
+    clock
+        .iter()
+        .all(|(stream, operation)| driver.done.get(&stream).copied().unwrap_or(0) >= operation)
 }
 
 exports! {
@@ -123,7 +125,9 @@ fn elapsed(driver: &mut Driver, to: *mut c_float, start: u64, end: u64) -> Outco
         if !event.timing {
             return Err(INVALID_HANDLE);
         }
-        let Some((clock, at)) = event.recorded.clone() else { return Err(INVALID_HANDLE) };
+        let Some((clock, at)) = event.recorded.clone() else {
+            return Err(INVALID_HANDLE);
+        };
         if !is_over(driver, &clock) {
             return Err(NOT_READY);
         }

@@ -2,6 +2,8 @@
 //! come before any write.
 
 use super::instruction::{Op, Shape, Virtual};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Blocks of instructions without jumps in or out, and where each one goes.
 struct Flow {
@@ -38,8 +40,14 @@ fn flow(code: &[Virtual], tables: &[Vec<u32>]) -> Flow {
         let mut to = Vec::new();
         match last.op {
             Op::Jump => to.push(block_of(last.imm as usize)),
-            Op::JumpIf | Op::JumpUnless => to.extend([block_of(last.imm as usize), block_of(pair[1])]),
-            Op::JumpTable => to.extend(tables[last.imm as usize].iter().map(|&target| block_of(target as usize))),
+            Op::JumpIf | Op::JumpUnless => {
+                to.extend([block_of(last.imm as usize), block_of(pair[1])])
+            }
+            Op::JumpTable => to.extend(
+                tables[last.imm as usize]
+                    .iter()
+                    .map(|&target| block_of(target as usize)),
+            ),
             Op::Return | Op::Trap => {}
             _ => to.push(block_of(pair[1])),
         }
@@ -68,14 +76,20 @@ impl Set {
     }
     fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().enumerate().flat_map(|(word, &bits)| {
-            (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| (word * 64 + bit) as u32)
+            (0..64)
+                .filter(move |bit| bits >> bit & 1 != 0)
+                .map(move |bit| (word * 64 + bit) as u32)
         })
     }
 }
 
 /// The instructions with a field that some path reaches before the register is written: (instruction, register). Registers in
 /// `pinned` (constants, special registers) are always written.
-pub fn maybe_unwritten(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -> Vec<(usize, u32)> {
+pub fn maybe_unwritten(
+    code: &[Virtual],
+    tables: &[Vec<u32>],
+    pinned: &[bool],
+) -> Vec<(usize, u32)> {
     let flow = flow(code, tables);
     let blocks = flow.next.len();
     let mut entry = vec![Set::new(pinned.len(), true); blocks];
@@ -111,7 +125,12 @@ pub fn maybe_unwritten(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -
     let mut found = Vec::new();
     for block in (0..blocks).filter(|&block| reached[block]) {
         let mut written = entry[block].clone();
-        for (at, inst) in code.iter().enumerate().take(flow.starts[block + 1]).skip(flow.starts[block]) {
+        for (at, inst) in code
+            .iter()
+            .enumerate()
+            .take(flow.starts[block + 1])
+            .skip(flow.starts[block])
+        {
             for &field in inst.reads() {
                 if !written.has(inst.s[field]) {
                     found.push((at, inst.s[field]));
@@ -126,8 +145,13 @@ pub fn maybe_unwritten(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -
 }
 
 /// A place for each register, and how many places that takes. Registers that live at the same time get different places; `pinned`
-/// ones live always.
-pub fn places(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -> (Vec<u32>, usize) {
+/// ones live always. `wide` ones take two.
+pub fn places(
+    code: &[Virtual],
+    tables: &[Vec<u32>],
+    pinned: &[bool],
+    wide: &[bool],
+) -> (Vec<u32>, usize) {
     let flow = flow(code, tables);
     let blocks = flow.next.len();
     let count = pinned.len();
@@ -146,7 +170,10 @@ pub fn places(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -> (Vec<u3
             if live != live_out[block] {
                 live_out[block] = live.clone();
             }
-            for inst in code[flow.starts[block]..flow.starts[block + 1]].iter().rev() {
+            for inst in code[flow.starts[block]..flow.starts[block + 1]]
+                .iter()
+                .rev()
+            {
                 for &field in inst.writes() {
                     live.remove(inst.s[field]);
                 }
@@ -168,41 +195,50 @@ pub fn places(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -> (Vec<u3
     };
     for block in 0..blocks {
         let (start, end) = (flow.starts[block], flow.starts[block + 1]);
-        live_in[block].iter().for_each(|register| cover(register, start, start));
-        live_out[block].iter().for_each(|register| cover(register, end - 1, end));
+        live_in[block]
+            .iter()
+            .for_each(|register| cover(register, start, start));
+        live_out[block]
+            .iter()
+            .for_each(|register| cover(register, end - 1, end));
         for (at, inst) in code.iter().enumerate().take(end).skip(start) {
-            inst.reads().iter().for_each(|&field| cover(inst.s[field], at, at));
+            inst.reads()
+                .iter()
+                .for_each(|&field| cover(inst.s[field], at, at));
             // A vector load writes all its results at once, after reading its address: they must differ from it and each other.
-            inst.writes().iter().for_each(|&field| cover(inst.s[field], at, at + 1));
+            inst.writes()
+                .iter()
+                .for_each(|&field| cover(inst.s[field], at, at + 1));
         }
     }
-    let mut order: Vec<u32> =
-        (0..count as u32).filter(|&r| !pinned[r as usize] && stretch[r as usize].0 != usize::MAX).collect();
-    order.sort_by_key(|&register| (stretch[register as usize].0, register));
     let mut place = vec![0; count];
-    let mut free: Vec<u32> = Vec::new();
-    let mut active: std::collections::BinaryHeap<std::cmp::Reverse<(usize, u32)>> = Default::default();
     let mut used = 0;
-    for register in order {
-        let (from, to) = stretch[register as usize];
-        while let Some(&std::cmp::Reverse((end, at))) = active.peek() {
-            // An address that ends where a load begins keeps its place until after it.
-            if end >= from {
-                break;
+    for (class, size) in [(true, 2), (false, 1)] {
+        let mine = |register: &usize| wide[*register] == class;
+        let needed = |register: &usize| !pinned[*register] && stretch[*register].0 != usize::MAX;
+        let mut order: Vec<usize> = (0..count).filter(mine).filter(needed).collect();
+        order.sort_by_key(|&register| (stretch[register].0, register));
+        let mut free: Vec<u32> = Vec::new();
+        let mut active: BinaryHeap<Reverse<(usize, u32)>> = BinaryHeap::new();
+        for register in order {
+            let (from, to) = stretch[register];
+            // A register that ends where another begins keeps its place until after that instruction.
+            while let Some(&Reverse((end, at))) = active.peek().filter(|known| known.0.0 < from) {
+                debug_assert!(end < from);
+                active.pop();
+                free.push(at);
             }
-            active.pop();
-            free.push(at);
+            let at = free.pop().unwrap_or(used);
+            if at == used {
+                used += size;
+            }
+            place[register] = at;
+            active.push(Reverse((to, at)));
         }
-        let at = free.pop().unwrap_or_else(|| {
-            used += 1;
-            used - 1
-        });
-        place[register as usize] = at;
-        active.push(std::cmp::Reverse((to, at)));
-    }
-    for register in (0..count).filter(|&register| pinned[register]) {
-        place[register] = used;
-        used += 1;
+        for register in (0..count).filter(mine).filter(|&register| pinned[register]) {
+            place[register] = used;
+            used += size;
+        }
     }
     (place, used as usize)
 }

@@ -1,7 +1,7 @@
 //! Running kernels: a launch goes over its blocks, a block over its threads, a thread over its instructions.
 
 pub mod block;
+pub mod group;
 pub mod reach;
 pub mod shadow;
-pub mod thread;
 pub mod value;

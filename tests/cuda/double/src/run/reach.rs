@@ -1,5 +1,6 @@
 //! What a thread's addresses reach: bounds, alignment, whether it was written, who else touched it.
 
+use super::group::LANES;
 use super::shadow::{Always, By, Conflict, Kind, Mark, Order, Shadow};
 use crate::ptx::instruction::{Access, Atomic, Inst};
 use std::ptr::NonNull;
@@ -104,12 +105,21 @@ impl<O: Order> Memory<'_, O> {
     pub(super) fn reach(&mut self, address: u64, bytes: u32, kind: Kind, mark: Mark) -> Pointer {
         let place = Place::Global;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
+            return Err(trouble(Trouble::Misaligned {
+                place,
+                address,
+                bytes,
+            }));
         }
         let offset = address.wrapping_sub(self.base);
         let write = matches!(kind, Kind::Write | Kind::Atomic);
         if offset > self.span - u64::from(bytes) {
-            return Err(trouble(Trouble::Outside { place, address, bytes, write }));
+            return Err(trouble(Trouble::Outside {
+                place,
+                address,
+                bytes,
+                write,
+            }));
         }
         let offset = offset as usize;
         // SAFETY: the bytes lie inside of the arena, whose data and states are mapped.
@@ -119,18 +129,40 @@ impl<O: Order> Memory<'_, O> {
             // SAFETY: as above.
             let mine = (0..bytes as usize).all(|at| unsafe { *states.add(at) } >> 1 == self.owner);
             if !mine {
-                return Err(trouble(Trouble::Outside { place, address, bytes, write }));
+                return Err(trouble(Trouble::Outside {
+                    place,
+                    address,
+                    bytes,
+                    write,
+                }));
             }
             if kind != Kind::Write {
-                return Err(trouble(Trouble::Unwritten { place, address, bytes }));
+                return Err(trouble(Trouble::Unwritten {
+                    place,
+                    address,
+                    bytes,
+                }));
             }
             // SAFETY: as above.
             unsafe { states.write_bytes(written, bytes as usize) };
         }
-        if let Err(conflict) =
-            self.shadow.touch(offset, bytes as usize, kind, By { mark, epoch: self.epoch, order: self.order })
-        {
-            return Err(trouble(Trouble::Race { place, address, bytes, kind, conflict }));
+        if let Err(conflict) = self.shadow.touch(
+            offset,
+            bytes as usize,
+            kind,
+            By {
+                mark,
+                epoch: self.epoch,
+                order: self.order,
+            },
+        ) {
+            return Err(trouble(Trouble::Race {
+                place,
+                address,
+                bytes,
+                kind,
+                conflict,
+            }));
         }
         // SAFETY: as above; a mapping does not begin at 0.
         Ok(unsafe { NonNull::new_unchecked(self.data.add(offset)) })
@@ -142,26 +174,52 @@ impl Shared {
     pub(super) fn reach(&mut self, address: u64, bytes: u32, kind: Kind, mark: Mark) -> Pointer {
         let place = Place::Shared;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
+            return Err(trouble(Trouble::Misaligned {
+                place,
+                address,
+                bytes,
+            }));
         }
         let write = matches!(kind, Kind::Write | Kind::Atomic);
         if address.saturating_add(u64::from(bytes)) > self.data.len() as u64 {
-            return Err(trouble(Trouble::Outside { place, address, bytes, write }));
+            return Err(trouble(Trouble::Outside {
+                place,
+                address,
+                bytes,
+                write,
+            }));
         }
         let offset = address as usize;
         // SAFETY: `written` is as long as `data`.
         let states = unsafe { self.written.as_mut_ptr().add(offset) };
         if !all_are(states, bytes, 1) {
             if kind != Kind::Write {
-                return Err(trouble(Trouble::Unwritten { place, address, bytes }));
+                return Err(trouble(Trouble::Unwritten {
+                    place,
+                    address,
+                    bytes,
+                }));
             }
             // SAFETY: as above.
             unsafe { states.write_bytes(1, bytes as usize) };
         }
-        if let Err(conflict) =
-            self.shadow.touch(offset, bytes as usize, kind, By { mark, epoch: self.interval, order: &Always })
-        {
-            return Err(trouble(Trouble::Race { place, address, bytes, kind, conflict }));
+        if let Err(conflict) = self.shadow.touch(
+            offset,
+            bytes as usize,
+            kind,
+            By {
+                mark,
+                epoch: self.interval,
+                order: &Always,
+            },
+        ) {
+            return Err(trouble(Trouble::Race {
+                place,
+                address,
+                bytes,
+                kind,
+                conflict,
+            }));
         }
         // SAFETY: the bytes lie inside.
         Ok(unsafe { NonNull::new_unchecked(self.data.as_mut_ptr().add(offset)) })
@@ -173,18 +231,31 @@ impl Local {
     pub(super) fn reach(&mut self, thread: usize, address: u64, bytes: u32, kind: Kind) -> Pointer {
         let place = Place::Local;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
+            return Err(trouble(Trouble::Misaligned {
+                place,
+                address,
+                bytes,
+            }));
         }
         let write = kind == Kind::Write;
         if address.saturating_add(u64::from(bytes)) > self.bytes as u64 {
-            return Err(trouble(Trouble::Outside { place, address, bytes, write }));
+            return Err(trouble(Trouble::Outside {
+                place,
+                address,
+                bytes,
+                write,
+            }));
         }
         let offset = thread * self.bytes + address as usize;
         // SAFETY: `written` is as long as `data`, which holds `bytes` bytes for each thread.
         let states = unsafe { self.written.as_mut_ptr().add(offset) };
         if !all_are(states, bytes, 1) {
             if !write {
-                return Err(trouble(Trouble::Unwritten { place, address, bytes }));
+                return Err(trouble(Trouble::Unwritten {
+                    place,
+                    address,
+                    bytes,
+                }));
             }
             // SAFETY: as above.
             unsafe { states.write_bytes(1, bytes as usize) };
@@ -204,42 +275,94 @@ pub(super) fn narrow_address(base: u64, offset: i32) -> u64 {
     }
 }
 
+/// One thread's part of a group's frame: places of 32 bits for each of `LANES` threads.
+#[derive(Clone, Copy)]
+pub(super) struct Lane {
+    frame: *mut u32,
+    lane: usize,
+}
+
+impl Lane {
+    /// # Safety
+    /// `frame` holds every place of the instructions that are used with this.
+    #[inline(always)]
+    pub(super) unsafe fn new(frame: *mut u32, lane: usize) -> Lane {
+        Lane { frame, lane }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(self, place: u16, wide: bool) -> u64 {
+        // SAFETY: as promised to `new`.
+        unsafe {
+            let at = self.frame.add(usize::from(place) * LANES);
+            if wide {
+                *at.cast::<u64>().add(self.lane)
+            } else {
+                u64::from(*at.add(self.lane))
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn set(self, place: u16, wide: bool, value: u64) {
+        // SAFETY: as promised to `new`.
+        unsafe {
+            let at = self.frame.add(usize::from(place) * LANES);
+            if wide {
+                *at.cast::<u64>().add(self.lane) = value;
+            } else {
+                *at.add(self.lane) = value as u32;
+            }
+        }
+    }
+}
+
+/// The place of a vector's element.
+#[inline(always)]
+fn place_of(inst: &Inst, index: usize) -> u16 {
+    inst.s[if index == 0 { 0 } else { index + 1 }]
+}
+
 /// Moves what a load reads into the frame.
 ///
 /// # Safety
-/// `from` points at the access's bytes, and the instruction's places lie in `frame`.
+/// `from` points at the access's bytes.
 #[inline(always)]
-pub(super) unsafe fn unpack(from: NonNull<u8>, access: Access, inst: &Inst, frame: *mut u64) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let from = from.as_ptr();
-        let place = |index: usize| frame.add(inst.s[if index == 0 { 0 } else { index + 1 }] as usize);
-        let count = access.count() as usize;
-        match access.element() {
-            4 => {
-                for index in 0..count {
+pub(super) unsafe fn unpack(from: NonNull<u8>, access: Access, inst: &Inst, lane: Lane) {
+    let from = from.as_ptr();
+    let (signed, wide) = (access.signed(), access.wide_values());
+    for index in 0..access.count() as usize {
+        // SAFETY: as the caller promises.
+        let value = unsafe {
+            match access.element() {
+                4 => {
                     let value = from.cast::<u32>().add(index).read_unaligned();
-                    *place(index) = if access.signed() { value as i32 as u64 } else { u64::from(value) };
+                    if signed {
+                        value as i32 as u64
+                    } else {
+                        u64::from(value)
+                    }
                 }
-            }
-            2 => {
-                for index in 0..count {
+                2 => {
                     let value = from.cast::<u16>().add(index).read_unaligned();
-                    *place(index) = if access.signed() { value as i16 as u64 } else { u64::from(value) };
+                    if signed {
+                        value as i16 as u64
+                    } else {
+                        u64::from(value)
+                    }
                 }
-            }
-            8 => {
-                for index in 0..count {
-                    *place(index) = from.cast::<u64>().add(index).read_unaligned();
-                }
-            }
-            _ => {
-                for index in 0..count {
+                8 => from.cast::<u64>().add(index).read_unaligned(),
+                _ => {
                     let value = *from.add(index);
-                    *place(index) = if access.signed() { value as i8 as u64 } else { u64::from(value) };
+                    if signed {
+                        value as i8 as u64
+                    } else {
+                        u64::from(value)
+                    }
                 }
             }
-        }
+        };
+        lane.set(place_of(inst, index), wide, value);
     }
 }
 
@@ -248,25 +371,31 @@ pub(super) unsafe fn unpack(from: NonNull<u8>, access: Access, inst: &Inst, fram
 /// # Safety
 /// As `unpack`.
 #[inline(always)]
-pub(super) unsafe fn pack(to: NonNull<u8>, access: Access, inst: &Inst, frame: *mut u64) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let to = to.as_ptr();
-        let place = |index: usize| *frame.add(inst.s[if index == 0 { 0 } else { index + 1 }] as usize);
-        for index in 0..access.count() as usize {
+pub(super) unsafe fn pack(to: NonNull<u8>, access: Access, inst: &Inst, lane: Lane) {
+    let to = to.as_ptr();
+    for index in 0..access.count() as usize {
+        let value = lane.get(place_of(inst, index), access.wide_values());
+        // SAFETY: as the caller promises.
+        unsafe {
             match access.element() {
-                4 => to.cast::<u32>().add(index).write_unaligned(place(index) as u32),
-                2 => to.cast::<u16>().add(index).write_unaligned(place(index) as u16),
-                8 => to.cast::<u64>().add(index).write_unaligned(place(index)),
-                _ => *to.add(index) = place(index) as u8,
+                4 => to.cast::<u32>().add(index).write_unaligned(value as u32),
+                2 => to.cast::<u16>().add(index).write_unaligned(value as u16),
+                8 => to.cast::<u64>().add(index).write_unaligned(value),
+                _ => *to.add(index) = value as u8,
             }
         }
     }
 }
 
 pub(super) fn atomic(old: u64, sub: u8, b: u64, c: u64) -> u64 {
-    let wide = sub & 128 != 0;
-    let signed = |value: u64| if wide { value as i64 } else { i64::from(value as i32) };
+    let wide = Access(sub).wide_values();
+    let signed = |value: u64| {
+        if wide {
+            value as i64
+        } else {
+            i64::from(value as i32)
+        }
+    };
     let known = [
         Atomic::CompareAndSwap,
         Atomic::Exchange,

@@ -1,6 +1,6 @@
 //! Moves and conversions.
 
-use super::{Lower, Result};
+use super::{CONSTANT, Lower, Result, is_wide};
 use crate::ptx::instruction::{Op, rounding};
 use crate::ptx::syntax::{Operand, size_of_type};
 
@@ -9,7 +9,9 @@ impl Lower<'_> {
         match (d, a) {
             (d, Operand::Vector(parts)) => {
                 // The first part is the low half.
-                let [low, high] = parts.as_slice() else { return Ok(false) };
+                let [low, high] = parts.as_slice() else {
+                    return Ok(false);
+                };
                 let (op, half) = match kind {
                     "b32" => (Op::Pack16, "b16"),
                     "b64" => (Op::Pack32, "b32"),
@@ -18,7 +20,9 @@ impl Lower<'_> {
                 self.two(op, d, [low, high], kind, [half; 2], 0)?;
             }
             (Operand::Vector(parts), a) => {
-                let [low, high] = parts.as_slice() else { return Ok(false) };
+                let [low, high] = parts.as_slice() else {
+                    return Ok(false);
+                };
                 let (half, bits, up) = match kind {
                     "b32" => ("b16", 16, Op::ShrU32),
                     "b64" => ("b32", 32, Op::High32),
@@ -26,7 +30,7 @@ impl Lower<'_> {
                 };
                 let a = self.value(a, kind)?;
                 let (low, high) = (self.result(low, half)?, self.result(high, half)?);
-                self.emit(Op::ZeroExtend, bits, &[low, a], 0);
+                self.extend(false, bits, low, a, kind);
                 if up == Op::High32 {
                     self.emit(up, 0, &[high, a], 0);
                 } else {
@@ -34,13 +38,26 @@ impl Lower<'_> {
                     self.emit(up, 0, &[high, a, sixteen], 0);
                 }
             }
-            _ => self.one(Op::Move, d, a, kind, kind, 0)?,
+            _ => self.one(
+                if is_wide(kind) {
+                    Op::Move64
+                } else {
+                    Op::Move32
+                },
+                d,
+                a,
+                kind,
+                kind,
+                0,
+            )?,
         }
         Ok(size_of_type(kind).is_some())
     }
 
     pub(super) fn convert(&mut self, parts: &[&str], d: &Operand, a: &Operand) -> Result<bool> {
-        let [middle @ .., to, from] = parts else { return Ok(false) };
+        let [middle @ .., to, from] = parts else {
+            return Ok(false);
+        };
         let (to, from) = (*to, *from);
         let whole = |name: &str| match name {
             "rni" => Some(rounding::NEAREST),
@@ -50,30 +67,47 @@ impl Lower<'_> {
             _ => None,
         };
         let float = |name: &str| name.starts_with('f');
-        let int = |name: &str| matches!(name, "s8" | "u8" | "s16" | "u16" | "s32" | "u32" | "s64" | "u64");
+        let int = |name: &str| {
+            matches!(
+                name,
+                "s8" | "u8" | "s16" | "u16" | "s32" | "u32" | "s64" | "u64"
+            )
+        };
         if int(to) && int(from) && middle.is_empty() {
-            let (source, target) = (size_of_type(from).unwrap_or(8), size_of_type(to).unwrap_or(8));
+            let (source, target) = (
+                size_of_type(from).unwrap_or(8),
+                size_of_type(to).unwrap_or(8),
+            );
             let a = self.value_of(a, from, true)?;
-            let Operand::Name(name) = d else { return Ok(false) };
+            let Operand::Name(name) = d else {
+                return Ok(false);
+            };
             let d = self.register(name)?;
             self.fits(d, to, true)?;
             let width = size_of_type(self.types[d as usize]).unwrap_or(8);
             // Taken from the source's low bits, extended by the sign of the wider type that has one, cut to the register.
             if target > source && from.starts_with('s') {
-                self.emit(Op::SignExtend, 8 * source as u8, &[d, a], 0);
-                self.emit(Op::ZeroExtend, 8 * target as u8, &[d, d], 0);
+                self.extend(true, 8 * source, d, a, from);
             } else {
-                self.emit(Op::ZeroExtend, 8 * source.min(target) as u8, &[d, a], 0);
+                self.extend(false, 8 * source.min(target), d, a, from);
             }
             if to.starts_with('s') && width > target {
-                self.emit(Op::SignExtend, 8 * target as u8, &[d, d], 0);
-                self.emit(Op::ZeroExtend, 8 * width as u8, &[d, d], 0);
+                self.extend(true, 8 * target, d, d, to);
+            } else if target > source && from.starts_with('s') && width > target {
+                self.extend(false, 8 * target, d, d, to);
+            }
+            if width < 4 {
+                self.extend(false, 8 * width, d, d, to);
             }
             return Ok(true);
         }
         let (op, sub) = match (middle, to, from) {
-            ([mode], "f32", "f32") if whole(mode).is_some() => (Op::RoundF32, whole(mode).unwrap_or(0)),
-            ([mode], "f64", "f64") if whole(mode).is_some() => (Op::RoundF64, whole(mode).unwrap_or(0)),
+            ([mode], "f32", "f32") if whole(mode).is_some() => {
+                (Op::RoundF32, whole(mode).unwrap_or(0))
+            }
+            ([mode], "f64", "f64") if whole(mode).is_some() => {
+                (Op::RoundF64, whole(mode).unwrap_or(0))
+            }
             (["sat"], "f32", "f32") => (Op::SaturateF32, 0),
             ([], "f64", "f32") => (Op::F32ToF64, 0),
             (["rn"], "f32", "f64") => (Op::F64ToF32, rounding::NEAREST),
@@ -82,7 +116,11 @@ impl Lower<'_> {
             (["rn"], "f16", "f32") => (Op::F32ToF16, rounding::NEAREST),
             (["rz"], "f16", "f32") => (Op::F32ToF16, rounding::ZERO),
             ([mode @ ("rn" | "rz")], "f32" | "f64", from) if int(from) => {
-                let sub = if *mode == "rn" { rounding::NEAREST } else { rounding::ZERO };
+                let sub = if *mode == "rn" {
+                    rounding::NEAREST
+                } else {
+                    rounding::ZERO
+                };
                 return self.integer_to_float(sub, d, a, to, from);
             }
             ([mode], to, from) if float(from) && int(to) && whole(mode).is_some() => {
@@ -110,13 +148,25 @@ impl Lower<'_> {
         Ok(true)
     }
 
-    pub(super) fn integer_to_float(&mut self, sub: u8, d: &Operand, a: &Operand, to: &str, from: &str) -> Result<bool> {
+    pub(super) fn integer_to_float(
+        &mut self,
+        sub: u8,
+        d: &Operand,
+        a: &Operand,
+        to: &str,
+        from: &str,
+    ) -> Result<bool> {
         let mut a = self.value_of(a, from, true)?;
+        if self.types[a as usize] != CONSTANT && self.is_wide(a) && !is_wide(from) {
+            let narrow = self.fresh("b32", "a narrowed integer".into());
+            self.extend(false, 32, narrow, a, from);
+            a = narrow;
+        }
         let source = size_of_type(from).unwrap_or(8);
         let signed = from.starts_with('s');
         if source < 4 {
             let wide = self.fresh("b32", "a widened integer".into());
-            self.emit(if signed { Op::SignExtend } else { Op::ZeroExtend }, 8 * source as u8, &[wide, a], 0);
+            self.extend(signed, 8 * source, wide, a, from);
             a = wide;
         }
         let op = match (to, signed, source == 8) {

@@ -30,18 +30,35 @@ struct Lower<'a> {
     names: Vec<String>,
     constants: HashMap<u64, u32>,
     specials: Vec<(Special, u32)>,
+    /// Constants and special registers, which live always.
+    pinned: Vec<u32>,
     labels: HashMap<&'a str, usize>,
     /// Jumps whose `imm` waits for a label.
     jumps: Vec<(usize, String)>,
     tables: HashMap<&'a str, usize>,
-    sink: Option<u32>,
+    /// Where results go that nobody wants, narrow and wide.
+    sinks: [Option<u32>; 2],
+}
+
+/// The type of constants until it is known what reads them.
+const CONSTANT: &str = "constant";
+
+fn is_wide(kind: &str) -> bool {
+    size_of_type(kind) == Some(8)
 }
 
 /// Addresses of the module's own variables, by name.
 pub type Globals = HashMap<String, (Space, u64)>;
 
-pub fn lower(entry: &Entry, globals: &Globals, module_shared: &[super::syntax::Variable]) -> Result<Code> {
-    let mut symbols: HashMap<&str, (Space, u64)> = globals.iter().map(|(name, &at)| (name.as_str(), at)).collect();
+pub fn lower(
+    entry: &Entry,
+    globals: &Globals,
+    module_shared: &[super::syntax::Variable],
+) -> Result<Code> {
+    let mut symbols: HashMap<&str, (Space, u64)> = globals
+        .iter()
+        .map(|(name, &at)| (name.as_str(), at))
+        .collect();
     let mut params = Vec::new();
     let mut param_bytes = 0u64;
     for param in &entry.params {
@@ -53,18 +70,29 @@ pub fn lower(entry: &Entry, globals: &Globals, module_shared: &[super::syntax::V
     let (mut shared, mut local) = (0u64, 0u64);
     let mut dynamic = Vec::new();
     // A block has those of the module's shared variables that its kernel uses, as the assembler gives it.
-    for variable in module_shared.iter().filter(|variable| entry.uses(&variable.name)).chain(&entry.variables) {
+    for variable in module_shared
+        .iter()
+        .filter(|variable| entry.uses(&variable.name))
+        .chain(&entry.variables)
+    {
         if variable.dynamic {
             dynamic.push(variable);
             continue;
         }
-        let end = if variable.space == Space::Shared { &mut shared } else { &mut local };
+        let end = if variable.space == Space::Shared {
+            &mut shared
+        } else {
+            &mut local
+        };
         *end = end.next_multiple_of(u64::from(variable.align));
         symbols.insert(&variable.name, (variable.space, *end));
         *end += variable.size;
     }
-    let dynamic_shared =
-        dynamic.iter().map(|variable| variable.align).max().map(|align| shared.next_multiple_of(u64::from(align)));
+    let dynamic_shared = dynamic
+        .iter()
+        .map(|variable| variable.align)
+        .max()
+        .map(|align| shared.next_multiple_of(u64::from(align)));
     for variable in dynamic {
         symbols.insert(&variable.name, (Space::Shared, dynamic_shared.unwrap_or(0)));
     }
@@ -79,10 +107,11 @@ pub fn lower(entry: &Entry, globals: &Globals, module_shared: &[super::syntax::V
         names: Vec::new(),
         constants: HashMap::new(),
         specials: Vec::new(),
+        pinned: Vec::new(),
         labels: HashMap::new(),
         jumps: Vec::new(),
         tables: HashMap::new(),
-        sink: None,
+        sinks: [None; 2],
     };
     for statement in &entry.body {
         match statement {
@@ -101,12 +130,21 @@ pub fn lower(entry: &Entry, globals: &Globals, module_shared: &[super::syntax::V
         }
     }
     lower.emit(Op::Return, 0, &[], 0);
-    lower.finish(params, param_bytes as u32, shared as u32, dynamic_shared.map(|at| at as u32), local as u32)
+    lower.finish(
+        params,
+        param_bytes as u32,
+        shared as u32,
+        dynamic_shared.map(|at| at as u32),
+        local as u32,
+    )
 }
 
 impl<'a> Lower<'a> {
     fn error<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err(Error { line: self.line, message: message.into() })
+        Err(Error {
+            line: self.line,
+            message: message.into(),
+        })
     }
 
     fn emit(&mut self, op: Op, sub: u8, fields: &[u32], imm: i32) {
@@ -126,7 +164,8 @@ impl<'a> Lower<'a> {
         if let Some(&register) = self.constants.get(&value) {
             return register;
         }
-        let register = self.fresh("b64", format!("the constant {value}"));
+        // As wide as what reads it, which `finish` sees.
+        let register = self.fresh(CONSTANT, format!("the constant {value}"));
         self.constants.insert(value, register);
         register
     }
@@ -141,12 +180,6 @@ impl<'a> Lower<'a> {
     }
 
     fn register(&mut self, name: &str) -> Result<u32> {
-        if name == "_" {
-            if self.sink.is_none() {
-                self.sink = Some(self.fresh("b64", "_".into()));
-            }
-            return Ok(self.sink.unwrap_or(0));
-        }
         let Some((key, kind)) = self.entry.registers.get_key_value(name) else {
             return self.error(format!("{name} is not a register"));
         };
@@ -163,17 +196,54 @@ impl<'a> Lower<'a> {
         let Operand::Name(name) = operand else {
             return self.error(format!("{operand:?} cannot be a result"));
         };
-        let register = self.register(name)?;
-        if name != "_" {
-            self.fits(register, kind, false)?;
+        if name == "_" {
+            return Ok(self.sink(is_wide(kind)));
         }
+        let register = self.register(name)?;
+        self.fits(register, kind, false)?;
         Ok(register)
+    }
+
+    fn sink(&mut self, wide: bool) -> u32 {
+        if let Some(register) = self.sinks[usize::from(wide)] {
+            return register;
+        }
+        let register = self.fresh(if wide { "b64" } else { "b32" }, "_".into());
+        self.sinks[usize::from(wide)] = Some(register);
+        register
+    }
+
+    fn is_wide(&self, register: u32) -> bool {
+        is_wide(self.types[register as usize])
+    }
+
+    /// The low `bits` bits of a register, extended to the width of another. A constant counts as wide as `from` is.
+    fn extend(&mut self, signed: bool, bits: u32, d: u32, a: u32, from: &str) {
+        let a_is_wide = if self.types[a as usize] == CONSTANT {
+            is_wide(from)
+        } else {
+            self.is_wide(a)
+        };
+        let op = match (signed, self.is_wide(d), a_is_wide) {
+            (true, false, false) => Op::SignExtend32,
+            (true, true, false) => Op::SignExtend32To64,
+            (true, false, true) => Op::SignExtend64To32,
+            (true, true, true) => Op::SignExtend64,
+            (false, false, false) => Op::ZeroExtend32,
+            (false, true, false) => Op::ZeroExtend32To64,
+            (false, false, true) => Op::ZeroExtend64To32,
+            (false, true, true) => Op::ZeroExtend64,
+        };
+        self.emit(op, bits as u8, &[d, a], 0);
     }
 
     /// Registers are as wide as the instruction's type; those of loads, stores and conversions may be wider.
     fn fits(&self, register: u32, kind: &str, wider: bool) -> Result<()> {
         let mine = self.types[register as usize];
-        let (have, want) = (size_of_type(mine).unwrap_or(0), size_of_type(kind).unwrap_or(0));
+        let (have, want) = (
+            size_of_type(mine).unwrap_or(0),
+            size_of_type(kind).unwrap_or(0),
+        );
         let predicates = (mine == "pred", kind == "pred");
         if predicates.0 != predicates.1 || have < want || (have > want && !wider) {
             return self.error(format!("a register of type {mine} where {kind} is needed"));
@@ -204,7 +274,9 @@ impl<'a> Lower<'a> {
             }
             &Operand::Integer(value) => {
                 let cut = match size_of_type(kind) {
-                    _ if kind.starts_with('f') => return self.error(format!("an integer where {kind} is needed")),
+                    _ if kind.starts_with('f') => {
+                        return self.error(format!("an integer where {kind} is needed"));
+                    }
                     Some(size) if kind != "pred" => value as u64 & (u64::MAX >> (64 - 8 * size)),
                     _ => u64::from(value != 0),
                 };
@@ -237,14 +309,27 @@ impl<'a> Lower<'a> {
         let predicate = self.register(&guard.register)?;
         self.fits(predicate, "pred", false)?;
         if instruction.opcode[0] == "bra" {
-            let op = if guard.negated { Op::JumpUnless } else { Op::JumpIf };
+            let op = if guard.negated {
+                Op::JumpUnless
+            } else {
+                Op::JumpIf
+            };
             let target = self.one_name(instruction)?;
             self.jumps.push((self.code.len(), target));
             self.emit(op, 0, &[0, predicate], 0);
             return Ok(());
         }
         let skip = self.code.len();
-        self.emit(if guard.negated { Op::JumpIf } else { Op::JumpUnless }, 0, &[0, predicate], 0);
+        self.emit(
+            if guard.negated {
+                Op::JumpIf
+            } else {
+                Op::JumpUnless
+            },
+            0,
+            &[0, predicate],
+            0,
+        );
         self.instruction(instruction)?;
         self.code[skip].imm = self.code.len() as i32;
         Ok(())
@@ -285,11 +370,26 @@ impl<'a> Lower<'a> {
                 }
             }
         }
+        self.load_parameters_once();
         let checked = self.check_unwritten(&mut tables);
+        let constants = self.width_of_constants();
         let pinned = self.pinned();
-        let (place, places) = registers::places(&self.code, &tables, &pinned);
+        let wide: Vec<bool> = (0..self.types.len())
+            .map(|register| self.is_wide(register as u32))
+            .collect();
+        for (inst, line) in self.code.iter().zip(&self.lines) {
+            for &field in inst.reads().iter().chain(inst.writes()) {
+                assert_eq!(
+                    wide[inst.s[field] as usize],
+                    inst.is_wide(field),
+                    "PTX line {line}: field {field} of {inst:?}"
+                );
+            }
+        }
+        let (place, places) = registers::places(&self.code, &tables, &pinned, &wide);
         if places.max(self.code.len()) > usize::from(u16::MAX) {
-            return self.error("the entry has more instructions or needs more registers than 65535");
+            return self
+                .error("the entry has more instructions or needs more registers than 65535");
         }
         let instructions = self
             .code
@@ -299,7 +399,12 @@ impl<'a> Lower<'a> {
                 for &field in from.reads().iter().chain(from.writes()) {
                     s[field] = place[from.s[field] as usize] as u16;
                 }
-                Inst { op: from.op, sub: from.sub, s, imm: from.imm }
+                Inst {
+                    op: from.op,
+                    sub: from.sub,
+                    s,
+                    imm: from.imm,
+                }
             })
             .collect();
         Ok(Code {
@@ -307,10 +412,9 @@ impl<'a> Lower<'a> {
             instructions,
             lines: self.lines,
             places,
-            constants: self
-                .constants
+            constants: constants
                 .iter()
-                .map(|(&value, &register)| (place[register as usize] as u16, value))
+                .map(|(&(value, wide), &register)| (place[register as usize] as u16, value, wide))
                 .collect(),
             specials: self
                 .specials
@@ -328,12 +432,49 @@ impl<'a> Lower<'a> {
         })
     }
 
+    /// Parameters at addresses that are known are the same for all threads.
+    fn load_parameters_once(&mut self) {
+        for inst in self.code.iter_mut().filter(|inst| inst.op == Op::LoadParam) {
+            if self.types[inst.s[1] as usize] == CONSTANT {
+                inst.op = Op::LoadParamOnce;
+            }
+        }
+    }
+
+    /// Gives each constant a register for each width that it is read in.
+    fn width_of_constants(&mut self) -> HashMap<(u64, bool), u32> {
+        let values: HashMap<u32, u64> = self
+            .constants
+            .iter()
+            .map(|(&value, &register)| (register, value))
+            .collect();
+        let mut typed: HashMap<(u64, bool), u32> = HashMap::new();
+        for at in 0..self.code.len() {
+            for &field in self.code[at].reads() {
+                let Some(&value) = values.get(&self.code[at].s[field]) else {
+                    continue;
+                };
+                let wide = self.code[at].is_wide(field);
+                let register = *typed.entry((value, wide)).or_insert_with(|| {
+                    self.types.push(if wide { "b64" } else { "b32" });
+                    self.names.push(format!("the constant {value}"));
+                    self.types.len() as u32 - 1
+                });
+                self.code[at].s[field] = register;
+            }
+        }
+        self.pinned.extend(typed.values());
+        typed
+    }
+
     fn pinned(&self) -> Vec<bool> {
         let mut pinned = vec![false; self.types.len()];
-        self.constants
-            .values()
-            .chain(self.specials.iter().map(|(_, register)| register))
-            .for_each(|&r| pinned[r as usize] = true);
+        for &register in self.pinned.iter().chain(self.constants.values()) {
+            pinned[register as usize] = true;
+        }
+        for &(_, register) in &self.specials {
+            pinned[register as usize] = true;
+        }
         pinned
     }
 
@@ -355,11 +496,14 @@ impl<'a> Lower<'a> {
                 checked.push(name);
             }
         }
-        let (old, old_lines) = (std::mem::take(&mut self.code), std::mem::take(&mut self.lines));
+        let (old, old_lines) = (
+            std::mem::take(&mut self.code),
+            std::mem::take(&mut self.lines),
+        );
         let mut moved = vec![0; old.len() + 1];
         self.line = self.entry.line;
         for &(flag, _) in companion.values() {
-            self.emit(Op::Move, 0, &[flag, no], 0);
+            self.emit(Op::Move32, 0, &[flag, no], 0);
         }
         for (at, inst) in old.iter().enumerate() {
             moved[at] = self.code.len();
@@ -372,17 +516,21 @@ impl<'a> Lower<'a> {
             self.lines.push(self.line);
             for &field in inst.writes() {
                 if let Some(&(flag, _)) = companion.get(&inst.s[field]) {
-                    self.emit(Op::Move, 0, &[flag, yes], 0);
+                    self.emit(Op::Move32, 0, &[flag, yes], 0);
                 }
             }
         }
         moved[old.len()] = self.code.len();
         for inst in &mut self.code {
-            if matches!(inst.op.shape(), Shape::Jump | Shape::JumpBy) && inst.op != Op::CheckWritten {
+            if matches!(inst.op.shape(), Shape::Jump | Shape::JumpBy) && inst.op != Op::CheckWritten
+            {
                 inst.imm = moved[inst.imm as usize] as i32;
             }
         }
-        tables.iter_mut().flatten().for_each(|target| *target = moved[*target as usize] as u32);
+        tables
+            .iter_mut()
+            .flatten()
+            .for_each(|target| *target = moved[*target as usize] as u32);
         checked
     }
 }
