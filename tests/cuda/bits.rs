@@ -3,15 +3,16 @@
 use pvera::backend::Kl;
 use pvera::config::Config;
 use pvera::context::{Context, Kind};
-use pvera::linear::{Choice, Noise, Request, Rows};
+use pvera::linear::{Choice, Noise, Request, Rows, forward};
 use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
 use super::common::cases::{Case, Stored};
+use super::common::context;
+use super::common::host::Host;
 use super::common::layers::{Spec, config, spec};
 use super::common::place::with_models_on;
 use super::common::setup::{POLICIES, Setup};
-use super::common::{context, place};
 use super::{bench, no_complaints};
 
 /// Every output of every call.
@@ -44,7 +45,6 @@ fn equal(what: &str, case: &Case, choice: Choice<'_>) {
         assert_eq!(first, None, "{what}: {name}: {:?}", first.map(show));
     }
     no_complaints(&gpu);
-    let _ = place::memory();
 }
 
 fn adapters(stored: Stored) -> Vec<(Config, Stored)> {
@@ -108,4 +108,20 @@ fn sizes_around_the_tiles() {
             equal(&format!("{rows} rows, {inputs} → {outputs}, rank {rank}"), &case, Choice::First);
         }
     }
+}
+
+/// Enough tiles that a product keeps its whole depth in one block, beyond one chain.
+#[test]
+#[ignore = "needs a libcuda"]
+fn many_rows_of_a_wide_layer() {
+    let (gpu, on_cuda) = bench();
+    let case = Case::new(640, &[spec("layer", 270, 1024)], &[(config(5, 1), Stored::F32)]);
+    let setups = (case.setup(3), with_models_on(on_cuda.place(), || case.setup(3)));
+    let y = |setup: &Setup, context: &Context| {
+        let (x, mut y) = (setup.x.on(context.place()), Host::zeros(640, 1024).on(context.place()));
+        forward(context, &setup.linears(), &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap();
+        y.back().bits()
+    };
+    assert!(y(&setups.1, &on_cuda) == y(&setups.0, &context(Kind::Cpu, 0)), "the bits differ");
+    no_complaints(&gpu);
 }
