@@ -321,31 +321,62 @@ fn the_hosts_own_threads_change_no_bits() {
     assert!(found.bits() == wanted.bits());
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod host_modes {
-    use std::arch::asm;
-
     use super::*;
     use pvera::projection::{Size, Store};
+    use register::{DEFAULT, FLUSH, Register, TO_ZERO, UP, read, write};
 
-    const DEFAULT: u32 = 0x1f80;
-    const FLUSH: u32 = 0x8040;
-    const UP: u32 = 0x4000;
-    const TO_ZERO: u32 = 0x6000;
+    /// MXCSR.
+    #[cfg(target_arch = "x86_64")]
+    mod register {
+        use std::arch::asm;
 
-    fn write(value: u32) {
-        // SAFETY: all exceptions stay masked.
-        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack)) };
+        pub type Register = u32;
+        pub const DEFAULT: Register = 0x1f80;
+        pub const FLUSH: Register = 0x8040;
+        pub const UP: Register = 0x4000;
+        pub const TO_ZERO: Register = 0x6000;
+
+        pub fn write(value: Register) {
+            // SAFETY: all exceptions stay masked.
+            unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack)) };
+        }
+
+        /// The status flags aside.
+        pub fn read() -> Register {
+            let mut value = 0;
+            // SAFETY: four bytes are stored.
+            unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
+            value & !0x3f
+        }
     }
 
-    fn read() -> u32 {
-        let mut value = 0u32;
-        // SAFETY: four bytes are stored.
-        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
-        value & !0x3f
+    /// FPCR.
+    #[cfg(target_arch = "aarch64")]
+    mod register {
+        use std::arch::asm;
+
+        pub type Register = u64;
+        pub const DEFAULT: Register = 0;
+        pub const FLUSH: Register = 1 << 24;
+        pub const UP: Register = 1 << 22;
+        pub const TO_ZERO: Register = 3 << 22;
+
+        pub fn write(value: Register) {
+            // SAFETY: no exception is unmasked.
+            unsafe { asm!("msr fpcr, {}", in(reg) value, options(nostack)) };
+        }
+
+        pub fn read() -> Register {
+            let value;
+            // SAFETY: reading has no effect.
+            unsafe { asm!("mrs {}, fpcr", out(reg) value, options(nostack)) };
+            value
+        }
     }
 
-    fn under<T>(mode: u32, work: impl FnOnce() -> T) -> T {
+    fn under<T>(mode: Register, work: impl FnOnce() -> T) -> T {
         write(DEFAULT | mode);
         let outcome = work();
         let after = read();

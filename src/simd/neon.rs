@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 
 use super::Kernel;
-use super::set::{Set, dot_flushed};
+use super::set::{self, Set, first, second};
 
 /// # Safety
 /// The machine has NEON.
@@ -138,15 +138,11 @@ impl Set for Neon {
         unsafe { vst1q_u32(to, words) };
     }
 
-    /// Lane by lane: Arm's BFDOT rounds otherwise, and its flush mode decides before rounding.
+    /// Two fused multiply-adds: Arm's BFDOT rounds otherwise.
     #[inline(always)]
     fn dot_pairs(sum: float32x4_t, x: u32, w: uint32x4_t) -> float32x4_t {
-        // SAFETY: vectors and arrays of four are the same bits.
-        unsafe {
-            let sums = std::mem::transmute::<float32x4_t, [f32; 4]>(sum);
-            let pairs = std::mem::transmute::<uint32x4_t, [u32; 4]>(w);
-            std::mem::transmute::<[f32; 4], float32x4_t>(std::array::from_fn(|i| dot_flushed(sums[i], x, pairs[i])))
-        }
+        let after_second = fused_flushed(second(x), Self::second_of_pairs(w), sum);
+        fused_flushed(first(x), Self::first_of_pairs(w), after_second)
     }
 
     #[inline(always)]
@@ -157,6 +153,24 @@ impl Set for Neon {
                 unsafe { transpose_4x4(from.add(row * stride + col), stride, to.add(16 * col + row)) };
             }
         }
+    }
+}
+
+/// [`set::fused_flushed`] of four lanes, in the processor's flush-to-zero mode.
+#[inline(always)]
+fn fused_flushed(x: f32, w: float32x4_t, sum: float32x4_t) -> float32x4_t {
+    // SAFETY: see above; vectors and arrays of four are the same bits.
+    unsafe {
+        let found = vfmaq_f32(sum, vdupq_n_f32(x), w);
+        // What was flushed, perhaps though it would round to a normal number; or a sum that cancelled out.
+        let doubtful = vbicq_u32(vceqzq_f32(found), vceqzq_f32(sum));
+        if vmaxvq_u32(doubtful) == 0 {
+            return found;
+        }
+        let sums = std::mem::transmute::<float32x4_t, [f32; 4]>(sum);
+        let w = std::mem::transmute::<float32x4_t, [f32; 4]>(w);
+        let lanes: [f32; 4] = std::array::from_fn(|i| set::fused_flushed(x, w[i], sums[i]));
+        std::mem::transmute::<[f32; 4], float32x4_t>(lanes)
     }
 }
 

@@ -48,7 +48,8 @@ pub trait Set: Copy {
     fn second_of_pairs(pairs: Self::Words) -> Self::Vector;
 
     /// `sum + x₁ w₁`, then `+ x₀ w₀`, each fused, subnormals in and out flushed to zero: what `vdpbf16ps` does. `x` is
-    /// one pair of bf16. Sets without the instruction flush only when the caller has set [`Flushing`](crate::backend::cpu::Flushing).
+    /// one pair of bf16. A sum is flushed where 24 bits, with exponents that went on, leave it below the normal numbers.
+    /// Sets without the instruction need the processor's mode [`Flushing`](crate::backend::cpu::Flushing).
     fn dot_pairs(sum: Self::Vector, x: u32, w: Self::Words) -> Self::Vector;
 
     /// Writes a 16×16 block, transposed: `to[16·i + j] = from[j·stride + i]`.
@@ -104,12 +105,33 @@ pub(super) fn second(pair: u32) -> f32 {
     f32::from_bits(pair & 0xffff_0000)
 }
 
-/// [`Set::dot_pairs`] of one lane: its definition.
+/// [`Set::dot_pairs`] of one lane: its definition, in any mode of the processor.
 #[inline(always)]
 pub(super) fn dot_flushed(sum: f32, x: u32, w: u32) -> f32 {
-    let after_second = flushed(flushed(second(x)).mul_add(flushed(second(w)), flushed(sum)));
-    flushed(flushed(first(x)).mul_add(flushed(first(w)), after_second))
+    fused_flushed(first(x), first(w), fused_flushed(second(x), second(w), sum))
 }
+
+/// One of the two: `x · w + sum` of bf16 x and w.
+///
+/// x86-64 decides after rounding what is flushed, as the definition does, but Arm before: what lies between
+/// [`SMALLEST_KEPT`] and the least normal number would become zero there. So the processor's mode is not relied on.
+#[inline(always)]
+pub(super) fn fused_flushed(x: f32, w: f32, sum: f32) -> f32 {
+    let (x, w, sum) = (flushed(x), flushed(w), flushed(sum));
+    // The product is exact; and what matters of the sum, since a product too small for f64 beside a normal sum does not
+    // reach down to SMALLEST_KEPT.
+    let near = f64::from(x) * f64::from(w) + f64::from(sum);
+    if near.abs() > f64::from(f32::MIN_POSITIVE) || near.is_nan() {
+        x.mul_add(w, sum)
+    } else if near.abs() >= SMALLEST_KEPT {
+        f32::MIN_POSITIVE.copysign(near as f32)
+    } else {
+        0.0_f32.copysign(near as f32)
+    }
+}
+
+/// The least magnitude that 24 bits round up to the least normal number (half way, and that number is even).
+const SMALLEST_KEPT: f64 = f32::MIN_POSITIVE as f64 * (1.0 - f32::EPSILON as f64 / 4.0);
 
 /// Zero with the sign of a subnormal, anything else as it is.
 #[inline(always)]
