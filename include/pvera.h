@@ -526,9 +526,9 @@ typedef struct pvera_callbacks {
  * what does not); so do the vectors of pvera_slot_gradients and kl_value. Stores and published adapters are the host's:
  * their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
  * used it. In f32 the results have the CPU's bits. What kernels find wrong is told by pvera_context_check. A call made
- * before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores and adapters
- * outlive the graph. pvera_scratch_bytes foretells the device memory that it holds. The thread's current CUDA context is
- * left as it was.
+ * before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
+ * tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked. pvera_scratch_bytes foretells the device memory that it holds. The thread's current CUDA context is
+ * left as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
  *
  * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
  * on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
@@ -576,7 +576,8 @@ pvera_error *pvera_context_cpu_features(const pvera_context *context, uint32_t *
 pvera_error *pvera_context_scratch_bytes(const pvera_context *context, size_t *bytes);
 
 /**
- * Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it.
+ * Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it. A CUDA context waits for its
+ * stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is there.
  *
  * Pointers:
  * context is NULL or an owned context, not used again.

@@ -23,8 +23,11 @@ pvera_error *generate(const pvera_context *context, void *stream, const pvera_li
     pvera_noise noise = {.struct_size = sizeof noise, .mode = PVERA_MODE_SAMPLE, .seed_at = device->seed};
     rows.identity = device->identity;
     rows.sample = device->sample;
-    begin_capture(stream);
+    /* Once outside of a capture, so that all memory is there. */
     pvera_error *error = pvera_forward(context, linear, x, &rows, &noise, NULL, y);
+    if (error) return error;
+    begin_capture(stream);
+    error = pvera_forward(context, linear, x, &rows, &noise, NULL, y);
     void *graph = end_capture(stream);
     for (uint64_t seed = 0; !error && seed < 8; ++seed) {
         copy_to_device(device->seed, &seed, sizeof seed, stream);

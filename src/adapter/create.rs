@@ -49,7 +49,7 @@ impl Adapter {
         let store = model.stores().share(store);
         let mut parameters = Parameters::zeroed(model.allocator(), layout.total)?;
         for entry in &layout.entries {
-            initialise(&mut parameters, &entry.ranges, layers.get(entry.layer)?, config);
+            initialise(&mut parameters, &entry.ranges, layers.get(entry.layer)?, config)?;
         }
         Ok(Self::untrained(layers.clone(), config, store, layout, parameters, options.identity))
     }
@@ -165,7 +165,7 @@ fn warn_if_not_from_key(model: &Model, config: &Config, store: &Store, options: 
 
 /// As PEFT's `reset_pvera_parameters`; without `init_weights`, ones for λ_b and standard normals for λ_d, drawn from the
 /// projection key, so that a run can be repeated.
-fn initialise(parameters: &mut Parameters, ranges: &Ranges, layer: &Layer, config: &Config) {
+fn initialise(parameters: &mut Parameters, ranges: &Ranges, layer: &Layer, config: &Config) -> Result<()> {
     if config.init_weights {
         parameters.get_mut(&ranges.lambda_d).fill(config.d_initial as f32);
     } else {
@@ -175,6 +175,15 @@ fn initialise(parameters: &mut Parameters, ranges: &Ranges, layer: &Layer, confi
     }
     if let (Some(span), Some(bias)) = (&ranges.bias, &layer.bias) {
         let own = &mut parameters.get_mut(span)[layer.out_offset..layer.out_offset + layer.out_features];
+        if bias.device() != Device::Host {
+            fail!(
+                Device,
+                "layer '{}': its bias is on {}, and a learned bias starts from it; make the adapter on a model whose biases are on the CPU, then pvera_adapter_trainable_on",
+                layer.name,
+                bias.device()
+            );
+        }
         bias.load(0, 0, own);
     }
+    Ok(())
 }

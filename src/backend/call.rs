@@ -92,6 +92,9 @@ pub enum Membership<'a> {
     BySlot { slot: u64, term_of_slot: &'a [i32] },
 }
 
+/// In a table of slots: nothing is published there. (−1 is an adapter that does not adapt the layer.)
+pub const NO_ADAPTER: i32 = -2;
+
 const SLOTS_ON_DEVICE: &str = "slots on a device are read there";
 
 impl Membership<'_> {

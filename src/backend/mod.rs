@@ -11,7 +11,7 @@ mod gradients;
 pub mod reference;
 mod weight;
 
-pub use call::{Call, Membership, Mode, Noise, Originals, RowKeys, Term};
+pub use call::{Call, Membership, Mode, NO_ADAPTER, Noise, Originals, RowKeys, Term};
 pub use copies::{Copies, Original};
 pub use gradients::{Backward, Gradients, Kl, Overwrite, PriorGradients, TermGradients, Variance};
 pub use weight::Weight;

@@ -294,7 +294,7 @@ pub unsafe extern "C" fn pvera_project_width(
     guard(|| unsafe {
         let linear = borrow("linear", linear)?;
         let arena = Arena::new(Allocator::default());
-        let rows = read_rows(|| &arena, rows, n, Device::Host)?;
+        let rows = read_rows(|| &arena, rows, n, matrix::device("rows.device", input::sized(rows)?.device)?)?;
         let (columns, latent_columns) = linear::project_width(&linear.0, n, &Request { rows, ..Request::default() })?;
         super::handle::write_if_wanted(width, columns);
         super::handle::write_if_wanted(latents, latent_columns);

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
 use crate::model::WeightLayout;
-use crate::tensor::{Dtype, Matrix, MatrixMut, disjoint};
+use crate::tensor::{Device, Dtype, Matrix, MatrixMut, disjoint};
 
 /// What a merge replaced, bit for bit.
 #[derive(Debug)]
@@ -50,6 +50,13 @@ pub fn merge(
     let (rows, cols) = if transposed { (inputs, out) } else { (out, inputs) };
     weight.shape("weight", rows, cols)?;
     merged.shape("merged", rows, cols)?;
+    if context.place() != Device::Host {
+        fail!(
+            Unsupported,
+            "the context computes on {}; a merge runs on the CPU: wanted a context of PVERA_BACKEND_CPU, and the weight there",
+            context.place()
+        );
+    }
     check_place(context, "weight", weight)?;
     check_place(context, "merged", &merged.as_const())?;
     if merged.dtype() != weight.dtype() {
@@ -70,6 +77,7 @@ pub fn merge(
     refuse_sampling(linear, &plan, request)?;
     for term in plan.calls[0].terms {
         for (name, vector) in [("lambda_b", term.lambda_b), ("lambda_d", term.lambda_d)] {
+            check_place(context, name, &vector.matrix())?;
             disjoint("merged", merged, name, &vector.matrix())?;
         }
     }
@@ -109,6 +117,9 @@ impl MergeUndo {
         weight.shape("weight", ("rows of the merge", self.rows), ("columns of the merge", self.cols))?;
         if weight.dtype() != self.dtype {
             fail!(Dtype, "weight holds {}; the merge was of {}", weight.dtype().name(), self.dtype.name());
+        }
+        if weight.device() != Device::Host {
+            fail!(Device, "weight is on {}; the merge was of one on the CPU", weight.device());
         }
         if digest(&weight.as_const()) != self.merged {
             fail!(State, "weight is not what the merge wrote; it changed since, and nothing was undone");

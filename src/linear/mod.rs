@@ -21,6 +21,7 @@ use crate::backend::cpu::{Base, BasePacks, Uses};
 use crate::error::Result;
 use crate::fail;
 use crate::model::{Layer, Layers, Slots};
+use crate::tensor::Device;
 
 /// One layer and the adapters that may run on it. Cheap to clone; immutable.
 #[derive(Clone, Debug)]
@@ -66,6 +67,12 @@ impl Linear {
 
     fn base_to_pack(&self) -> Result<Base<'_>> {
         match self.base() {
+            Some(_) if self.layer().place_of_weight() != Device::Host => fail!(
+                Device,
+                "the base weight of layer '{}' is on {}; only one on the CPU is packed",
+                self.layer().name,
+                self.layer().place_of_weight()
+            ),
             Some(base) => Ok(base),
             None => {
                 fail!(State, "layer '{}' was declared without a weight; there is nothing to pack", self.layer().name)

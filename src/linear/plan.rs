@@ -2,7 +2,7 @@
 
 use super::Linear;
 use super::request::{Choice, ModeChoice, Request};
-use crate::backend::{Call, Membership, Mode, Noise, Originals, Term};
+use crate::backend::{Call, Membership, Mode, NO_ADAPTER, Noise, Originals, Term};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Arena, List};
@@ -245,6 +245,8 @@ impl<'a> Planner<'a, '_> {
             }
             Slots::OnDevice(slot) => {
                 let count = used.last().map_or(0, |last| last + 1);
+                let holds = |slot: i32| used.binary_search(&slot).is_ok();
+                let of_slot = |slot: i32| if holds(slot) { of_slot(slot) } else { NO_ADAPTER };
                 let term_of_slot = self.arena.collected((0..count as usize).map(|slot| of_slot(slot as i32)))?;
                 Ok(Membership::BySlot { slot, term_of_slot })
             }

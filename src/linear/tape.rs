@@ -1,13 +1,13 @@
 //! What a training forward leaves for backward. A tape is reused: its memory stays.
 
 #[cfg(feature = "cuda")]
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::Linear;
 use super::request::{Choice, Noise, Request, Rows};
 use crate::backend::RowKeys;
 #[cfg(feature = "cuda")]
-use crate::backend::cuda::DeviceBuffer;
+use crate::backend::cuda::{self, DeviceBuffer};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fail;
@@ -33,6 +33,9 @@ pub struct Tape {
     allocator: Allocator,
     /// Where the record's numbers lie.
     place: Device,
+    /// Whose stream orders them.
+    #[cfg(feature = "cuda")]
+    device: Option<Weak<cuda::Device>>,
     pub(super) p: Kept,
     pub(super) kept: Vec<Kept>,
     pub(super) record: Record,
@@ -66,10 +69,15 @@ impl Kept {
             self.on_host = Buffer::empty();
             let fits = |kept: &DeviceBuffer| kept.len() >= length && Arc::ptr_eq(kept.device(), device);
             if !self.on_cuda.as_ref().is_some_and(fits) {
-                self.on_cuda = None;
+                if self.on_cuda.as_ref().is_some_and(DeviceBuffer::is_captured) {
+                    fail!(
+                        State,
+                        "the tape was used in a captured graph, which holds its addresses, and cannot grow; wanted a tape of its own for other shapes"
+                    );
+                }
                 self.on_cuda = Some(DeviceBuffer::new(device, length)?);
             }
-            return Ok(());
+            return self.on_cuda.as_mut().map_or(Ok(()), DeviceBuffer::note_capture);
         }
         #[cfg(feature = "cuda")]
         {
@@ -136,6 +144,8 @@ impl Tape {
             policy,
             allocator,
             place: Device::Host,
+            #[cfg(feature = "cuda")]
+            device: None,
             p: Kept::default(),
             kept: Vec::new(),
             record: Record::default(),
@@ -146,6 +156,10 @@ impl Tape {
     /// Makes room for p and, by policy, for z Bᵀ of each layer.
     pub(super) fn reserve(&mut self, context: &Context, p: usize, kept: &[usize]) -> Result<()> {
         self.place = context.place();
+        #[cfg(feature = "cuda")]
+        {
+            self.device = context.cuda().map(Arc::downgrade);
+        }
         if self.policy != Policy::Recompute {
             self.p.reserve(context, &self.allocator, p)?;
         }
@@ -164,6 +178,16 @@ impl Tape {
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
         self.p.bytes() + self.kept.iter().map(Kept::bytes).sum::<usize>()
+    }
+
+    /// Whether the record's numbers are in the order of this context.
+    pub(super) fn is_of(&self, context: &Context) -> bool {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = context.cuda() {
+            return self.device.as_ref().is_some_and(|own| own.as_ptr() == Arc::as_ptr(device));
+        }
+        let _ = context;
+        true
     }
 
     pub(super) fn place(&self) -> Device {

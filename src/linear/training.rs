@@ -109,6 +109,10 @@ pub unsafe fn backward(
     overwrite_dx: bool,
 ) -> Result<()> {
     let recorded = tape.recorded()?;
+    let on_host = context.place() == Device::Host;
+    if !on_host && wanted.iter().any(|wanted| wanted.variance.is_some()) {
+        fail!(Unsupported, "gradients.variance is given; first-order variance is computed on the CPU only");
+    }
     let frame = context.enter();
     let arena = frame.arena();
     let linears: &[&Linear] = arena.collected(recorded.linears.iter())?;
@@ -120,6 +124,9 @@ pub unsafe fn backward(
     }
     if tape.place() != context.place() {
         fail!(Device, "the tape was recorded on {}; this context computes on {}", tape.place(), context.place());
+    }
+    if !tape.is_of(context) {
+        fail!(State, "the tape was recorded on another CUDA context; wanted that one, whose stream orders the work");
     }
     let request = recorded.request();
     let plan = Plan::new(arena, linears, recorded.rows, &request)?;
@@ -142,10 +149,6 @@ pub unsafe fn backward(
         targets.push(unsafe {
             slices(arena, linear, plan.slots[position], &plan.calls[position], wanted.slots, context.place())?
         });
-    }
-    let on_host = context.place() == Device::Host;
-    if !on_host && wanted.iter().any(|wanted| wanted.variance.is_some()) {
-        fail!(Unsupported, "gradients.variance is given; first-order variance is computed on the CPU only");
     }
     let mut own = arena.list(wanted.len())?;
     for wanted in wanted {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
 use crate::noise::layer_hash;
-use crate::tensor::Matrix;
+use crate::tensor::{Device, Matrix};
 
 /// How a base weight is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +74,11 @@ impl Layer {
             bias.shape("layer.bias", ("1", 1), wanted).map_err(|error| error.within(format!("layer '{name}'")))?;
         }
         Ok(self)
+    }
+
+    /// Where the base weight lies; the host, where there is none.
+    pub fn place_of_weight(&self) -> Device {
+        self.weight.as_ref().map_or(Device::Host, |(matrix, _)| matrix.device())
     }
 
     /// The key under which this layer draws its noise.

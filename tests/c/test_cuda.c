@@ -99,6 +99,10 @@ static void forward_has_the_cpus_bits(const pvera_context *context, const struct
                 "x is on the CPU|computes on CUDA device 0");
     CHECK_ERROR(pvera_forward(context, layers->here, &x, NULL, &noise, NULL, &y), PVERA_ERROR_DEVICE,
                 "the base weight|is on the CPU|computes on CUDA device 0");
+    size_t bytes = 0;
+    CHECK_ERROR(pvera_linear_pack_base(layers->there, PVERA_PACK_FORWARD), PVERA_ERROR_DEVICE,
+                "the base weight of layer 'layer' is on CUDA device 0|CPU is packed");
+    CHECK_ERROR(pvera_linear_packed_base_bytes(layers->there, PVERA_PACK_FORWARD, &bytes), PVERA_ERROR_DEVICE, "base weight");
     pvera_rows rows = {.struct_size = sizeof rows, .device = {PVERA_DEVICE_CUDA, 3}};
     CHECK_ERROR(pvera_forward(context, layers->there, &x, &rows, &noise, NULL, &y), PVERA_ERROR_DEVICE,
                 "rows.device is CUDA device 3|computes on CUDA device 0");
@@ -217,7 +221,9 @@ static void works(void) {
                 "options.device.id is 5|options.stream belongs to device 0");
     options.device = gpu, options.threads = 1;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.threads|CUDA");
-    options.threads = 0, options.products = PVERA_PRODUCTS_BF16;
+    options.threads = 0, options.stream = (void *)2;
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.stream is cudaStreamPerThread|wanted");
+    options.stream = cuda.stream, options.products = PVERA_PRODUCTS_BF16;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_UNSUPPORTED, "options.products is 1|CUDA");
     options.products = PVERA_PRODUCTS_F32;
     MUST(pvera_context_new(&options, &context));
@@ -229,6 +235,14 @@ static void works(void) {
     adapters(context, &cuda);
     layers_free(layers, &cuda);
     pvera_context_free(context);
+    context = NULL;
+    /* The default stream of the primary context, which is what most programs use. */
+    options.stream = NULL;
+    MUST(pvera_context_new(&options, &context));
+    layers_make(layers, &cuda);
+    forward_has_the_cpus_bits(context, layers, &cuda);
+    pvera_context_free(context);
+    layers_free(layers, &cuda);
     free(layers);
     cuda_close(&cuda);
 }
@@ -241,6 +255,12 @@ static void refused(const char *words) {
     CHECK(code == PVERA_ERROR_UNSUPPORTED || code == PVERA_ERROR_CUDA || code == PVERA_ERROR_MEMORY, "code %d", code);
     CHECK_ERROR(error, code, words);
     CHECK(context == NULL, "an output was written");
+    /* What was taken of a double was given back. */
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    void *found = library ? dlsym(library, "pvera_double_live_objects") : NULL;
+    uint64_t (*live)(void);
+    memcpy(&live, &found, sizeof live);
+    if (found) CHECK(live() == 0, "%llu objects of the driver are left", (unsigned long long)live());
     /* The CPU does not mind. */
     CHECK_OK(pvera_context_new(NULL, &context));
     pvera_context_free(context);

@@ -1,9 +1,9 @@
 //! Every call on every kind of layer has the CPU's bits.
 
-use pvera::backend::Kl;
+use pvera::backend::{Kl, Part};
 use pvera::config::Config;
 use pvera::context::{Context, Kind};
-use pvera::linear::{Choice, Noise, Request, Rows, forward};
+use pvera::linear::{Choice, Noise, Request, Rows, expand, forward, moments, project};
 use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
@@ -123,5 +123,42 @@ fn many_rows_of_a_wide_layer() {
         y.back().bits()
     };
     assert!(y(&setups.1, &on_cuda) == y(&setups.0, &context(Kind::Cpu, 0)), "the bits differ");
+    no_complaints(&gpu);
+}
+
+/// The two halves of a forward; one row, whose stride may be anything.
+#[test]
+#[ignore = "needs a libcuda"]
+fn project_and_expand() {
+    let (gpu, on_cuda) = bench();
+    for rows in [1, 5, 300] {
+        let case = Case::new(rows, &[Spec { weight: None, ..spec("layer", 300, 70) }], &[(config(7, 1), Stored::F32)]);
+        let setups = (case.setup(3), with_models_on(on_cuda.place(), || case.setup(3)));
+        let halves = |setup: &Setup, context: &Context| {
+            let (place, linear, request) = (context.place(), setup.linears()[0], Request::default());
+            let x = setup.x.on(place);
+            let (mut p, mut y) = (Host::zeros(rows, 14).on(place), Host::zeros(rows, 70).on(place));
+            project(context, linear, &x.matrix(), &request, &p.matrix_mut(), Part::WHOLE).unwrap();
+            expand(context, linear, &p.matrix(), &request, &y.matrix_mut(), Part::WHOLE).unwrap();
+            y.back().bits()
+        };
+        assert!(halves(&setups.1, &on_cuda) == halves(&setups.0, &context(Kind::Cpu, 0)), "{rows} rows");
+    }
+    no_complaints(&gpu);
+}
+
+/// No rows, and nothing else that was run on the context before.
+#[test]
+#[ignore = "needs a libcuda"]
+fn nothing_is_something_too() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let setup =
+        with_models_on(place, || Case::new(0, &[spec("layer", 20, 10)], &[(config(4, 1), Stored::F32)]).setup(1));
+    let (x, mut mean, mut variance) = (setup.x.on(place), Host::zeros(0, 10).on(place), Host::zeros(0, 10).on(place));
+    let request = Request::default();
+    moments(&on_cuda, setup.linears()[0], &x.matrix(), &request, &mean.matrix_mut(), &variance.matrix_mut()).unwrap();
+    on_cuda.check().unwrap();
+    drop((x, mean, variance));
     no_complaints(&gpu);
 }

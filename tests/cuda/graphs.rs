@@ -6,10 +6,10 @@ use pvera::linear::{Choice, Linear, ModeChoice, Noise, Request, Rows, forward};
 use pvera::tensor::Dtype;
 
 use super::common::cases::{Case, Stored};
-use super::common::context;
 use super::common::host::Host;
-use super::common::layers::{config, spec};
+use super::common::layers::{config, model, publish, spec};
 use super::common::place::{Numbers, with_models_on};
+use super::common::{Random, context};
 use super::{bench, no_complaints};
 
 const ROWS: usize = 9;
@@ -168,5 +168,28 @@ fn scratch_is_what_was_foretold() {
         step(&on_cuda);
         assert_eq!(on_cuda.scratch_bytes(), held);
     }
+    no_complaints(&gpu);
+}
+
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_slot_whose_adapter_was_removed_is_a_bad_one() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let mut random = Random(4);
+    let model = with_models_on(place, || model(&mut random, &[spec("layer", 20, 10)]));
+    publish(&model, &mut random, &[config(4, 1), config(4, 1)]);
+    model.remove("adapter 0").unwrap();
+    let snapshot = model.snapshot().unwrap();
+    let mut slot = Numbers::new(vec![1i32, 0, -1], place);
+    let choice = Choice::PerRowOnDevice(slot.pointer().addr() as u64);
+    let request = Request { rows: Rows { choice, ..Rows::default() }, ..Request::default() };
+    let (x, mut y) = (Host::f32(3, 20, &random.values(60)).on(place), Host::zeros(3, 10).on(place));
+    forward(&on_cuda, &[snapshot.linear(0).unwrap()], &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
+    assert_eq!(
+        on_cuda.check().unwrap_err().to_string(),
+        "row 1: slot 0 in device memory holds no adapter; the row got the base alone"
+    );
+    drop((slot, x, y));
     no_complaints(&gpu);
 }

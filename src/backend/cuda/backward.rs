@@ -7,7 +7,7 @@ use super::arguments::{
 };
 use super::device::{Kernel, Turn};
 use super::driver::Address;
-use super::forward::{Layer, THREADS, elements};
+use super::forward::{Layer, MOST_BLOCKS, THREADS, elements};
 use super::prepared::{Group, Operand, Prepared, count};
 use super::product::{Job, Room};
 use crate::backend::{Backward, Call, Gradients, Kl, Overwrite, PriorGradients, TermGradients};
@@ -242,7 +242,7 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
         };
         // SAFETY: both sides have these rows and columns, the target the columns.
         unsafe {
-            turn.launch(Kernel::Sums, [cols.div_ceil(SUM_COLS), parts, 1], SUM_COLS as u32, &sums)?;
+            turn.launch(Kernel::Sums, [cols.div_ceil(SUM_COLS), parts.min(MOST_BLOCKS), 1], SUM_COLS as u32, &sums)?;
             turn.launch(Kernel::Deliver, [cols.div_ceil(THREADS), 1, 1], THREADS as u32, &deliver)
         }
     }

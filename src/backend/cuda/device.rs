@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arguments::Fault;
 use super::driver::{self, Address, Driver, Entered, Function, Module, Stream, driver};
-use super::residents::{House, User};
+use super::residents::{House, Primary, User, lock};
 use super::workspace::Workspace;
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -49,6 +49,9 @@ pub enum Kernel {
     Accumulate,
 }
 
+/// CU_STREAM_PER_THREAD.
+const PER_THREAD: usize = 2;
+
 /// Where a CUDA context of the library works. Calls take turns.
 #[derive(Debug)]
 pub struct Device {
@@ -63,6 +66,10 @@ pub struct Device {
     pub(super) house: Arc<House>,
     pub(super) user: Arc<User>,
     workspace: Mutex<Workspace>,
+    /// Set when its stream may be gone.
+    closed: Mutex<bool>,
+    /// Released when all the above is gone.
+    _primary: Option<Arc<Primary>>,
 }
 
 // SAFETY: handles of libcuda may be used on any thread; the workspace is behind a lock.
@@ -78,10 +85,16 @@ impl Device {
     pub unsafe fn new(ordinal: Option<i32>, stream: Stream) -> Result<Self> {
         let driver = driver()?;
         if stream.is_null() {
-            let device = driver.device(ordinal.unwrap_or(0))?;
-            let context = driver.retain_primary(device)?;
-            let entered = driver.enter(context).inspect_err(|_| driver.release_primary(device))?;
-            return Self::on(driver, context, stream, Some(device), entered);
+            let primary = Primary::retain(driver, driver.device(ordinal.unwrap_or(0))?)?;
+            let context = primary.context();
+            let entered = driver.enter(context)?;
+            return Self::on(driver, context, stream, Some(Arc::new(primary)), entered);
+        }
+        if stream.addr() == PER_THREAD {
+            fail!(
+                Argument,
+                "options.stream is cudaStreamPerThread, another stream on every thread; wanted one stream, which orders the calls"
+            );
         }
         // SAFETY: the caller's promise.
         let context = unsafe { driver.context_of(stream)? };
@@ -100,7 +113,7 @@ impl Device {
         driver: &'static Driver,
         context: driver::Context,
         stream: Stream,
-        primary: Option<i32>,
+        primary: Option<Arc<Primary>>,
         _entered: Entered,
     ) -> Result<Self> {
         let ordinal = driver.current_device()?;
@@ -113,11 +126,7 @@ impl Device {
         if driver.is_capturing(stream)? {
             fail!(State, "options.stream is being captured; make the context before");
         }
-        let house = House::new(driver, context, primary).inspect_err(|_| {
-            if let Some(device) = primary {
-                driver.release_primary(device);
-            }
-        })?;
+        let house = House::of(driver, context, primary.clone())?;
         let user = User::new(driver, context, stream)?;
         // From here on a failure is cleaned up by Drop.
         let mut own = Self {
@@ -131,6 +140,8 @@ impl Device {
             house,
             user,
             workspace: Mutex::default(),
+            closed: Mutex::new(false),
+            _primary: primary,
         };
         own.load()?;
         own.fault = driver.allocate(size_of::<Fault>(), stream)?;
@@ -161,30 +172,34 @@ impl Device {
 
     /// Begins a call: the context is current and the workspace this call's, until the turn ends.
     pub fn turn(&self) -> Result<Turn<'_>> {
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workspace = lock(&self.workspace);
+        if *lock(&self.closed) {
+            fail!(State, "the CUDA context of these calls was freed");
+        }
         let entered = self.driver.enter(self.context)?;
         let capturing = self.driver.is_capturing(self.stream)?;
         if !capturing {
             self.house.sweep();
         }
         workspace.reset(self.driver, self.stream, capturing)?;
-        Ok(Turn { device: self, room: RefCell::new(Room::Real(workspace)), capturing, _entered: Some(entered) })
+        Ok(Turn {
+            device: self,
+            room: RefCell::new(Room::Real(workspace)),
+            capturing,
+            as_many: false,
+            _entered: Some(entered),
+        })
     }
 
     /// A turn that queues nothing and only counts what the workspace would hold.
     pub fn dry_turn(&self) -> Turn<'_> {
-        Turn { device: self, room: RefCell::new(Room::Counted(0)), capturing: false, _entered: None }
+        Turn { device: self, room: RefCell::new(Room::Counted(0)), capturing: false, as_many: false, _entered: None }
     }
 
     /// Memory that outlives a call. It exists from this place of the stream on.
     pub fn allocate(&self, bytes: usize) -> Result<Address> {
         let _entered = self.driver.enter(self.context)?;
-        if self.driver.is_capturing(self.stream)? {
-            fail!(
-                State,
-                "the tape needs {bytes} bytes of device memory, which cannot be had while the stream is being captured; run the call once before the capture"
-            );
-        }
+        self.check_no_capture("device memory for a tape")?;
         self.driver.allocate(bytes, self.stream)
     }
 
@@ -194,6 +209,7 @@ impl Device {
     /// The address has these bytes.
     pub unsafe fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
+        self.check_no_capture("a copy of the parameters")?;
         // SAFETY: the caller's promise; libcuda has taken pageable bytes when this returns.
         unsafe { self.driver.copy_to_device(to, bytes, self.stream) }
     }
@@ -204,22 +220,23 @@ impl Device {
     /// The address has these bytes.
     pub unsafe fn read_back(&self, to: &mut [u8], from: Address) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
+        let stream = self.late_stream();
         // SAFETY: the caller's promise; the wait ends all use of `to`.
-        unsafe { self.driver.copy_to_host(to, from, self.stream)? };
-        self.driver.wait_for(self.stream)
+        unsafe { self.driver.copy_to_host(to, from, stream)? };
+        self.driver.wait_for(stream)
     }
 
     /// Gives it back, when the work queued before is done.
     pub fn release(&self, address: Address) {
         if let Ok(_entered) = self.driver.enter(self.context) {
-            // SAFETY: what used it was queued earlier on this stream.
-            let _ = unsafe { self.driver.release(address, self.stream) };
+            // SAFETY: what used it was queued earlier on this stream, or is done.
+            let _ = unsafe { self.driver.release(address, self.late_stream()) };
         }
     }
 
     /// Bytes of workspace held.
     pub fn workspace_bytes(&self) -> usize {
-        self.workspace.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+        lock(&self.workspace).bytes()
     }
 
     /// The first fault of a kernel since the last time, if there was one. Waits for the stream.
@@ -249,21 +266,54 @@ impl Device {
     }
 }
 
-impl Drop for Device {
-    fn drop(&mut self) {
+impl Device {
+    /// Waits for the stream, which may go afterwards, and gives back what belongs to it.
+    pub fn close(&self) {
+        let (mut workspace, mut closed) = (lock(&self.workspace), lock(&self.closed));
+        if std::mem::replace(&mut *closed, true) {
+            return;
+        }
         let Ok(_entered) = self.driver.enter(self.context) else { return };
-        // Kernels must not lose their code. There is nobody to tell of a failure.
+        // There is nobody to tell of a failure.
         let _ = self.driver.wait_for(self.stream);
-        self.workspace.get_mut().unwrap_or_else(PoisonError::into_inner).release(self.driver, self.stream);
+        workspace.release(self.driver, self.stream);
         if self.fault != 0 {
-            // SAFETY: what wrote there was queued earlier.
+            // SAFETY: what wrote there is done.
             let _ = unsafe { self.driver.release(self.fault, self.stream) };
         }
-        self.user.close();
-        for module in self.modules.drain(..) {
-            self.driver.unload_module(module);
+        // Kernels must not lose their code: all of them have run.
+        for module in &self.modules {
+            self.driver.unload_module(*module);
         }
+        self.user.close();
         self.house.sweep();
+    }
+
+    pub fn is_capturing(&self) -> Result<bool> {
+        let _entered = self.driver.enter(self.context)?;
+        self.driver.is_capturing(self.stream)
+    }
+
+    /// Copies, allocations and releases cannot be part of a capture.
+    fn check_no_capture(&self, what: &str) -> Result<()> {
+        if self.driver.is_capturing(self.stream)? {
+            fail!(
+                State,
+                "{what} cannot be had while the stream is being captured; run the call once before the capture"
+            );
+        }
+        Ok(())
+    }
+
+    /// The stream that late work goes to: its own, or after its end the house's.
+    fn late_stream(&self) -> Stream {
+        if *lock(&self.closed) { self.house.stream() } else { self.stream }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -272,6 +322,8 @@ pub struct Turn<'d> {
     device: &'d Device,
     room: RefCell<Room<'d>>,
     pub(super) capturing: bool,
+    /// Products are made as for many rows, however few there are: for the known answers.
+    pub(super) as_many: bool,
     _entered: Option<Entered>,
 }
 

@@ -17,7 +17,7 @@ use crate::tensor::{self, MatrixMut};
 pub const THREADS: usize = 256;
 
 /// The most blocks of a grid's second dimension; kernels stride over rows beyond.
-const MOST_BLOCKS: usize = 65_535;
+pub const MOST_BLOCKS: usize = 65_535;
 
 /// The grid of a kernel with a thread an element.
 pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
@@ -52,11 +52,12 @@ pub fn project(
     kept: Option<&MatrixMut<'_>>,
 ) -> Result<Parts> {
     let (rows, inputs) = (x.rows(), x.cols());
-    let kept = kept.map(Matrix::from);
+    // The stride of a single row does not matter, and may be anything.
+    let kept = kept.map(Matrix::from).map(|kept| Matrix { stride: kept.stride.max(width as u64), ..kept });
     let whole = |kept: Matrix| Room { address: kept.data, rows, width: kept.stride as usize, parts: 1 };
     // Where one part is all there is, it goes where it is kept.
     let room = match kept {
-        Some(kept) if super::product::parts(rows, inputs, width) == 1 => whole(kept),
+        Some(kept) if super::product::parts(turn, rows, inputs, width) == 1 => whole(kept),
         _ => Room::new(turn, rows, inputs, width)?,
     };
     for prepared in projections {
@@ -200,7 +201,7 @@ impl Layer<'_, '_, '_> {
         let Some(first) = prepared.groups.first() else { return Ok(Parts::default()) };
         let deepest = prepared.groups.iter().map(|group| group.shared.rank()).max().unwrap_or(0);
         let kept = self.kept;
-        let one_part = super::product::parts(rows, deepest, self.call().kept_width()) == 1;
+        let one_part = super::product::parts(self.turn, rows, deepest, self.call().kept_width()) == 1;
         let whole = |kept: Matrix| Room { address: kept.data, rows, width: kept.stride as usize, parts: 1 };
         if one_part {
             let room = match kept {

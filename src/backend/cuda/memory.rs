@@ -13,12 +13,14 @@ pub struct DeviceBuffer {
     device: Arc<Device>,
     address: Address,
     length: usize,
+    /// A graph holds its address.
+    captured: bool,
 }
 
 impl DeviceBuffer {
     pub fn new(device: &Arc<Device>, length: usize) -> Result<Self> {
         let address = device.allocate(length.max(1) * size_of::<f32>())?;
-        Ok(Self { device: device.clone(), address, length })
+        Ok(Self { device: device.clone(), address, length, captured: false })
     }
 
     fn parts(&self, rows: usize, cols: usize) -> Parts {
@@ -44,6 +46,16 @@ impl DeviceBuffer {
 
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    pub fn is_captured(&self) -> bool {
+        self.captured
+    }
+
+    /// Looks whether a capture is under way.
+    pub fn note_capture(&mut self) -> Result<()> {
+        self.captured |= self.device.is_capturing()?;
+        Ok(())
     }
 
     pub fn device(&self) -> &Arc<Device> {

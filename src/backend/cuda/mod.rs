@@ -111,7 +111,10 @@ impl Cuda<'_, '_> {
     fn needs(&self, forward: &Forward<'_>, backward: Option<(&Backward<'_>, &MatrixMut<'_>)>) -> Result<usize> {
         let dry = || self.turn.device().dry_turn();
         let outputs = self.arena.collected(
-            forward.calls.iter().map(|call| MatrixMut::shape_only(forward.draws * call.rows, call.outputs)),
+            forward
+                .calls
+                .iter()
+                .map(|call| MatrixMut::shape_only(forward.draws.saturating_mul(call.rows), call.outputs)),
         )?;
         let turn = dry();
         forward::forward(&turn, self.arena, forward, outputs)?;

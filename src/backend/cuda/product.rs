@@ -5,9 +5,10 @@ use super::arguments::{
 };
 use super::device::{Kernel, Turn};
 use super::driver::Address;
-use super::forward::{THREADS, elements};
+use super::forward::{MOST_BLOCKS, THREADS, elements};
 use super::prepared::{Group, Operand, Prepared, count};
 use crate::error::Result;
+use crate::fail;
 
 /// Values of k in one chain, and in one part of a split product.
 const DEPTH: usize = 256;
@@ -24,13 +25,13 @@ fn tiles(rows: usize, width: usize) -> usize {
 }
 
 /// Whether the kernel for few rows makes a product. The bits do not depend on it.
-fn is_of_few_rows(rows: usize, width: usize) -> bool {
-    rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) < ENOUGH_TILES)
+fn is_of_few_rows(turn: &Turn<'_>, rows: usize, width: usize) -> bool {
+    !turn.as_many && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) < ENOUGH_TILES))
 }
 
 /// Parts that a product leaves, of so many rows, `depth` long, with `width` columns.
-pub fn parts(rows: usize, depth: usize, width: usize) -> usize {
-    let is_split = is_of_few_rows(rows, width) || tiles(rows, width) < ENOUGH_TILES;
+pub fn parts(turn: &Turn<'_>, rows: usize, depth: usize, width: usize) -> usize {
+    let is_split = is_of_few_rows(turn, rows, width) || (!turn.as_many && tiles(rows, width) < ENOUGH_TILES);
     if is_split { depth.div_ceil(DEPTH).max(1) } else { 1 }
 }
 
@@ -46,7 +47,7 @@ pub struct Room {
 impl Room {
     /// Workspace for products of `rows` rows of x, `depth` long, with `width` columns in all.
     pub fn new(turn: &Turn<'_>, rows: usize, depth: usize, width: usize) -> Result<Self> {
-        let parts = parts(rows, depth, width);
+        let parts = parts(turn, rows, depth, width);
         let Some(all) = rows.checked_mul(parts) else { return Err(crate::error::Error::out_of_memory()) };
         Ok(Self { address: turn.take_f32(all, width)?, rows, width, parts })
     }
@@ -83,6 +84,14 @@ impl Job<'_> {
     pub fn run(&self, turn: &Turn<'_>, room: &Room, column: usize) -> Result<()> {
         let Operand { address, output_stride, input_stride, outputs, inputs, dtype } = self.weight;
         assert!(room.rows == self.rows && column + outputs <= room.width);
+        if self.rows > MOST_BLOCKS * TILE_ROWS {
+            fail!(
+                Unsupported,
+                "{} rows times draws in one call; CUDA kernels take at most {}",
+                self.rows,
+                MOST_BLOCKS * TILE_ROWS
+            );
+        }
         let (term, group) = self.members();
         let product = Product {
             x: self.x,
@@ -104,7 +113,7 @@ impl Job<'_> {
             reserved: 0,
         };
         let along_inputs = input_stride == 1;
-        let (kernel, grid, threads) = if is_of_few_rows(room.rows, room.width) {
+        let (kernel, grid, threads) = if is_of_few_rows(turn, room.rows, room.width) {
             let kernel = if along_inputs { Kernel::ProductSplitK } else { Kernel::ProductSplitJ };
             (kernel, [outputs.div_ceil(SPLIT_COLS), room.parts, self.rows.div_ceil(SPLIT_ROWS)], SPLIT_THREADS)
         } else {

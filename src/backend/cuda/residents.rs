@@ -1,7 +1,7 @@
 //! Copies in device memory of what never changes on the host, one a CUDA context; given back in the order of the streams
 //! that used them, without waiting for any.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::driver::{Address, Context, Driver, Event, Stream};
 use crate::error::{Error, Result};
@@ -14,11 +14,11 @@ pub struct House {
     context: Context,
     /// Tells contexts apart, also where a freed one's address is used again.
     id: u64,
-    /// The device whose primary context is retained, if it is.
-    primary: Option<i32>,
     stream: Stream,
     /// Copies nobody needs any more, that could not be given back while a stream was being captured.
     waiting: Mutex<Vec<Copy>>,
+    /// Released after the stream.
+    _primary: Option<Arc<Primary>>,
 }
 
 // SAFETY: handles of libcuda may be used on any thread.
@@ -55,12 +55,56 @@ pub struct Residents {
     copies: Mutex<Vec<Copy>>,
 }
 
+/// A retained primary context.
+#[derive(Debug)]
+pub struct Primary {
+    driver: &'static Driver,
+    device: i32,
+    context: Context,
+}
+
+// SAFETY: as for `House`.
+unsafe impl Send for Primary {}
+// SAFETY: as above.
+unsafe impl Sync for Primary {}
+
+impl Primary {
+    pub fn retain(driver: &'static Driver, device: i32) -> Result<Self> {
+        Ok(Self { driver, device, context: driver.retain_primary(device)? })
+    }
+
+    pub fn context(&self) -> Context {
+        self.context
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        self.driver.release_primary(self.device);
+    }
+}
+
+/// The houses that stand, so that the streams of one CUDA context share one.
+static HOUSES: Mutex<Vec<Weak<House>>> = Mutex::new(Vec::new());
+
 impl House {
-    /// `primary` is the device whose primary context the caller has retained for it.
-    pub fn new(driver: &'static Driver, context: Context, primary: Option<i32>) -> Result<Arc<Self>> {
-        let stream = driver.new_stream()?;
+    /// That of a CUDA context, which is current; `primary` where it is a retained primary context.
+    pub fn of(driver: &'static Driver, context: Context, primary: Option<Arc<Primary>>) -> Result<Arc<Self>> {
         let id = driver.id_of(context)?;
-        Ok(Arc::new(Self { driver, context, id, primary, stream, waiting: Mutex::default() }))
+        let mut houses = lock(&HOUSES);
+        houses.retain(|house| house.strong_count() > 0);
+        if let Some(house) = houses.iter().filter_map(Weak::upgrade).find(|house| house.id == id) {
+            return Ok(house);
+        }
+        houses.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+        let stream = driver.new_stream()?;
+        let house = Arc::new(Self { driver, context, id, stream, waiting: Mutex::default(), _primary: primary });
+        houses.push(Arc::downgrade(&house));
+        Ok(house)
+    }
+
+    pub fn stream(&self) -> Stream {
+        self.stream
     }
 
     /// Gives back what can be.
@@ -74,9 +118,6 @@ impl Drop for House {
     fn drop(&mut self) {
         if let Ok(_entered) = self.driver.enter(self.context) {
             self.driver.destroy_stream(self.stream);
-        }
-        if let Some(device) = self.primary {
-            self.driver.release_primary(device);
         }
     }
 }
@@ -133,6 +174,7 @@ impl Residents {
         let mut copies = lock(&self.copies);
         if let Some(copy) = copies.iter_mut().find(|copy| copy.house.id == house.id) {
             if !copy.users.iter().any(|known| Arc::ptr_eq(known, user)) {
+                copy.users.retain(|user| !*lock(&user.closed));
                 copy.users.try_reserve(1).map_err(|_| Error::out_of_memory())?;
                 copy.users.push(user.clone());
             }
@@ -170,6 +212,6 @@ impl Drop for Residents {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

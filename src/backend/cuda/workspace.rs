@@ -48,7 +48,7 @@ impl Workspace {
 
     /// A piece of so many bytes, valid until the next reset in the order of the stream.
     pub fn take(&mut self, driver: &Driver, stream: Stream, bytes: usize, capturing: bool) -> Result<Address> {
-        let bytes = rounded(bytes);
+        let bytes = rounded(bytes.max(1));
         self.used += bytes;
         self.most = self.most.max(self.used);
         loop {

@@ -90,8 +90,9 @@ struct Put {
     u32 words[PUT_WORDS];
 };
 
-// `resolve`: term[row] = term_of_slot[slot[row]]; slot −1 gives −1; a slot outside [−1, slots) gives −1 and a fault
+// `resolve`: term[row] = term_of_slot[slot[row]]; slot −1 gives −1; a slot outside [−1, slots), or one whose term is NO_ADAPTER, gives −1 and a fault
 // (FAULT_SLOT, row, the slot). Grid (⌈rows/256⌉), block (256).
+#define NO_ADAPTER -2
 struct Resolve {
     const i32 *slot;
     const i32 *term_of_slot;

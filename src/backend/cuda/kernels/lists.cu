@@ -14,11 +14,12 @@ KERNEL(256) resolve(Resolve args) {
         return;
     }
     i32 slot = args.slot[row];
-    i32 term = -1;
+    i32 term = slot == -1 ? -1 : NO_ADAPTER;
     if (slot >= 0 && (u32)slot < args.slots) {
         term = args.term_of_slot[slot];
-    } else if (slot != -1) {
+    }
+    if (term == NO_ADAPTER) {
         report(args.fault, FAULT_SLOT, (u32)row, (u32)slot, 0.0f);
     }
-    args.term[row] = term;
+    args.term[row] = term < 0 ? -1 : term;
 }

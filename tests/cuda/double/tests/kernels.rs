@@ -277,6 +277,33 @@ fn races_in_device_memory() {
     }
 }
 
+/// A thread that reads what the others read and then writes it, whichever of them comes first.
+#[test]
+fn one_of_the_readers_writes() {
+    for memory in ["global", "shared"] {
+        for writer in 0..32 {
+            let _device = Device::new();
+            let at = upload(&[0u32; 4]);
+            let first = if memory == "shared" {
+                "mov.u64 %rd1, words; st.shared.u32 [%rd1], 5; bar.sync 0;"
+            } else {
+                ""
+            };
+            // All but one write nothing; the barrier needs a value there first, which one thread stores.
+            let first = first.replace("st.", "setp.eq.u32 %p2, %r1, 0; @%p2 st.");
+            let body = format!(
+                "{first} ld.{memory}.u32 %r2, [%rd1]; setp.eq.u32 %p1, %r1, {writer}; @%p1 st.{memory}.u32 [%rd1], %r2;"
+            );
+            assert_eq!(
+                run(&kernel(SHARED, &body), 1, 32, [at, 0, 0]),
+                719,
+                "{memory} {writer}"
+            );
+            assert_reported(&["race: the write", "collides with the read"]);
+        }
+    }
+}
+
 #[test]
 fn atomics_do_not_race_with_each_other() {
     let device = Device::new();

@@ -176,11 +176,8 @@ impl<'a, O: Order> Machine<'a, O> {
                 }
             };
         }
-        if alone {
-            self.interpret::<true>(group, fragment, until)
-        } else {
-            self.interpret::<false>(group, fragment, until)
-        }
+        // Without those instructions it is slow anyway; one way is enough.
+        self.interpret::<false>(group, fragment, until)
     }
 
     #[cfg(target_arch = "x86_64")]
