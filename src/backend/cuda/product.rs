@@ -17,8 +17,9 @@ const DEPTH: usize = 256;
 const FEW_ROWS: usize = 32;
 /// Up to so many rows, the kernel for few is faster where tiles are few too (197 rows of 768: 49 us a forward instead of 118).
 const SOME_ROWS: usize = 256;
-/// With fewer tiles than this, k is split: about as many as a large device has multiprocessors.
-const ENOUGH_TILES: usize = 160;
+const FEW_TILES: usize = 160;
+/// With fewer tiles than this, k is split, so that each multiprocessor has several (300 tiles on 132 of them: 68 us instead of 84).
+const ENOUGH_TILES: usize = 400;
 
 fn tiles(rows: usize, width: usize) -> usize {
     rows.div_ceil(TILE_ROWS) * width.div_ceil(TILE_COLS)
@@ -26,7 +27,7 @@ fn tiles(rows: usize, width: usize) -> usize {
 
 /// Whether the kernel for few rows makes a product. The bits do not depend on it.
 fn is_of_few_rows(turn: &Turn<'_>, rows: usize, width: usize) -> bool {
-    !turn.as_many && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) < ENOUGH_TILES))
+    !turn.as_many && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) < FEW_TILES))
 }
 
 /// Parts that a product leaves, of so many rows, `depth` long, with `width` columns.

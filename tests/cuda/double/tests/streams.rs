@@ -145,6 +145,26 @@ fn a_missing_wait_is_found_for_every_seed() {
     }
 }
 
+/// What the host waited for comes before all that it queues afterwards, in any stream; other streams may still hold older work.
+#[test]
+fn the_host_orders_streams_by_waiting() {
+    for seed in 0..16 {
+        let device = Device::new();
+        set("PVERA_DOUBLE_SEED", seed);
+        let streams = [new_stream(1), new_stream(1), new_stream(1)];
+        let (memory, other) = (allocate(64), allocate(64));
+        (0..8).for_each(|value| set_on(streams[2], other, value, 16));
+        set_on(streams[0], memory, 1, 16);
+        assert_eq!(synchronize_stream(streams[0]), 0);
+        set_on(streams[1], memory, 2, 16);
+        assert_eq!(synchronize(), 0, "{}", report());
+        assert_eq!(download::<u32>(memory, 1).unwrap(), [2]);
+        streams.into_iter().for_each(destroy_stream);
+        [memory, other].into_iter().for_each(free);
+        device.finish_clean();
+    }
+}
+
 #[test]
 fn the_legacy_stream_orders_blocking_streams_only() {
     for flags in [0, 1] {
