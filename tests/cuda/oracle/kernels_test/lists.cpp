@@ -23,6 +23,8 @@ static void test_resolve(Random &random, size_t rows, size_t slots, bool bad) {
     Faults faults;
     for (size_t place = 0; place < slots; place++)
         term_of_slot.host.push_back(static_cast<i32>(random.below(100)) - 1);
+    // A slot that no adapter has now.
+    if (bad && random.chance(2)) term_of_slot.host[random.below(slots)] = NO_ADAPTER;
     for (size_t row = 0; row < rows; row++) {
         slot.host.push_back(static_cast<i32>(random.below(slots + 1)) - 1);
         if (bad && random.chance(5))
@@ -35,8 +37,9 @@ static void test_resolve(Random &random, size_t rows, size_t slots, bool bad) {
     for (size_t row = 0; row < rows; row++) {
         const i32 own = slot.host[row];
         const bool names_one = own >= 0 && static_cast<size_t>(own) < slots;
-        term.host[row] = names_one ? term_of_slot.host[static_cast<size_t>(own)] : -1;
-        if (!names_one && own != -1) faults.expect(FAULT_SLOT, row, static_cast<u32>(own), 0.0f);
+        const i32 named = names_one ? term_of_slot.host[static_cast<size_t>(own)] : own == -1 ? -1 : NO_ADAPTER;
+        term.host[row] = named == NO_ADAPTER ? -1 : named;
+        if (named == NO_ADAPTER) faults.expect(FAULT_SLOT, row, static_cast<u32>(own), 0.0f);
     }
     term.compare("term");
     faults.compare();
@@ -48,8 +51,8 @@ void test_lists() {
         test_put(random, count);
     for (size_t rows : {1, 255, 256, 257, 512, 513}) {
         for (size_t slots : {1, 7}) {
-            test_resolve(random, rows, slots, false);
-            test_resolve(random, rows, slots, true);
+            for (bool bad : {false, true, true, true})
+                test_resolve(random, rows, slots, bad);
         }
     }
 }
