@@ -280,24 +280,35 @@ fn races_in_device_memory() {
 /// A thread that reads what the others read and then writes it, whichever of them comes first.
 #[test]
 fn one_of_the_readers_writes() {
-    for memory in ["global", "shared"] {
+    for (memory, kind, register) in [
+        ("global", "u32", "%r2"),
+        ("shared", "u32", "%r2"),
+        ("global", "u16", "%h2"),
+        ("shared", "u16", "%h2"),
+    ] {
         for writer in 0..32 {
             let _device = Device::new();
             let at = upload(&[0u32; 4]);
-            let first = if memory == "shared" {
-                "mov.u64 %rd1, words; st.shared.u32 [%rd1], 5; bar.sync 0;"
-            } else {
-                ""
+            // One thread puts a value into shared memory first.
+            let first = match memory {
+                "shared" => {
+                    "mov.u64 %rd1, words; setp.eq.u32 %p2, %r1, 0; @%p2 st.shared.u32 [%rd1], 5; bar.sync 0;"
+                }
+                _ => "",
             };
-            // All but one write nothing; the barrier needs a value there first, which one thread stores.
-            let first = first.replace("st.", "setp.eq.u32 %p2, %r1, 0; @%p2 st.");
             let body = format!(
-                "{first} ld.{memory}.u32 %r2, [%rd1]; setp.eq.u32 %p1, %r1, {writer}; @%p1 st.{memory}.u32 [%rd1], %r2;"
+                "{first} ld.{memory}.{kind} {register}, [%rd1+2]; setp.eq.u32 %p1, %r1, {writer}; \
+                 @%p1 st.{memory}.{kind} [%rd1+2], {register};"
             );
+            let body = if kind == "u32" {
+                body.replace("+2]", "]")
+            } else {
+                body
+            };
             assert_eq!(
                 run(&kernel(SHARED, &body), 1, 32, [at, 0, 0]),
                 719,
-                "{memory} {writer}"
+                "{memory} {kind} {writer}"
             );
             assert_reported(&["race: the write", "collides with the read"]);
         }
