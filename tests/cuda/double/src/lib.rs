@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod codes;
 pub mod context;
+pub mod copies;
 pub mod driver;
 pub mod explain;
 pub mod exports;

@@ -1,5 +1,6 @@
 //! Running kernels: a launch goes over its blocks, a block over its threads, a thread over its instructions.
 
+mod arithmetic;
 pub mod block;
 pub mod group;
 pub mod reach;
