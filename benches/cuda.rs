@@ -1,5 +1,5 @@
-//! Calls on a CUDA device: microseconds each, queued one after the other, and as a captured graph; beside each the least time
-//! that the device's memory and its f32 units allow. Needs a GPU: see docs/cuda.md.
+//! Calls on a CUDA device: microseconds each, queued one after the other, and as a captured graph. Needs a GPU: see
+//! docs/cuda.md.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""PyTorch on the shapes of `cargo bench --bench cuda`, on the same GPU: the base layer alone, PVeRA by hand (half of A in mean mode), and
-PEFT's layer where a PEFT with PVeRA is installed. Microseconds a call, queued one after the other and as a CUDA graph; f32 products in
-f32 ("highest") unless the row says tf32."""
+"""PyTorch on the shapes of `cargo bench --bench cuda`, on the same GPU: the base layer alone, and PVeRA by hand (half of A
+in mean mode). Microseconds a call, queued one after the other and as a CUDA graph; f32 products in f32 ("highest") unless
+the row says tf32."""
 
 import math
 import time

@@ -114,7 +114,8 @@ typedef struct pvera_linear pvera_linear;
 /**
  * What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
  * time. It keeps the adapters of its forward alive, but borrows noise.eps, noise.dropout_mask, base weights and (under
- * RECOMPUTE) x until the last backward.
+ * RECOMPUTE) x until the last backward; of a CUDA context also noise.seed_at, rows.slot, rows.identity and rows.sample
+ * where they are in device memory, and it belongs to that context.
  */
 typedef struct pvera_tape pvera_tape;
 
@@ -486,12 +487,12 @@ typedef struct pvera_context_options {
      */
     pvera_allocator allocator;
     /**
-     * For CUDA: which device, {PVERA_DEVICE_CUDA, ordinal}; zero: that of the stream, or device 0.
+     * For CUDA alone: which device, {PVERA_DEVICE_CUDA, ordinal}; zero: that of the stream, or device 0.
      */
     pvera_device device;
     /**
-     * For CUDA: a CUstream (or cudaStream_t), which outlives the context. NULL: the legacy default stream of the device's
-     * primary context, which is the one that CUDA's runtime uses.
+     * For CUDA alone: a CUstream (or cudaStream_t), which outlives the context. NULL: the legacy default stream of the
+     * device's primary context, which is the one that CUDA's runtime uses.
      */
     void *stream;
     /**
@@ -527,13 +528,14 @@ typedef struct pvera_callbacks {
  * their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
  * used it. In f32 the results have the CPU's bits. What kernels find wrong is told by pvera_context_check. A call made
  * before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
- * tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked. pvera_scratch_bytes foretells the device memory that it holds. The thread's current CUDA context is
- * left as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
+ * tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked.
+ * pvera_scratch_bytes foretells the device memory that it holds. The thread's current CUDA context is left as it was.
+ * Calls and replays share one workspace: they are on one stream, or the host orders them.
  *
  * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
  * on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
- * a driver or a device: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the CPU's alone
- * (PVERA_ERROR_UNSUPPORTED).
+ * a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the
+ * CPU's alone (PVERA_ERROR_UNSUPPORTED).
  *
  * Pointers:
  * options is NULL or sized options; context is a place for the result.
@@ -577,7 +579,8 @@ pvera_error *pvera_context_scratch_bytes(const pvera_context *context, size_t *b
 
 /**
  * Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it. A CUDA context waits for its
- * stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is there.
+ * stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is
+ * there.
  *
  * Pointers:
  * context is NULL or an owned context, not used again.
@@ -1161,7 +1164,8 @@ void pvera_adapter_free(pvera_adapter *adapter);
 
 /**
  * The live parameters of a trainable adapter, to be written between calls: one flat array of every adapted layer's λ_b,
- * λ_d and learned bias (see pvera_adapter_range). Valid as long as the adapter.
+ * λ_d and learned bias (see pvera_adapter_range). Valid as long as the adapter. Of pvera_adapter_trainable_on it is the
+ * caller's device memory.
  *
  * Error: PVERA_ERROR_STATE for an adapter that is not trainable.
  *
@@ -1813,12 +1817,15 @@ void pvera_tape_free(pvera_tape *tape);
  * alone.
  *
  * x [n, in_features], y [n, out_features]: any element type and row stride; computed in f32, rounded once. y shares no
- * memory with anything that the call reads: x, weights, biases, adapters' vectors, noise; it need not be initialised when the layer has a weight.
+ * memory with anything that the call reads: x, weights, biases, adapters' vectors, noise; it need not be initialised when
+ * the layer has a weight.
  * rows and noise may be NULL. With a tape (may be NULL) this is a training forward: sampled unless the mode says
  * otherwise, with the adapter's dropout on x, and pvera_backward can follow.
  *
  * Errors before anything is written: NULL, wrong shape, dtype, stride, overlap, device, unknown slot. After it only
- * PVERA_ERROR_OVERFLOW (exp(½ logvar) does not fit; see logvar_bound) and PVERA_ERROR_PANIC.
+ * PVERA_ERROR_OVERFLOW (exp(½ logvar) does not fit; see logvar_bound) and PVERA_ERROR_PANIC. On a CUDA context an overflow
+ * is told by pvera_context_check, and what the driver refuses while the call is queued leaves y written in part or not:
+ * PVERA_ERROR_CUDA, PVERA_ERROR_MEMORY (device memory), PVERA_ERROR_STATE (memory to be had while the stream is captured).
  *
  * Pointers:
  * The handles live; x, y and the matrices of noise are lent for the call (for the tape: see pvera_tape); rows and
@@ -1858,9 +1865,10 @@ pvera_error *pvera_forward_group(const pvera_context *context,
  * No output shares memory with another (of any layer of a group) or with what the call reads: PVERA_ERROR_OVERLAP. Only
  * variance may be one array for several layers.
  *
- * The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward. Sums
- * over rows have the same bits for any number of threads. Nothing is written before every check and every sum is done,
- * but for dx after an overflow or a panic.
+ * The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward (in
+ * device memory that is not looked at). Sums over rows have the same bits for any number of threads. Nothing is written
+ * before every check and every sum is done, but for dx after an overflow or a panic, and on a CUDA context, where errors
+ * are those of pvera_forward and outputs may be written when one comes.
  *
  * Pointers:
  * As for pvera_forward; every pointer of gradients is NULL or lent for the call.
@@ -2258,7 +2266,8 @@ pvera_adamw pvera_adamw_default(void);
 
 /**
  * One step on count parameters, in place, with their gradients and the two moment arrays (zero before the first step).
- * step counts from 1. Nothing is written when an option, a gradient or a result is not finite.
+ * The arrays lie in host memory. step counts from 1. Nothing is written when an option, a gradient or a result is not
+ * finite.
  *
  * Pointers:
  * options is sized options; the arrays have count f32 each, share no memory and are used by nobody else.

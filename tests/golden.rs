@@ -3,7 +3,7 @@
 mod common;
 
 use common::contexts;
-use common::golden::{BIAS_SHIFT, Case, Declared, Tensor, root};
+use common::golden::{BIAS_SHIFT, Case, Declared, Tensor, names, root};
 use common::host::Host;
 use common::sha256::sha256;
 use common::step::{Step, run};
@@ -19,17 +19,6 @@ use pvera::tensor::Dtype;
 
 /// Gradients and KL.
 const GRADIENTS: f64 = 1e-5;
-
-fn names() -> Vec<String> {
-    let folders = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    let mut names: Vec<String> = folders
-        .filter(|path| path.join("case.json").exists())
-        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-        .collect();
-    names.sort();
-    assert_eq!(names.len(), 14, "{names:?}");
-    names
-}
 
 fn single_cases() -> impl Iterator<Item = Case> {
     names().into_iter().filter(|name| name != "two_adapters").map(|name| Case::open(&name))

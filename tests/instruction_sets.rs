@@ -5,11 +5,10 @@ mod common;
 
 use std::io::Write;
 
-use common::cases::{Case, STORED, Stored};
-use common::layers::{Spec, config, spec};
+use common::cases::{Case, STORED, Stored, adapters};
+use common::layers::{Spec, spec};
 use common::setup::{POLICIES, Setup};
 use pvera::backend::Kl;
-use pvera::config::Config;
 use pvera::context::{Context, Kind};
 use pvera::linear::{Choice, Noise, Request, Rows};
 use pvera::memory::Allocator;
@@ -88,11 +87,6 @@ fn equal_on_every_set(what: &str, case: &Case, choice: Choice<'_>) {
             }
         }
     }
-}
-
-fn adapters(stored: Stored) -> Vec<(Config, Stored)> {
-    let config = |rank, key, dropout| Config { pvera_dropout: dropout, ..config(rank, key) };
-    vec![(config(19, 1, 0.25), stored), (config(19, 1, 0.0), stored), (config(5, 2, 0.25), Stored::F32)]
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod gradients;
+mod lock;
 pub mod reference;
 mod weight;
 

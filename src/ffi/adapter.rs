@@ -252,7 +252,8 @@ pub unsafe extern "C" fn pvera_adapter_free(adapter: *mut pvera_adapter) {
 }
 
 /// The live parameters of a trainable adapter, to be written between calls: one flat array of every adapted layer's λ_b,
-/// λ_d and learned bias (see `pvera_adapter_range`). Valid as long as the adapter.
+/// λ_d and learned bias (see `pvera_adapter_range`). Valid as long as the adapter. Of `pvera_adapter_trainable_on` it is the
+/// caller's device memory.
 ///
 /// Error: `PVERA_ERROR_STATE` for an adapter that is not trainable.
 ///

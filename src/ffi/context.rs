@@ -129,10 +129,10 @@ pub struct pvera_context_options {
     pub parallel_for_user: *mut c_void,
     /// For scratch memory.
     pub allocator: pvera_allocator,
-    /// For CUDA: which device, `{PVERA_DEVICE_CUDA, ordinal}`; zero: that of the stream, or device 0.
+    /// For CUDA alone: which device, `{PVERA_DEVICE_CUDA, ordinal}`; zero: that of the stream, or device 0.
     pub device: pvera_device,
-    /// For CUDA: a CUstream (or cudaStream_t), which outlives the context. NULL: the legacy default stream of the device's
-    /// primary context, which is the one that CUDA's runtime uses.
+    /// For CUDA alone: a CUstream (or cudaStream_t), which outlives the context. NULL: the legacy default stream of the
+    /// device's primary context, which is the one that CUDA's runtime uses.
     pub stream: *mut c_void,
     /// `PVERA_CPU_…` bits that are not to be used though the machine has them; a feature falls with those that it builds on.
     /// The results are the same.
@@ -163,13 +163,14 @@ const MOST_THREADS: u32 = 1024;
 /// their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
 /// used it. In f32 the results have the CPU's bits. What kernels find wrong is told by `pvera_context_check`. A call made
 /// before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
-/// tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked. `pvera_scratch_bytes` foretells the device memory that it holds. The thread's current CUDA context is
-/// left as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
+/// tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked.
+/// `pvera_scratch_bytes` foretells the device memory that it holds. The thread's current CUDA context is left as it was.
+/// Calls and replays share one workspace: they are on one stream, or the host orders them.
 ///
 /// Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
 /// on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
-/// a driver or a device: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the CPU's alone
-/// (PVERA_ERROR_UNSUPPORTED).
+/// a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the
+/// CPU's alone (PVERA_ERROR_UNSUPPORTED).
 ///
 /// # Safety
 /// `options` is NULL or sized options; `context` is a place for the result.
@@ -194,6 +195,14 @@ pub unsafe extern "C" fn pvera_context_new(
                 fail!(Argument, "options.backend is {other}; wanted PVERA_BACKEND_CPU (0), REFERENCE (1) or CUDA (2)")
             }
         };
+        let place = options.device;
+        if !options.stream.is_null() || !matches!((place.r#type, place.id), (0 | super::matrix::PVERA_DEVICE_CPU, 0)) {
+            fail!(
+                Argument,
+                "options.stream or options.device is set, and options.backend is {}; wanted PVERA_BACKEND_CUDA (2), or neither",
+                options.backend
+            );
+        }
         if options.threads > MOST_THREADS {
             fail!(Argument, "options.threads is {}; wanted at most {MOST_THREADS}", options.threads);
         }
@@ -310,7 +319,8 @@ pub unsafe extern "C" fn pvera_context_scratch_bytes(
 }
 
 /// Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it. A CUDA context waits for its
-/// stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is there.
+/// stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is
+/// there.
 ///
 /// # Safety
 /// `context` is NULL or an owned context, not used again.

@@ -32,7 +32,8 @@ pub extern "C" fn pvera_adamw_default() -> pvera_adamw {
 }
 
 /// One step on `count` parameters, in place, with their gradients and the two moment arrays (zero before the first step).
-/// `step` counts from 1. Nothing is written when an option, a gradient or a result is not finite.
+/// The arrays lie in host memory. `step` counts from 1. Nothing is written when an option, a gradient or a result is not
+/// finite.
 ///
 /// # Safety
 /// `options` is sized options; the arrays have `count` f32 each, share no memory and are used by nobody else.

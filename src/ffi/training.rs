@@ -37,7 +37,8 @@ pub const PVERA_KL_SUM: i32 = 1;
 
 /// What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
 /// time. It keeps the adapters of its forward alive, but borrows `noise.eps`, `noise.dropout_mask`, base weights and (under
-/// RECOMPUTE) x until the last backward.
+/// RECOMPUTE) x until the last backward; of a CUDA context also `noise.seed_at`, `rows.slot`, `rows.identity` and `rows.sample`
+/// where they are in device memory, and it belongs to that context.
 pub struct pvera_tape(Tape);
 
 /// A tape of a policy, `PVERA_TAPE_…`. `allocator` may be NULL.
@@ -96,12 +97,15 @@ pub unsafe extern "C" fn pvera_tape_free(tape: *mut pvera_tape) {
 /// alone.
 ///
 /// `x [n, in_features]`, `y [n, out_features]`: any element type and row stride; computed in f32, rounded once. y shares no
-/// memory with anything that the call reads: x, weights, biases, adapters' vectors, noise; it need not be initialised when the layer has a weight.
+/// memory with anything that the call reads: x, weights, biases, adapters' vectors, noise; it need not be initialised when
+/// the layer has a weight.
 /// `rows` and `noise` may be NULL. With a tape (may be NULL) this is a training forward: sampled unless the mode says
 /// otherwise, with the adapter's dropout on x, and `pvera_backward` can follow.
 ///
 /// Errors before anything is written: NULL, wrong shape, dtype, stride, overlap, device, unknown slot. After it only
-/// PVERA_ERROR_OVERFLOW (exp(½ logvar) does not fit; see logvar_bound) and PVERA_ERROR_PANIC.
+/// PVERA_ERROR_OVERFLOW (exp(½ logvar) does not fit; see logvar_bound) and PVERA_ERROR_PANIC. On a CUDA context an overflow
+/// is told by `pvera_context_check`, and what the driver refuses while the call is queued leaves y written in part or not:
+/// PVERA_ERROR_CUDA, PVERA_ERROR_MEMORY (device memory), PVERA_ERROR_STATE (memory to be had while the stream is captured).
 ///
 /// # Safety
 /// The handles live; x, y and the matrices of noise are lent for the call (for the tape: see `pvera_tape`); `rows` and
@@ -234,9 +238,10 @@ unsafe impl Sized_ for pvera_gradients {
 /// No output shares memory with another (of any layer of a group) or with what the call reads: PVERA_ERROR_OVERLAP. Only
 /// `variance` may be one array for several layers.
 ///
-/// The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward. Sums
-/// over rows have the same bits for any number of threads. Nothing is written before every check and every sum is done,
-/// but for dx after an overflow or a panic.
+/// The tape may be used for several backwards. Error PVERA_ERROR_STATE when a parameter changed since the forward (in
+/// device memory that is not looked at). Sums over rows have the same bits for any number of threads. Nothing is written
+/// before every check and every sum is done, but for dx after an overflow or a panic, and on a CUDA context, where errors
+/// are those of `pvera_forward` and outputs may be written when one comes.
 ///
 /// # Safety
 /// As for `pvera_forward`; every pointer of `gradients` is NULL or lent for the call.

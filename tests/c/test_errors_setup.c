@@ -11,7 +11,11 @@ static void contexts(void) {
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.device is {7, 0}|wanted {2, ordinal}");
     options.device.type = 0, options.backend = -1;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.backend is -1|wanted");
-    options.backend = 0, options.threads = 100000;
+    options.backend = PVERA_BACKEND_CPU, options.stream = &options;
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.stream|backend is 0|wanted PVERA_BACKEND_CUDA");
+    options.stream = NULL, options.device.type = PVERA_DEVICE_CUDA;
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.device|backend is 0|wanted PVERA_BACKEND_CUDA");
+    options.device.type = 0, options.threads = 100000;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.threads is 100000|wanted at most");
     options.threads = 0, options.allocator.release = (void (*)(void *, void *, size_t, size_t))(void (*)(void))abort;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_NULL, "options.allocator|allocate|NULL|wanted both");

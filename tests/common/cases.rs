@@ -14,7 +14,7 @@ use pvera::tensor::Dtype;
 
 use super::Random;
 use super::host::Host;
-use super::layers::{Spec, declared, empty_model};
+use super::layers::{Spec, config, declared, empty_model};
 use super::setup::Setup;
 
 /// The form in which the kernels keep a projection.
@@ -28,6 +28,12 @@ pub enum Stored {
 }
 
 pub const STORED: [Stored; 4] = [Stored::F32, Stored::Bf16, Stored::F16, Stored::Int8];
+
+/// Three adapters: two on one pair of projections, with dropout and without, and one on another pair.
+pub fn adapters(stored: Stored) -> Vec<(Config, Stored)> {
+    let config = |rank, key, dropout| Config { pvera_dropout: dropout, ..config(rank, key) };
+    vec![(config(19, 1, 0.25), stored), (config(19, 1, 0.0), stored), (config(5, 2, 0.25), Stored::F32)]
+}
 
 impl Stored {
     /// Random values that this form holds exactly, about as large as `size`.

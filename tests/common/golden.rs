@@ -18,6 +18,18 @@ pub fn root() -> PathBuf {
     std::env::var_os("PVERA_GOLDEN").map_or_else(|| own.into(), Into::into)
 }
 
+/// Every case, by name.
+pub fn names() -> Vec<String> {
+    let folders = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = folders
+        .filter(|path| path.join("case.json").exists())
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 14, "{names:?}");
+    names
+}
+
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub dtype: Dtype,

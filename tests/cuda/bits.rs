@@ -1,13 +1,12 @@
 //! Every call on every kind of layer has the CPU's bits.
 
 use pvera::backend::{Kl, Part};
-use pvera::config::Config;
 use pvera::context::{Context, Kind};
 use pvera::linear::{Choice, Noise, Request, Rows, expand, forward, moments, project};
 use pvera::model::WeightLayout;
 use pvera::tensor::Dtype;
 
-use super::common::cases::{Case, Stored};
+use super::common::cases::{Case, Stored, adapters};
 use super::common::context;
 use super::common::host::Host;
 use super::common::layers::{Spec, config, spec};
@@ -45,11 +44,6 @@ fn equal(what: &str, case: &Case, choice: Choice<'_>) {
         assert_eq!(first, None, "{what}: {name}: {:?}", first.map(show));
     }
     no_complaints(&gpu);
-}
-
-fn adapters(stored: Stored) -> Vec<(Config, Stored)> {
-    let config = |rank, key, dropout| Config { pvera_dropout: dropout, ..config(rank, key) };
-    vec![(config(19, 1, 0.25), stored), (config(19, 1, 0.0), stored), (config(5, 2, 0.25), Stored::F32)]
 }
 
 #[test]

@@ -4,7 +4,7 @@ use pvera::backend::Kl;
 use pvera::linear::{ModeChoice, Noise, Request, forward, latent};
 use pvera::tensor::Dtype;
 
-use super::common::golden::{Case, Declared, root};
+use super::common::golden::{Case, Declared, names};
 use super::common::host::Host;
 use super::common::place::with_models_on;
 use super::common::step::{Step, run};
@@ -14,13 +14,8 @@ use super::{bench, no_complaints};
 /// Gradients and KL.
 const GRADIENTS: f64 = 1e-5;
 
-fn cases() -> Vec<Case> {
-    let folders = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    let names = folders.filter(|path| path.join("case.json").exists());
-    let mut names: Vec<String> = names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-    names.sort();
-    assert_eq!(names.len(), 14, "{names:?}");
-    names.iter().map(|name| Case::open(name)).collect()
+fn cases() -> impl Iterator<Item = Case> {
+    names().into_iter().map(|name| Case::open(&name))
 }
 
 #[test]
@@ -67,7 +62,7 @@ fn training_steps() {
     let (gpu, context) = bench();
     let place = context.place();
     let mut judged = 0;
-    for case in cases().into_iter().filter(Case::has_weights) {
+    for case in cases().filter(Case::has_weights) {
         let snapshot = with_models_on(place, || case.snapshot(Declared::WeightAndBias));
         for (number, module) in case.modules.iter().enumerate() {
             let (Some(eps), Some(dy)) = (case.get(module, "eps"), case.get(module, "dy")) else { continue };

@@ -4,8 +4,8 @@ use std::sync::{Mutex, OnceLock};
 
 use super::panels::Panels;
 use super::product::Operand;
-use super::workers::lock;
 use crate::backend::Weight;
+use crate::backend::lock::lock;
 use crate::error::Result;
 use crate::memory::Allocator;
 

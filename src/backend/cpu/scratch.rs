@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
-use super::workers::lock;
+use crate::backend::lock::lock;
 use crate::error::Result;
 use crate::memory::{Allocator, Buffer};
 

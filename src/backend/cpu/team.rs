@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::workers::lock;
+use crate::backend::lock::lock;
 use crate::error::{Code, Error, Result};
 
 /// Threads that sleep between calls.

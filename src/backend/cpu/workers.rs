@@ -1,11 +1,12 @@
 //! Where CPU work runs: the caller's thread, workers of the context's own, or the host's parallel-for. No global pool.
 
 use std::ffi::c_void;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::float_mode::FloatMode;
 use super::scratch::{Lent, Scratch, Sizes};
 use super::team::Own;
+use crate::backend::lock::lock;
 use crate::error::{Error, Result};
 use crate::memory::{Allocator, Buffer};
 use crate::quiet;
@@ -213,10 +214,6 @@ fn run_on_host<F: Fn(usize) + Sync>(host: &ParallelFor, count: usize, body: &F) 
     }
     // SAFETY: the host's promise in `ParallelFor`.
     unsafe { (host.call)(host.user, count, Some(call::<F>), std::ptr::from_ref(body).cast_mut().cast()) }
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

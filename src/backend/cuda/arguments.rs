@@ -22,6 +22,11 @@ impl Matrix {
     pub fn f32(data: Address, stride: usize) -> Self {
         Self { data, stride: stride as u64, ..Self::ABSENT }
     }
+
+    /// From a column of f32 on.
+    pub fn at_column(self, column: usize) -> Self {
+        Self { data: self.data + 4 * column as u64, ..self }
+    }
 }
 
 impl From<&tensor::Matrix<'_>> for Matrix {
@@ -177,6 +182,7 @@ impl Fault {
 pub const PUT_WORDS: usize = defined("PUT_WORDS");
 
 /// Shapes of the kernels' blocks.
+pub const ELEMENT_THREADS: u32 = defined("ELEMENT_THREADS") as u32;
 pub const SPLIT_COLS: usize = defined("SPLIT_COLS");
 pub const SPLIT_ROWS: usize = defined("SPLIT_ROWS");
 pub const SPLIT_THREADS: u32 = defined("SPLIT_THREADS") as u32;
@@ -185,6 +191,8 @@ pub const TILE_ROWS: usize = defined("TILE_ROWS");
 pub const TILE_THREADS: u32 = defined("TILE_THREADS") as u32;
 pub const LATENT_BLOCKS: usize = defined("LATENT_BLOCKS");
 pub const LATENT_THREADS: u32 = defined("LATENT_THREADS") as u32;
+pub const SUM_COLS: usize = defined("SUM_COLS");
+pub const SUM_ROWS: usize = defined("SUM_ROWS");
 
 /// The number that `kernels/arguments.cuh` defines under a name, so that host and kernels cannot differ.
 const fn defined(name: &str) -> usize {

@@ -2,23 +2,19 @@
 //! last kernels of each output.
 
 use super::arguments::{
-    Accumulate, Deliver, Divergence, KlTotal, LATENT_BLOCK, LATENT_BLOCKS, LATENT_THREADS, LATENT_Z, Matrix, Parts,
-    Slopes, Sums, Weigh,
+    Accumulate, Deliver, Divergence, ELEMENT_THREADS, KlTotal, LATENT_BLOCK, LATENT_BLOCKS, LATENT_THREADS, LATENT_Z,
+    Matrix, Parts, SUM_COLS, SUM_ROWS, Slopes, Sums, Weigh,
 };
-use super::device::{Kernel, Turn};
 use super::driver::Address;
-use super::forward::{Layer, MOST_BLOCKS, THREADS, elements};
+use super::forward::{Layer, MOST_BLOCKS, elements};
+use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
 use super::product::{Job, Room};
+use super::turn::Turn;
 use crate::backend::{Backward, Call, Gradients, Kl, Overwrite, PriorGradients, TermGradients};
 use crate::error::Result;
 use crate::memory::Arena;
 use crate::tensor::{self, MatrixMut};
-
-/// Rows of one chain of a sum over rows.
-const SUM_ROWS: usize = 64;
-/// Threads of a block of `sums`, and columns that it takes.
-const SUM_COLS: usize = 128;
 
 pub fn backward(
     turn: &Turn<'_>,
@@ -35,7 +31,7 @@ pub fn backward(
     // SAFETY: just taken, as large.
     unsafe { turn.zero(dp.data, rows * width)? };
     for (position, prepared) in calls.iter().enumerate() {
-        let layer = LayerBack::new(turn, group, position, prepared, dp)?;
+        let layer = LayerBack::new(turn, group, position, prepared, dp);
         layer.run(&mut gradients[position])?;
     }
     match dx {
@@ -63,11 +59,11 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
         position: usize,
         prepared: &'a Prepared<'a>,
         dp: Matrix,
-    ) -> Result<Self> {
+    ) -> Self {
         let latents = prepared.call.latents();
         let kept = group.kept.map(|kept| &kept[position]);
         let (p, dy) = (Matrix::from(&group.p), &group.dy[position]);
-        Ok(Self { turn, prepared, p, dy, kept, dp, latents })
+        Self { turn, prepared, p, dy, kept, dp, latents }
     }
 
     fn call(&self) -> &'a Call<'a> {
@@ -111,7 +107,7 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
         };
         let grid = elements(call.rows, call.outputs);
         // SAFETY: dy and out have these rows and columns.
-        unsafe { turn.launch(Kernel::Weigh, grid, THREADS as u32, &weigh)? };
+        unsafe { turn.launch(Kernel::Weigh, grid, ELEMENT_THREADS, &weigh)? };
         let weight = turn.b(group.shared)?.transposed();
         let room = Room::new(turn, call.rows, call.outputs, group.shared.rank())?;
         let x = Matrix::f32(out, call.outputs);
@@ -176,11 +172,10 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
 
     /// `z Bᵀ`, where the tape did not keep it.
     fn expanded_again(&self) -> Result<Matrix> {
-        let p = Parts { data: self.p.data, stride: self.p.stride, part_stride: 0, count: 1, reserved: 0 };
+        let p = Parts::whole(self.p.data, self.p.stride as usize);
         let layer = Layer { turn: self.turn, prepared: self.prepared, p, draws: 1, kept: None };
-        let z = layer.latents(LATENT_Z)?;
-        let delta = layer.expanded(z, false)?;
-        Ok(Matrix { data: delta.data, stride: delta.stride, ..Matrix::ABSENT })
+        let delta = layer.expanded(layer.latents(LATENT_Z)?, false)?;
+        Ok(Matrix::f32(delta.data, delta.stride as usize))
     }
 
     fn sums(
@@ -193,14 +188,13 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
     ) -> Result<()> {
         let (call, term) = (self.call(), &self.call().terms[index]);
         let dy = Matrix::from(self.dy);
-        let column = |matrix: Matrix, column: usize| Matrix { data: matrix.data + 4 * column as Address, ..matrix };
         if let (Some(target), Some(expanded)) = (targets.lambda_b.as_ref(), expanded) {
-            let right = column(expanded, call.kept_column(index));
+            let right = expanded.at_column(call.kept_column(index));
             self.sum(index, (dy, right, term.scale), target.data().addr(), call.outputs, overwrite.lambda_b)?;
         }
         if let Some(target) = targets.lambda_d.as_ref() {
-            let left = column(dm, 2 * (term.latent_column - self.latents.0));
-            let right = column(self.p, term.p_column);
+            let left = dm.at_column(2 * (term.latent_column - self.latents.0));
+            let right = self.p.at_column(term.p_column);
             self.sum(index, (left, right, 1.0), target.data().addr(), 2 * term.rank(), overwrite.lambda_d)?;
         }
         if let Some(target) = targets.bias.as_ref() {
@@ -243,7 +237,7 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
         // SAFETY: both sides have these rows and columns, the target the columns.
         unsafe {
             turn.launch(Kernel::Sums, [cols.div_ceil(SUM_COLS), parts.min(MOST_BLOCKS), 1], SUM_COLS as u32, &sums)?;
-            turn.launch(Kernel::Deliver, [cols.div_ceil(THREADS), 1, 1], THREADS as u32, &deliver)
+            turn.launch(Kernel::Deliver, elements(1, cols), ELEMENT_THREADS, &deliver)
         }
     }
 }
@@ -289,7 +283,7 @@ fn inputs(
             masked: u32::from(masked),
         };
         // SAFETY: all have these rows and columns.
-        unsafe { turn.launch(Kernel::Accumulate, elements(rows, cols), THREADS as u32, &accumulate) }
+        unsafe { turn.launch(Kernel::Accumulate, elements(rows, cols), ELEMENT_THREADS, &accumulate) }
     };
     for (prepared, dy) in calls.iter().zip(group.dy) {
         let Some(base) = prepared.call.base else { continue };
@@ -302,7 +296,7 @@ fn inputs(
         for of in prepared.groups {
             let weight = turn.a(of.shared)?.transposed();
             let room = Room::new(turn, rows, 2 * of.shared.rank(), cols)?;
-            let x = Matrix { data: dp.data + 4 * of.shared.p_column as Address, ..dp };
+            let x = dp.at_column(of.shared.p_column);
             Job { prepared, group: Some(of), x, rows, weight, square: false }.run(turn, &room, 0)?;
             add(prepared, Some(of), room.view())?;
         }
@@ -316,7 +310,7 @@ fn inputs(
         let accumulate =
             Accumulate { from, to: target, rows: rows_of, cols: count("in_features", cols)?, ..Accumulate::default() };
         // SAFETY: dx has these rows and columns.
-        unsafe { turn.launch(Kernel::Accumulate, elements(rows, cols), THREADS as u32, &accumulate)? };
+        unsafe { turn.launch(Kernel::Accumulate, elements(rows, cols), ELEMENT_THREADS, &accumulate)? };
     }
     Ok(())
 }

@@ -1,53 +1,21 @@
 //! One CUDA stream with everything that work on it needs: kernels, a workspace, a place for faults.
 
-use std::cell::RefCell;
-use std::ffi::{CStr, CString};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ffi::CStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arguments::Fault;
 use super::driver::{self, Address, Driver, Entered, Function, Module, Stream, driver};
-use super::residents::{House, Primary, User, lock};
+use super::kernels::MODULES;
+use super::residents::{House, Primary, User};
+use super::turn::Turn;
 use super::workspace::Workspace;
-use crate::error::{Code, Error, Result};
+use crate::backend::lock::lock;
+use crate::error::Result;
 use crate::fail;
 use crate::tensor;
 
-/// The kernels, as `kernels/compile.py` makes them, and what each file has.
-const MODULES: [(&str, &[&CStr]); 5] = [
-    (include_str!("kernels/ptx/lists.ptx"), &[c"put", c"resolve"]),
-    (
-        include_str!("kernels/ptx/product.ptx"),
-        &[c"product_split_k", c"product_split_j", c"product_tile_k", c"product_tile_j", c"combine"],
-    ),
-    (include_str!("kernels/ptx/latent.ptx"), &[c"mask", c"latent"]),
-    (include_str!("kernels/ptx/finish.ptx"), &[c"finish"]),
-    (
-        include_str!("kernels/ptx/gradients.ptx"),
-        &[c"weigh", c"slopes", c"divergence", c"kl_total", c"sums", c"deliver", c"accumulate"],
-    ),
-];
-
-/// A kernel, by its place in the list above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    Put,
-    Resolve,
-    ProductSplitK,
-    ProductSplitJ,
-    ProductTileK,
-    ProductTileJ,
-    Combine,
-    Mask,
-    Latent,
-    Finish,
-    Weigh,
-    Slopes,
-    Divergence,
-    KlTotal,
-    Sums,
-    Deliver,
-    Accumulate,
-}
+/// What the embedded PTX is compiled for.
+const OLDEST_CAPABILITY: (i32, i32) = (7, 5);
 
 /// CU_STREAM_PER_THREAD.
 const PER_THREAD: usize = 2;
@@ -55,14 +23,14 @@ const PER_THREAD: usize = 2;
 /// Where a CUDA context of the library works. Calls take turns.
 #[derive(Debug)]
 pub struct Device {
-    driver: &'static Driver,
+    pub(super) driver: &'static Driver,
     context: driver::Context,
     ordinal: i32,
-    stream: Stream,
+    pub(super) stream: Stream,
     modules: Vec<Module>,
-    functions: Vec<Function>,
+    pub(super) functions: Vec<Function>,
     /// A `Fault` in device memory.
-    fault: Address,
+    pub(super) fault: Address,
     pub(super) house: Arc<House>,
     pub(super) user: Arc<User>,
     workspace: Mutex<Workspace>,
@@ -117,6 +85,10 @@ impl Device {
         _entered: Entered,
     ) -> Result<Self> {
         let ordinal = driver.current_device()?;
+        let (major, minor) = driver.capability(ordinal)?;
+        if (major, minor) < OLDEST_CAPABILITY {
+            fail!(Unsupported, "CUDA device {ordinal} has compute capability {major}.{minor}; wanted 7.5 or newer");
+        }
         if !driver.has_memory_pools(ordinal)? {
             fail!(
                 Unsupported,
@@ -155,8 +127,8 @@ impl Device {
 
     fn load(&mut self) -> Result<()> {
         for (ptx, kernels) in MODULES {
-            let text = CString::new(ptx).map_err(|_| Error::new(Code::Cuda, "the embedded PTX holds a zero byte"))?;
-            let module = self.driver.load_module(&text)?;
+            let text = CStr::from_bytes_with_nul(ptx).expect("PTX has no other zero");
+            let module = self.driver.load_module(text)?;
             self.modules.push(module);
             for name in kernels {
                 self.functions.push(self.driver.function(module, name)?);
@@ -182,18 +154,12 @@ impl Device {
             self.house.sweep();
         }
         workspace.reset(self.driver, self.stream, capturing)?;
-        Ok(Turn {
-            device: self,
-            room: RefCell::new(Room::Real(workspace)),
-            capturing,
-            as_many: false,
-            _entered: Some(entered),
-        })
+        Ok(Turn::real(self, workspace, capturing, entered))
     }
 
     /// A turn that queues nothing and only counts what the workspace would hold.
     pub fn dry_turn(&self) -> Turn<'_> {
-        Turn { device: self, room: RefCell::new(Room::Counted(0)), capturing: false, as_many: false, _entered: None }
+        Turn::dry(self)
     }
 
     /// Memory that outlives a call. It exists from this place of the stream on.
@@ -314,114 +280,5 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// One call's hold on a device.
-pub struct Turn<'d> {
-    device: &'d Device,
-    room: RefCell<Room<'d>>,
-    pub(super) capturing: bool,
-    /// Products are made as for many rows, however few there are: for the known answers.
-    pub(super) as_many: bool,
-    _entered: Option<Entered>,
-}
-
-enum Room<'d> {
-    Real(MutexGuard<'d, Workspace>),
-    /// Bytes that would be taken.
-    Counted(usize),
-}
-
-impl<'d> Turn<'d> {
-    pub fn device(&self) -> &'d Device {
-        self.device
-    }
-
-    /// Whether nothing is queued.
-    pub fn is_dry(&self) -> bool {
-        matches!(*self.room.borrow(), Room::Counted(_))
-    }
-
-    /// Bytes that a dry turn has counted.
-    pub fn counted(&self) -> usize {
-        match *self.room.borrow() {
-            Room::Counted(bytes) => bytes,
-            Room::Real(_) => 0,
-        }
-    }
-
-    pub fn fault(&self) -> Address {
-        self.device.fault
-    }
-
-    /// Workspace for the rest of the call.
-    pub fn take(&self, bytes: usize) -> Result<Address> {
-        let Device { driver, stream, .. } = self.device;
-        match &mut *self.room.borrow_mut() {
-            Room::Real(workspace) => workspace.take(driver, *stream, bytes, self.capturing),
-            Room::Counted(all) => {
-                *all += super::workspace::rounded(bytes);
-                Ok(super::workspace::rounded(1) as Address)
-            }
-        }
-    }
-
-    /// Workspace for so many numbers.
-    pub fn take_f32(&self, rows: usize, cols: usize) -> Result<Address> {
-        match rows.checked_mul(cols).and_then(|count| count.checked_mul(size_of::<f32>())) {
-            Some(bytes) => self.take(bytes),
-            None => Err(Error::out_of_memory()),
-        }
-    }
-
-    /// Workspace that holds these bytes. They are waited for.
-    pub fn upload(&self, bytes: &[u8]) -> Result<Address> {
-        let address = self.take(bytes.len().max(1))?;
-        // SAFETY: taken with this size; `bytes` is borrowed until the wait is over.
-        unsafe { self.device.driver.copy_to_device(address, bytes, self.device.stream)? };
-        self.device.driver.wait_for(self.device.stream)?;
-        Ok(address)
-    }
-
-    /// Queues a kernel.
-    ///
-    /// # Safety
-    /// The kernel takes a `T`, whose addresses are valid for what it does with them.
-    pub unsafe fn launch<T: Copy>(&self, kernel: Kernel, grid: [usize; 3], block: u32, arguments: &T) -> Result<()> {
-        if self.is_dry() || grid.contains(&0) {
-            return Ok(());
-        }
-        let Device { driver, stream, functions, .. } = self.device;
-        let mut sizes = [0; 3];
-        for (size, wanted) in sizes.iter_mut().zip(grid) {
-            *size = u32::try_from(wanted).map_err(|_| {
-                Error::new(Code::Unsupported, format!("kernel {kernel:?} would need a grid of {grid:?} blocks"))
-            })?;
-        }
-        let function = functions[kernel as usize];
-        // SAFETY: the caller's promise.
-        unsafe { driver.launch((format_args!("{kernel:?}"), function), sizes, block, *stream, arguments) }
-    }
-
-    /// Queues zeroing numbers.
-    ///
-    /// # Safety
-    /// The address has `words` words of 32 bits.
-    pub unsafe fn zero(&self, address: Address, words: usize) -> Result<()> {
-        if self.is_dry() || words == 0 {
-            return Ok(());
-        }
-        // SAFETY: the caller's promise.
-        unsafe { self.device.driver.zero(address, words, self.device.stream) }
-    }
-
-    /// Copies device memory to the host, and waits for it.
-    ///
-    /// # Safety
-    /// The address has as many bytes.
-    pub unsafe fn read_back(&self, to: &mut [u8], from: Address) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.device.read_back(to, from) }
     }
 }

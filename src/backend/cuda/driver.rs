@@ -34,6 +34,8 @@ const CAPTURE_NONE: c_int = 0;
 pub const NON_BLOCKING: c_uint = 1;
 /// `CU_EVENT_DISABLE_TIMING`.
 const WITHOUT_TIMING: c_uint = 2;
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
+const CAPABILITY: [c_int; 2] = [75, 76];
 /// `CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED`.
 const MEMORY_POOLS: c_int = 115;
 
@@ -217,11 +219,21 @@ impl Driver {
     }
 
     pub fn has_memory_pools(&self, device: c_int) -> Result<bool> {
+        Ok(self.attribute(MEMORY_POOLS, device)? != 0)
+    }
+
+    /// The compute capability: (7, 5) of 7.5.
+    pub fn capability(&self, device: c_int) -> Result<(c_int, c_int)> {
+        let [major, minor] = CAPABILITY;
+        Ok((self.attribute(major, device)?, self.attribute(minor, device)?))
+    }
+
+    fn attribute(&self, attribute: c_int, device: c_int) -> Result<c_int> {
         let mut value = 0;
         // SAFETY: a place for the result.
-        let code = unsafe { (self.device_attribute)(&raw mut value, MEMORY_POOLS, device) };
+        let code = unsafe { (self.device_attribute)(&raw mut value, attribute, device) };
         self.check("cuDeviceGetAttribute", code)?;
-        Ok(value != 0)
+        Ok(value)
     }
 
     /// Makes a context current until the result is dropped; then the one before is again.

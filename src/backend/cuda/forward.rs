@@ -1,27 +1,25 @@
 //! Forward on the device: x → p → z → z Bᵀ → y, each a few kernels, and what moments and latents share with it.
 
 use super::arguments::{
-    Finish, LATENT_BLOCK, LATENT_BLOCKS, LATENT_MOMENTS, LATENT_THREADS, LATENT_VARIANCE, LATENT_Z, Latent, Mask,
-    Matrix, Parts, START_BASE, START_Y, START_ZERO,
+    ELEMENT_THREADS, Finish, LATENT_BLOCK, LATENT_BLOCKS, LATENT_MOMENTS, LATENT_THREADS, LATENT_VARIANCE, LATENT_Z,
+    Latent, Mask, Matrix, Parts, START_BASE, START_Y, START_ZERO,
 };
-use super::device::{Kernel, Turn};
 use super::driver::Address;
+use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
 use super::product::{Job, Room};
+use super::turn::Turn;
 use crate::backend::{Call, Expand, Forward, Scope};
 use crate::error::Result;
 use crate::memory::Arena;
 use crate::tensor::{self, MatrixMut};
-
-/// Threads of a block of the kernels that go over elements.
-pub const THREADS: usize = 256;
 
 /// The most blocks of a grid's second dimension; kernels stride over rows beyond.
 pub const MOST_BLOCKS: usize = 65_535;
 
 /// The grid of a kernel with a thread an element.
 pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
-    [cols.div_ceil(THREADS), rows.min(MOST_BLOCKS), 1]
+    [cols.div_ceil(ELEMENT_THREADS as usize), rows.min(MOST_BLOCKS), 1]
 }
 
 pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
@@ -54,10 +52,9 @@ pub fn project(
     let (rows, inputs) = (x.rows(), x.cols());
     // The stride of a single row does not matter, and may be anything.
     let kept = kept.map(Matrix::from).map(|kept| Matrix { stride: kept.stride.max(width as u64), ..kept });
-    let whole = |kept: Matrix| Room { address: kept.data, rows, width: kept.stride as usize, parts: 1 };
     // Where one part is all there is, it goes where it is kept.
     let room = match kept {
-        Some(kept) if super::product::parts(turn, rows, inputs, width) == 1 => whole(kept),
+        Some(kept) if super::product::parts(turn, rows, inputs, width) == 1 => Room::whole(kept, rows),
         _ => Room::new(turn, rows, inputs, width)?,
     };
     for prepared in projections {
@@ -70,12 +67,11 @@ pub fn project(
             job.run(turn, &room, group.shared.p_column)?;
             if let Some(kept) = kept.filter(|_| room.parts > 1) {
                 let column = group.shared.p_column;
-                let to = Matrix { data: kept.data + 4 * column as Address, ..kept };
-                job.combine(turn, room.view().at_column(column), to, outputs)?;
+                job.combine(turn, room.view().at_column(column), kept.at_column(column), outputs)?;
             }
         }
     }
-    Ok(kept.map_or(room.view(), |kept| whole(kept).view()))
+    Ok(kept.map_or(room, |kept| Room::whole(kept, rows)).view())
 }
 
 /// x as a group's product reads it: masked where the group drops inputs.
@@ -105,7 +101,7 @@ fn masked_inputs(
         reserved: 0,
     };
     // SAFETY: x and the mask have these rows and columns; out is as large.
-    unsafe { turn.launch(Kernel::Mask, elements(x.rows(), x.cols()), THREADS as u32, &mask)? };
+    unsafe { turn.launch(Kernel::Mask, elements(x.rows(), x.cols()), ELEMENT_THREADS, &mask)? };
     Ok(Matrix::f32(out, x.cols()))
 }
 
@@ -197,53 +193,35 @@ impl Layer<'_, '_, '_> {
 
     /// `z Bᵀ` of every group (with B∘B, where `square`), a column block a term.
     pub fn expanded(&self, z: Address, square: bool) -> Result<Parts> {
-        let (prepared, rows) = (self.prepared, self.rows());
-        let Some(first) = prepared.groups.first() else { return Ok(Parts::default()) };
-        let deepest = prepared.groups.iter().map(|group| group.shared.rank()).max().unwrap_or(0);
-        let kept = self.kept;
-        let one_part = super::product::parts(self.turn, rows, deepest, self.call().kept_width()) == 1;
-        let whole = |kept: Matrix| Room { address: kept.data, rows, width: kept.stride as usize, parts: 1 };
-        if one_part {
-            let room = match kept {
-                Some(kept) => whole(kept),
-                None => Room::new(self.turn, rows, first.shared.rank(), self.call().kept_width())?,
-            };
-            for group in prepared.groups {
-                self.expand_group(group, z, square, &room)?;
-            }
-            return Ok(room.view());
-        }
-        // Ranks may differ, and with them the number of parts: each group's sums are made whole.
-        let out = match kept {
-            Some(kept) => kept,
-            None => {
-                let width = self.call().kept_width();
-                Matrix::f32(self.turn.take_f32(rows, width)?, width)
-            }
+        let (prepared, rows, width) = (self.prepared, self.rows(), self.call().kept_width());
+        let Some(deepest) = prepared.groups.iter().map(|group| group.shared.rank()).max() else {
+            return Ok(Parts::default());
         };
+        let out = match self.kept {
+            Some(kept) => kept,
+            None => Matrix::f32(self.turn.take_f32(rows, width)?, width),
+        };
+        let whole = Room::whole(out, rows);
+        let is_split = super::product::parts(self.turn, rows, deepest, width) > 1;
         for group in prepared.groups {
-            let room = Room::new(self.turn, rows, group.shared.rank(), self.call().kept_width())?;
-            self.expand_group(group, z, square, &room)?;
             let column = self.call().kept_column(group.term as usize);
-            let to = Matrix { data: out.data + 4 * column as Address, ..out };
-            self.job(group, z, square)?.combine(self.turn, room.view().at_column(column), to, self.call().outputs)?;
+            let job = self.job(group, z, square)?;
+            if !is_split {
+                job.run(self.turn, &whole, column)?;
+                continue;
+            }
+            // Ranks may differ, and with them the number of parts: each group's sums are made whole.
+            let room = Room::new(self.turn, rows, group.shared.rank(), width)?;
+            job.run(self.turn, &room, column)?;
+            job.combine(self.turn, room.view().at_column(column), out.at_column(column), self.call().outputs)?;
         }
-        Ok(whole(out).view())
+        Ok(whole.view())
     }
 
     fn job<'j>(&'j self, group: &'j Group<'j>, z: Address, square: bool) -> Result<Job<'j>> {
         let prepared = self.prepared;
-        let z_column = if self.call().membership.is_by_row() { 0 } else { self.z_column(group) };
-        let x = Matrix::f32(z + 4 * z_column as Address, prepared.z_width);
+        let x = Matrix::f32(z, prepared.z_width).at_column(group.z_column);
         Ok(Job { prepared, group: Some(group), x, rows: self.rows(), weight: self.turn.b(group.shared)?, square })
-    }
-
-    fn z_column(&self, group: &Group<'_>) -> usize {
-        self.call().terms[..group.term as usize].iter().map(crate::backend::Term::rank).sum()
-    }
-
-    fn expand_group(&self, group: &Group<'_>, z: Address, square: bool, room: &Room) -> Result<()> {
-        self.job(group, z, square)?.run(self.turn, room, self.call().kept_column(group.term as usize))
     }
 
     fn finish(&self, y: &MatrixMut<'_>, base: Parts, delta: Parts, start: u32, square: bool) -> Result<()> {
@@ -263,7 +241,7 @@ impl Layer<'_, '_, '_> {
             reserved: 0,
         };
         // SAFETY: y, base and delta have these rows and columns.
-        unsafe { self.turn.launch(Kernel::Finish, elements(self.rows(), call.outputs), THREADS as u32, &finish) }
+        unsafe { self.turn.launch(Kernel::Finish, elements(self.rows(), call.outputs), ELEMENT_THREADS, &finish) }
     }
 }
 

@@ -8,18 +8,21 @@ mod backward;
 mod device;
 mod driver;
 mod forward;
+mod kernels;
 mod lists;
 mod memory;
 mod prepared;
 mod product;
 mod residents;
 mod self_test;
+mod turn;
 mod workspace;
 
 pub use arguments::Fault;
-pub use device::{Device, Turn};
+pub use device::Device;
 pub use memory::DeviceBuffer;
 pub use residents::Residents;
+pub use turn::Turn;
 
 use super::{Backend, Backward, Call, Expand, Forward, Gradients, Part, Scope, Term, Weight};
 use crate::error::Result;

@@ -1,9 +1,10 @@
 //! A call as kernels see it: its terms in device memory, its rows, and which of them go through which projections.
 
 use super::arguments::{self, Resolve, Rows, Seed};
-use super::device::{Kernel, Turn};
 use super::driver::Address;
+use super::kernels::Kernel;
 use super::lists::Lists;
+use super::turn::Turn;
 use crate::backend::{Call, Membership, Mode, Original, Term, Weight};
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -35,6 +36,8 @@ pub struct Group<'a> {
     /// Whether a term of the group needs its logvar.
     pub samples: bool,
     pub drops: bool,
+    /// Where its columns of z begin.
+    pub z_column: usize,
 }
 
 /// A frozen matrix in device memory, as `x wᵀ` uses it.
@@ -156,18 +159,14 @@ impl<'a> Prepared<'a> {
             let known = groups.iter().position(|group| by_row && group.shared.shares_projections(term));
             let place = known.unwrap_or(groups.len());
             if known.is_none() {
-                groups.push(Group {
-                    index: place as u32,
-                    term: number as u32,
-                    shared: term,
-                    samples: false,
-                    drops: false,
-                });
+                let z_column = if by_row { 0 } else { z_width };
+                z_width = z_width.max(z_column + term.rank());
+                let (index, number) = (place as u32, number as u32);
+                groups.push(Group { index, term: number, shared: term, samples: false, drops: false, z_column });
             }
-            groups[place].samples |= term.mode != Mode::Mean;
-            groups[place].drops |= term.dropout.is_some();
-            let z_column = if by_row { 0 } else { z_width };
-            z_width = z_width.max(z_column + term.rank());
+            let group = &mut groups[place];
+            group.samples |= term.mode != Mode::Mean;
+            group.drops |= term.dropout.is_some();
             let (dropout, drop_below, keep_scale) = arguments::dropout(term);
             terms.push(arguments::Term {
                 lambda_d: turn.vector(term, "lambda_d", term.lambda_d)?,
@@ -179,10 +178,10 @@ impl<'a> Prepared<'a> {
                 bound: term.logvar_bound,
                 rank: count("the rank", term.rank())?,
                 mode: arguments::mode(term.mode),
-                group: place as u32,
+                group: group.index,
                 p_column: count("columns of p", term.p_column)?,
                 latent_column: count("latents", term.latent_column)?,
-                z_column: count("columns of z", z_column)?,
+                z_column: count("columns of z", group.z_column)?,
                 delta_column: count("outputs of all terms", call.kept_column(number))?,
                 dropout,
                 drop_below,

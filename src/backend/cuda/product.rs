@@ -1,12 +1,14 @@
 //! `x wᵀ` on the device: which of the kernels, and where its parts go.
 
 use super::arguments::{
-    Combine, Matrix, Parts, Product, SPLIT_COLS, SPLIT_ROWS, SPLIT_THREADS, TILE_COLS, TILE_ROWS, TILE_THREADS,
+    Combine, ELEMENT_THREADS, Matrix, Parts, Product, SPLIT_COLS, SPLIT_ROWS, SPLIT_THREADS, TILE_COLS, TILE_ROWS,
+    TILE_THREADS,
 };
-use super::device::{Kernel, Turn};
 use super::driver::Address;
-use super::forward::{MOST_BLOCKS, THREADS, elements};
+use super::forward::{MOST_BLOCKS, elements};
+use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
+use super::turn::Turn;
 use crate::error::Result;
 use crate::fail;
 
@@ -15,9 +17,9 @@ const DEPTH: usize = 256;
 
 /// Up to so many rows a product is bound by reading the weight.
 const FEW_ROWS: usize = 32;
-/// Up to so many rows, the kernel for few is faster where tiles are few too (197 rows of 768: 49 us a forward instead of 118).
+/// Up to so many rows and tiles, the kernel for few is the faster one (197 rows of 768: 49 us a forward instead of 118).
 const SOME_ROWS: usize = 256;
-const FEW_TILES: usize = 160;
+const FEW_TILES: usize = 159;
 /// With fewer tiles than this, k is split, so that each multiprocessor has several (300 tiles on 132 of them: 68 us instead of 84).
 const ENOUGH_TILES: usize = 400;
 
@@ -27,13 +29,13 @@ fn tiles(rows: usize, width: usize) -> usize {
 
 /// Whether the kernel for few rows makes a product. The bits do not depend on it.
 fn is_of_few_rows(turn: &Turn<'_>, rows: usize, width: usize) -> bool {
-    !turn.as_many && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) < FEW_TILES))
+    !turn.as_many && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) <= FEW_TILES))
 }
 
 /// Parts that a product leaves, of so many rows, `depth` long, with `width` columns.
 pub fn parts(turn: &Turn<'_>, rows: usize, depth: usize, width: usize) -> usize {
-    let is_split = is_of_few_rows(turn, rows, width) || (!turn.as_many && tiles(rows, width) < ENOUGH_TILES);
-    if is_split { depth.div_ceil(DEPTH).max(1) } else { 1 }
+    let is_whole = turn.as_many || (!is_of_few_rows(turn, rows, width) && tiles(rows, width) >= ENOUGH_TILES);
+    if is_whole { 1 } else { depth.div_ceil(DEPTH).max(1) }
 }
 
 /// Room for the results of products.
@@ -51,6 +53,11 @@ impl Room {
         let parts = parts(turn, rows, depth, width);
         let Some(all) = rows.checked_mul(parts) else { return Err(crate::error::Error::out_of_memory()) };
         Ok(Self { address: turn.take_f32(all, width)?, rows, width, parts })
+    }
+
+    /// A matrix of `rows` rows, where they are whole.
+    pub fn whole(matrix: Matrix, rows: usize) -> Self {
+        Self { address: matrix.data, rows, width: matrix.stride as usize, parts: 1 }
     }
 
     pub fn view(&self) -> Parts {
@@ -139,6 +146,6 @@ impl Job<'_> {
             terms: self.prepared.terms,
         };
         // SAFETY: both have these rows and columns.
-        unsafe { turn.launch(Kernel::Combine, elements(self.rows, cols), THREADS as u32, &combine) }
+        unsafe { turn.launch(Kernel::Combine, elements(self.rows, cols), ELEMENT_THREADS, &combine) }
     }
 }

@@ -1,9 +1,10 @@
 //! Copies in device memory of what never changes on the host, one a CUDA context; given back in the order of the streams
 //! that used them, without waiting for any.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::driver::{Address, Context, Driver, Event, Stream};
+use crate::backend::lock::lock;
 use crate::error::{Error, Result};
 use crate::fail;
 
@@ -210,8 +211,4 @@ impl Drop for Residents {
             }
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

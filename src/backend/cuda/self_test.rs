@@ -120,7 +120,7 @@ impl Layer {
         unsafe { self.step(&cuda, device.place(), inputs, at(p), places.map(at))? };
         for (output, place) in outputs.iter_mut().zip(places) {
             // SAFETY: taken with this length.
-            unsafe { turn.read_back(bytemuck::cast_slice_mut(output), place)? };
+            unsafe { device.read_back(bytemuck::cast_slice_mut(output), place)? };
         }
         Ok(outputs)
     }

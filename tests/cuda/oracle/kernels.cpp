@@ -12,18 +12,17 @@
     ENTRY(product_split_j, Product, SPLIT_THREADS)                                                                     \
     ENTRY(product_tile_k, Product, TILE_THREADS)                                                                       \
     ENTRY(product_tile_j, Product, TILE_THREADS)                                                                       \
-    ENTRY(combine, Combine, 256)                                                                                       \
-    ENTRY(mask, Mask, 256)                                                                                             \
+    ENTRY(combine, Combine, ELEMENT_THREADS)                                                                           \
+    ENTRY(mask, Mask, ELEMENT_THREADS)                                                                                 \
     ENTRY(latent, Latent, LATENT_THREADS)                                                                              \
-    ENTRY(normals, Normals, LATENT_THREADS)                                                                            \
-    ENTRY(finish, Finish, 256)                                                                                         \
-    ENTRY(weigh, Weigh, 256)                                                                                           \
+    ENTRY(finish, Finish, ELEMENT_THREADS)                                                                             \
+    ENTRY(weigh, Weigh, ELEMENT_THREADS)                                                                               \
     ENTRY(slopes, Slopes, LATENT_THREADS)                                                                              \
     ENTRY(divergence, Divergence, 128)                                                                                 \
     ENTRY(kl_total, KlTotal, 1)                                                                                        \
-    ENTRY(sums, Sums, 128)                                                                                             \
-    ENTRY(deliver, Deliver, 256)                                                                                       \
-    ENTRY(accumulate, Accumulate, 256)
+    ENTRY(sums, Sums, SUM_COLS)                                                                                        \
+    ENTRY(deliver, Deliver, ELEMENT_THREADS)                                                                           \
+    ENTRY(accumulate, Accumulate, ELEMENT_THREADS)
 
 #define DECLARE(name, Argument, threads) extern "C" void name(const Argument argument);
 FOR_EACH_KERNEL(DECLARE)

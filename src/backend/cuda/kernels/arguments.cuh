@@ -1,9 +1,13 @@
-// What the host passes to kernels. src/backend/cuda/arguments.rs has the same structs; a test compares their sizes and offsets.
+// What the host passes to kernels. src/backend/cuda/arguments.rs has the same structs; a test compares their sizes.
 //
-// Every kernel takes one struct by value. Pointers are device addresses. A row of a call with several draws is `draw * rows.count
-// + row`; whose row it is (term, identity, sample) is asked for `row`. Kernels whose grid has rows as its y go on from row to row + the
-// grid's height, so that a grid of 65535 (the most there is) serves any number of rows; the grids of products can't be cut.
+// Every kernel takes one struct by value. Pointers are device addresses. A row of a call with several draws is `draw *
+// rows.count + row`; whose row it is (term, identity, sample) is asked for `row`. Kernels whose grid has rows as its y
+// go on from row to row + the grid's height, so that a grid of 65535 (the most there is) serves any number of rows; the
+// grids of products can't be cut.
 #pragma once
+
+// The block of a kernel with a thread an element of a row.
+#define ELEMENT_THREADS 256
 
 typedef int i32;
 typedef unsigned int u32;
@@ -21,7 +25,8 @@ struct Matrix {
     u32 reserved;
 };
 
-// A sum in parts: element (row, col) is the sum of data[part * part_stride + row * stride + col] over the parts, ascending.
+// A sum in parts: element (row, col) is the sum of data[part * part_stride + row * stride + col] over the parts,
+// ascending.
 struct Parts {
     const float *data;
     u64 stride;
@@ -67,7 +72,8 @@ struct Seed {
     u64 value;
 };
 
-// The first thing that went wrong while kernels ran; all zero until then. Written by one thread (claimed by compare-and-swap on `claimed`).
+// The first thing that went wrong while kernels ran; all zero until then. Written by one thread (claimed by
+// compare-and-swap on `claimed`).
 struct Fault {
     u32 claimed;
     u32 kind;                // FAULT_…
@@ -78,10 +84,10 @@ struct Fault {
 };
 enum FaultKind : u32 { FAULT_NONE = 0, FAULT_OVERFLOW_SIGMA = 1, FAULT_OVERFLOW_VARIANCE = 2, FAULT_SLOT = 3 };
 
-// ---- lists.cu --------------------------------------------------------------------------------------------------------
+// ---- lists.cu -------------------------------------------------------------------------------------------------------
 
-// `put`: writes up to PUT_WORDS words that travel as an argument: ordered by the stream, captured by value, and never waited for.
-// Grid (1), block (256).
+// `put`: writes up to PUT_WORDS words that travel as an argument: ordered by the stream, captured by value, and never
+// waited for. Grid (1), block (256).
 #define PUT_WORDS 960
 struct Put {
     u32 *to;
@@ -90,8 +96,8 @@ struct Put {
     u32 words[PUT_WORDS];
 };
 
-// `resolve`: term[row] = term_of_slot[slot[row]]; slot −1 gives −1; a slot outside [−1, slots), or one whose term is NO_ADAPTER, gives −1 and a fault
-// (FAULT_SLOT, row, the slot). Grid (⌈rows/256⌉), block (256).
+// `resolve`: term[row] = term_of_slot[slot[row]]; slot −1 gives −1; a slot outside [−1, slots), or one whose term is
+// NO_ADAPTER, gives −1 and a fault (FAULT_SLOT, row, the slot). Grid (⌈rows/256⌉), block (256).
 #define NO_ADAPTER -2
 struct Resolve {
     const i32 *slot;
@@ -102,17 +108,20 @@ struct Resolve {
     u32 slots;
 };
 
-// ---- product.cu ------------------------------------------------------------------------------------------------------
+// ---- product.cu -----------------------------------------------------------------------------------------------------
 
-// x [rows, depth] times w: out(row, col) = Σ_k x(row, k) · w(col, k), in the library's order: k in blocks of 256; in a block one chain of
-// fused multiply-adds from zero, ascending; the first block's sum as it is, then the next ones added, ascending.
+// x [rows, depth] times w: out(row, col) = Σ_k x(row, k) · w(col, k), in the library's order: k in blocks of 256; in a
+// block one chain of fused multiply-adds from zero, ascending; the first block's sum as it is, then the next ones
+// added, ascending.
 //
-// `product_split_k`, `product_split_j` (few rows): block b of 256 values of k is part b of out: grid (⌈outputs/SPLIT_COLS⌉, ⌈depth/256⌉,
-// ⌈rows/SPLIT_ROWS⌉), block (SPLIT_THREADS). `product_tile_k`, `product_tile_j` (many rows): grid (⌈outputs/TILE_COLS⌉, ⌈rows/TILE_ROWS⌉, 1),
-// block (TILE_THREADS): one part, the whole depth; or, for few tiles, grid z ⌈depth/256⌉ with the parts of a split. _k: the elements of one
-// output lie side by side (w_input_stride is 1); _j: those of one input do (w_output_stride is 1). x, w and out don't overlap.
+// `product_split_k`, `product_split_j` (few rows): block b of 256 values of k is part b of out: grid
+// (⌈outputs/SPLIT_COLS⌉, ⌈depth/256⌉, ⌈rows/SPLIT_ROWS⌉), block (SPLIT_THREADS). `product_tile_k`, `product_tile_j`
+// (many rows): grid (⌈outputs/TILE_COLS⌉, ⌈rows/TILE_ROWS⌉, 1), block (TILE_THREADS): one part, the whole depth; or,
+// for few tiles, grid z ⌈depth/256⌉ with the parts of a split. _k: the elements of one output lie side by side
+// (w_input_stride is 1); _j: those of one input do (w_output_stride is 1). x, w and out don't overlap.
 //
-// With `term` (of Rows), only rows whose term is in `group` are computed and written; row r of x and of out has term[r mod rows_of_call].
+// With `term` (of Rows), only rows whose term is in `group` are computed and written; row r of x and of out has term[r
+// mod rows_of_call].
 #define SPLIT_COLS 32
 #define SPLIT_ROWS 16
 #define SPLIT_THREADS 256
@@ -139,7 +148,8 @@ struct Product {
     u32 reserved;
 };
 
-// `combine`: out(row, col) = the sum of the parts; rows as in Product. Grid (⌈cols/256⌉, rows), block (256).
+// `combine`: out(row, col) = the sum of the parts; rows as in Product. Grid (⌈cols/ELEMENT_THREADS⌉, rows), block
+// (ELEMENT_THREADS).
 struct Combine {
     Parts from;
     Matrix out;
@@ -151,11 +161,12 @@ struct Combine {
     const Term *terms;
 };
 
-// ---- latent.cu -------------------------------------------------------------------------------------------------------
+// ---- latent.cu ------------------------------------------------------------------------------------------------------
 
-// `mask`: out(row, col) = x(row, col) · mask, out f32. The given mask (n × cols) where there is one, else each row's keyed mask: column c
-// is column in_offset + c of the noise stream of (row identity, sample). A term without dropout passes its rows on. Rows of other groups are
-// skipped when rows.term is given; otherwise the mask is that of term `index`. Grid (⌈cols/256⌉, rows), block (256).
+// `mask`: out(row, col) = x(row, col) · mask, out f32. The given mask (n × cols) where there is one, else each row's
+// keyed mask: column c is column in_offset + c of the noise stream of (row identity, sample). A term without dropout
+// passes its rows on. Rows of other groups are skipped when rows.term is given; otherwise the mask is that of term
+// `index`. Grid (⌈cols/ELEMENT_THREADS⌉, rows), block (ELEMENT_THREADS).
 struct Mask {
     Matrix x;
     Matrix given;
@@ -171,16 +182,18 @@ struct Mask {
     u32 reserved;
 };
 
-// `latent`: from p to what a product with B takes, or to the caller. Rows: each row's term where rows.term is given (rows of other
-// groups than `group` are skipped, unless `group` is 0xffffffff), else term `index`. For each draw d and row:
-//   LATENT_Z         z(d·n + row, z_column + k) = mu | mu + eps · exp(½ logvar) (one fma: eps, sigma, mu) | exp(½ logvar) + mu
+// `latent`: from p to what a product with B takes, or to the caller. Rows: each row's term where rows.term is given
+// (rows of other groups than `group` are skipped, unless `group` is 0xffffffff), else term `index`. For each draw d and
+// row:
+//   LATENT_Z         z(d·n + row, z_column + k) = mu | fma(eps, exp(½ logvar), mu) | exp(½ logvar) + mu
 //   LATENT_VARIANCE  z = exp(logvar)                                                (draws = 1)
 //   LATENT_MOMENTS   mu(row, latent_column + k), logvar(row, latent_column + k)     (draws = 1)
-// with mu = λ_d[k] · p[k], logvar = min(λ_d[r + k] · p[r + k], bound) (NaN passed on; ½ times the bounded one). eps: the given matrix at (d·n + row,
-// latent_column + k), else drawn by key with sample + d (wrapping); antithetic: sample ≫ 1, the sign flipped for odd ones.
-// LATENT_Z does not read the logvar half of p in mean mode. An infinite exponential is a fault (row is the row of the call, latent is k; logvar the bounded one).
-// Grid (⌈⌈rank/16⌉ · rows · draws / LATENT_BLOCKS⌉), block (LATENT_THREADS): eight threads a block of 16 latents, and one more that
-// draws its words; rank is the widest of the terms.
+// with mu = λ_d[k] · p[k], logvar = min(λ_d[r + k] · p[r + k], bound) (NaN passed on; ½ times the bounded one). eps:
+// the given matrix at (d·n + row, latent_column + k), else drawn by key with sample + d (wrapping); antithetic: sample
+// ≫ 1, the sign flipped for odd ones. LATENT_Z does not read the logvar half of p in mean mode. An infinite exponential
+// is a fault (row is the row of the call, latent is k; logvar the bounded one). Grid (⌈⌈rank/16⌉ · rows · draws /
+// LATENT_BLOCKS⌉), block (LATENT_THREADS): eight threads a block of 16 latents, and one more that draws its words; rank
+// is the widest of the terms.
 #define LATENT_BLOCKS 16
 #define LATENT_THREADS 160
 enum LatentKind : u32 { LATENT_Z = 0, LATENT_VARIANCE = 1, LATENT_MOMENTS = 2 };
@@ -203,29 +216,17 @@ struct Latent {
     u32 antithetic;
 };
 
-// `normals`: keyed normals of one key, for the known-answer test: out[row * count + k] = latent k of identity `identity_base + row`.
-// Grid (⌈⌈count/16⌉ · rows / LATENT_BLOCKS⌉), block (LATENT_THREADS).
-struct Normals {
-    u64 seed;
-    u64 layer_hash;
-    u64 adapter_identity;
-    u64 identity_base;
-    u32 sample;
-    u32 antithetic;
-    u32 count;
-    u32 rows;
-    float *out;
-};
-
-// ---- finish.cu -------------------------------------------------------------------------------------------------------
+// ---- finish.cu ------------------------------------------------------------------------------------------------------
 
 // `finish`: y(d·n + row, col), rounded once to y's type, from
-//   START_BASE  base(row, col), then + bias where there is one: the learned bias of a term of the row (of its one term; of several the
-//               first that has one), else the layer's own
-//   START_Y     y(d·n + row, col); with a learned bias, + (learned − own), own 0 where the layer has none (difference rounded, then added)
+//   START_BASE  base(row, col), then + bias where there is one: the learned bias of a term of the row (of its one term;
+//               of several the first that has one), else the layer's own
+//   START_Y     y(d·n + row, col); with a learned bias, + (learned − own), own 0 where the layer has none (difference
+//               rounded, then added)
 //   START_ZERO  0
-// then for each term of the row, ascending: sum = fma(c, delta(d·n + row, delta_column + col), sum) with c = scale · λ_b[col], or its
-// square (rounded) with `square`. Grid (⌈cols/256⌉, rows · draws), block (256).
+// then for each term of the row, ascending: sum = fma(c, delta(d·n + row, delta_column + col), sum) with c = scale ·
+// λ_b[col], or its square (rounded) with `square`. Grid (⌈cols/ELEMENT_THREADS⌉, rows · draws), block
+// (ELEMENT_THREADS).
 enum Start : u32 { START_BASE = 0, START_Y = 1, START_ZERO = 2 };
 struct Finish {
     Matrix y;
@@ -242,10 +243,10 @@ struct Finish {
     u32 reserved;
 };
 
-// ---- gradients.cu ----------------------------------------------------------------------------------------------------
+// ---- gradients.cu ---------------------------------------------------------------------------------------------------
 
-// `weigh`: out(row, col) = dy(row, col) · (scale · λ_b[col]) of the row's term (as in Latent: rows.term and group, else term `index`), f32.
-// Grid (⌈cols/256⌉, rows), block (256).
+// `weigh`: out(row, col) = dy(row, col) · (scale · λ_b[col]) of the row's term (as in Latent: rows.term and group, else
+// term `index`), f32. Grid (⌈cols/ELEMENT_THREADS⌉, rows), block (ELEMENT_THREADS).
 struct Weigh {
     Matrix dy;
     float *out;
@@ -258,9 +259,10 @@ struct Weigh {
     u32 reserved;
 };
 
-// `slopes`: from g = dL/dz to the latents' gradients of each row of a group (as in Latent), with s = exp(½ logvar), v = exp(logvar):
+// `slopes`: from g = dL/dz to the latents' gradients of each row of a group (as in Latent), with s = exp(½ logvar), v =
+// exp(logvar):
 //   dmu = g;  dlogvar = 0 | (g · eps) · (0.5 · s) | g · (0.5 · s)  by mode
-//   slope(row, latent_column − first_latent + k) = g · s                                        where slopes are wanted
+//   slope(row, latent_column − first_latent + k) = g · s, where slopes are wanted
 //   with kl: dlogvar = fma(0.5 · kl_each, v − 1, dlogvar);  dmu = fma(kl_each, mu, g)
 //   priors: dmu += given dmu(row, latent_column + k);  dlogvar += given dlogvar(…)
 //   where λ_d[r + k] · p[r + k] > bound (bound finite): dlogvar = 0
@@ -293,8 +295,8 @@ struct Slopes {
     u32 reserved;
 };
 
-// `divergence`: kl[row] += Σ_k −½ (1 + logvar − mu² − v), in f64, for k ascending from 0: d −= 0.5 · (((1 + logvar) − mu · mu) − v), each
-// operation rounded; rows of a group as in Latent. Grid (⌈rows/128⌉), block (128).
+// `divergence`: kl[row] += Σ_k −½ (1 + logvar − mu² − v), in f64, for k ascending from 0: d −= 0.5 · (((1 + logvar) −
+// mu · mu) − v), each operation rounded; rows of a group as in Latent. Grid (⌈rows/128⌉), block (128).
 struct Divergence {
     Matrix p;
     const Term *terms;
@@ -313,8 +315,11 @@ struct KlTotal {
     u32 reserved;
 };
 
-// `sums`: part b of out (one row): Σ over rows 64 b … 64 b + 63 that take term `index` of (scale · left(row, col)) · right(row, col), one chain of
-// fused multiply-adds from zero, ascending (the scaled value rounded first; without right: 1). Grid (⌈cols/128⌉, ⌈rows/64⌉), block (128).
+// `sums`: part b of out (one row): Σ over rows SUM_ROWS b … SUM_ROWS (b + 1) − 1 that take term `index` of (scale ·
+// left(row, col)) · right(row, col), one chain of fused multiply-adds from zero, ascending (the scaled value rounded
+// first; without right: 1). Grid (⌈cols/SUM_COLS⌉, ⌈rows/SUM_ROWS⌉), block (SUM_COLS).
+#define SUM_COLS 128
+#define SUM_ROWS 64
 struct Sums {
     Matrix left;
     Matrix right;
@@ -327,7 +332,7 @@ struct Sums {
     u32 index;
 };
 
-// `deliver`: to[col] (+)= 0 + part 0 + part 1 + …, ascending. Grid (⌈cols/256⌉), block (256).
+// `deliver`: to[col] (+)= 0 + part 0 + part 1 + …, ascending. Grid (⌈cols/ELEMENT_THREADS⌉), block (ELEMENT_THREADS).
 struct Deliver {
     const float *from;
     u64 part_stride;
@@ -338,8 +343,9 @@ struct Deliver {
     u32 reserved;
 };
 
-// `accumulate`: to(row, col) = from(row, col) (0 where absent) + add(row, col) · mask, rounded to to's type; the mask as in `mask`, left out when
-// `masked` is 0. Rows of other groups, and all rows when add is absent, are copied (from → to). Grid (⌈cols/256⌉, rows), block (256).
+// `accumulate`: to(row, col) = from(row, col) (0 where absent) + add(row, col) · mask, rounded to to's type; the mask
+// as in `mask`, left out when `masked` is 0. Rows of other groups, and all rows when add is absent, are copied (from →
+// to). Grid (⌈cols/ELEMENT_THREADS⌉, rows), block (ELEMENT_THREADS).
 struct Accumulate {
     Matrix from;
     Matrix to;

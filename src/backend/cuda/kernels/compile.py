@@ -44,6 +44,9 @@ OPTIONS = [
 ]
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 
+# The exit status when a tool cannot be fetched: nothing was compared or assembled.
+UNAVAILABLE = 77
+
 
 def installed(tool, tools, wheels):
     """The path of a file of a pinned wheel, which pip fetches unless it is there."""
@@ -59,7 +62,9 @@ def installed(tool, tools, wheels):
         command += ["--target", folder, "--requirement", listed]
         if wheels is not None:
             command += ["--no-index", "--find-links", wheels]
-        subprocess.run(command, check=True)
+        if subprocess.run(command, check=False).returncode != 0:
+            print(f"{requirement} could not be had", file=sys.stderr)
+            sys.exit(UNAVAILABLE)
     return folder / path
 
 

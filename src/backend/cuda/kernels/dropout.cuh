@@ -1,13 +1,11 @@
-// Dropout masks: the caller's, or drawn by key for 256 columns of a row at a time.
+// Dropout masks: the caller's, or drawn by key for a block's columns of a row at a time.
 #pragma once
 
 #include "element.cuh"
 #include "noise.cuh"
 #include "rows.cuh"
 
-#define MASK_COLS 256u
-
-// Blocks of 16 columns that 256 columns may meet. Words lie word by word, so that those who read don't meet in a bank.
+// Blocks of 16 columns that the columns of a block of threads may meet. Words lie word by word, so that those who read don't meet in a bank.
 #define MASK_BLOCKS 17u
 #define MASK_STRIDE 18u
 #define MASK_WORDS (NOISE_BLOCK * MASK_STRIDE)
@@ -22,7 +20,7 @@ INLINE float mask_of(const Args &args, const Term &term, u32 row, u32 col, u32 *
     if (term.dropout != DROPOUT_KEYED) {
         return term.dropout == DROPOUT_ALL ? 0.0f : 1.0f;
     }
-    u64 first_block = (args.in_offset + (u64)blockIdx.x * MASK_COLS) / NOISE_BLOCK;
+    u64 first_block = (args.in_offset + (u64)blockIdx.x * ELEMENT_THREADS) / NOISE_BLOCK;
     // Words of the row before may still be read.
     __syncthreads();
     if (threadIdx.x < MASK_BLOCKS) {

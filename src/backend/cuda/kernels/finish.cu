@@ -40,7 +40,7 @@ INLINE float add_term(const Finish &args, const Term &term, u64 drawn_row, u32 c
     return fmaf(coefficient, load(args.delta, drawn_row, (u64)term.delta_column + col), sum);
 }
 
-KERNEL(256) finish(Finish args) {
+KERNEL(ELEMENT_THREADS) finish(Finish args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;
     if (col >= args.cols) {
         return;

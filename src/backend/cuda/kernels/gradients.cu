@@ -4,14 +4,11 @@
 #include "dropout.cuh"
 #include "latents.cuh"
 
-#define SUM_COLS 128
-#define SUM_ROWS 64u
-
 // Rows whose loads are under way together.
 #define SUM_TOGETHER 8u
 #define KL_TOGETHER 16u
 
-KERNEL(256) weigh(Weigh args) {
+KERNEL(ELEMENT_THREADS) weigh(Weigh args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;
     if (col >= args.cols) {
         return;
@@ -209,7 +206,7 @@ KERNEL_ON(SUM_COLS, 8) sums(Sums args) {
     }
 }
 
-KERNEL(256) deliver(Deliver args) {
+KERNEL(ELEMENT_THREADS) deliver(Deliver args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;
     if (col >= args.cols) {
         return;
@@ -221,9 +218,9 @@ KERNEL(256) deliver(Deliver args) {
     args.to[col] = args.overwrite ? sum : args.to[col] + sum;
 }
 
-KERNEL(MASK_COLS) accumulate(Accumulate args) {
+KERNEL(ELEMENT_THREADS) accumulate(Accumulate args) {
     __shared__ u32 words[MASK_WORDS];
-    u32 col = blockIdx.x * MASK_COLS + threadIdx.x;
+    u32 col = blockIdx.x * ELEMENT_THREADS + threadIdx.x;
     for (u32 row = blockIdx.y; row < args.rows.count; row += gridDim.y) {
         const Term *term = nullptr;
         if (args.add.data != nullptr) {

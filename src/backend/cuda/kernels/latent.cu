@@ -1,11 +1,11 @@
-// What comes before and after the products with A: dropout masks on x, and latents from p; and normals by themselves.
+// What comes before and after the products with A: dropout masks on x, and latents from p.
 
 #include "dropout.cuh"
 #include "latents.cuh"
 
-KERNEL(MASK_COLS) mask(Mask args) {
+KERNEL(ELEMENT_THREADS) mask(Mask args) {
     __shared__ u32 words[MASK_WORDS];
-    u32 col = blockIdx.x * MASK_COLS + threadIdx.x;
+    u32 col = blockIdx.x * ELEMENT_THREADS + threadIdx.x;
     for (u32 row = blockIdx.y; row < args.rows.count; row += gridDim.y) {
         const Term *term = term_of(args.rows.term, args.terms, row, args.group, args.index);
         if (term == nullptr) {
@@ -103,35 +103,6 @@ KERNEL_ON(LATENT_THREADS, 6) latent(Latent args) {
         u32 k = work.first + half * NOISE_HALF;
         if (has_latent(work, k)) {
             put_latent(args, work, k, moments[half], eps[half]);
-        }
-    }
-}
-
-KERNEL(LATENT_THREADS) normals(Normals args) {
-    __shared__ u32 words[LATENT_WORDS];
-    Work work = work_of_thread();
-    u32 blocks = (args.count + NOISE_BLOCK - 1) / NOISE_BLOCK;
-    u32 number = blockIdx.x * LATENT_BLOCKS + work.place;
-    work.row = number / blocks;
-    work.block = number % blocks;
-    bool present = work.place < LATENT_BLOCKS && work.row < args.rows;
-    if (work.draws_words && present) {
-        u32 sample = args.antithetic ? args.sample >> 1 : args.sample;
-        NoiseKey key = {args.seed, args.layer_hash, args.adapter_identity, DOMAIN_EPS,
-                        args.identity_base + work.row, sample, work.block};
-        draw_words(key, words + work.place, WORDS_STRIDE);
-    }
-    __syncthreads();
-    if (work.draws_words || !present) {
-        return;
-    }
-    float eps[2];
-    normals_of(work, words, args.antithetic ? args.sample << 31 : 0u, eps);
-#pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-        u32 k = work.block * NOISE_BLOCK + threadIdx.x % NOISE_HALF + half * NOISE_HALF;
-        if (k < args.count) {
-            args.out[(u64)work.row * args.count + k] = eps[half];
         }
     }
 }

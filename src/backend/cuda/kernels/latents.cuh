@@ -23,18 +23,12 @@ struct Work {
     u32 first;         // its latents are first and first + 8, where the term has them
 };
 
-// The place of the thread's block, without its row and term.
-INLINE Work work_of_thread() {
-    Work work = {};
-    work.draws_words = threadIdx.x >= PAIR_THREADS;
-    work.place = work.draws_words ? threadIdx.x - PAIR_THREADS : threadIdx.x / NOISE_HALF;
-    return work;
-}
-
 // 32 bits suffice for a block's number: more blocks would fit no memory.
 template <typename Args>
 INLINE Work work_of(const Args &args, u32 draws) {
-    Work work = work_of_thread();
+    Work work = {};
+    work.draws_words = threadIdx.x >= PAIR_THREADS;
+    work.place = work.draws_words ? threadIdx.x - PAIR_THREADS : threadIdx.x / NOISE_HALF;
     u32 blocks = (args.rank + NOISE_BLOCK - 1) / NOISE_BLOCK;
     u32 number = blockIdx.x * LATENT_BLOCKS + work.place;
     u32 row = number / blocks;

@@ -438,7 +438,7 @@ KERNEL_ON(TILE_THREADS, TILE_BLOCKS) product_tile_j(Product args) {
 
 // ---- Parts --------------------------------------------------------------------------------------------------------
 
-KERNEL(256) combine(Combine args) {
+KERNEL(ELEMENT_THREADS) combine(Combine args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;
     if (col >= args.cols) {
         return;

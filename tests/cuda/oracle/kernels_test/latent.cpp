@@ -1,4 +1,4 @@
-// mask, latent and normals.
+// mask and latent.
 #include <cmath>
 
 #include "cases.hpp"
@@ -178,16 +178,16 @@ class LatentCase {
 
 } // namespace
 
-// One term alone, with nothing but p and z; `wanted` is z of a latent by its two values of λ_d · p.
-static void one_term(Random &random, LatentKind kind, size_t rank, const StoredParts &p, size_t count, Terms &terms,
-                     float (*wanted)(float mu, float logvar)) {
+// One term alone, with nothing but p and z; `wanted` is z of a row's latent.
+template <typename Wanted>
+static void one_term(Random &random, Latent latent, const StoredParts &p, size_t count, Terms &terms, Wanted wanted) {
     const OneTerm &one = terms.each.front();
+    const size_t rank = one.term.rank;
     SomeRows rows(random, terms, count, false);
     Stored z(DTYPE_F32, count, terms.z_columns, 0, 0);
     Faults faults;
     rows.upload();
     z.upload();
-    Latent latent{};
     latent.p = p.parts();
     latent.terms = terms.upload();
     latent.rows = rows.rows();
@@ -195,18 +195,13 @@ static void one_term(Random &random, LatentKind kind, size_t rank, const StoredP
     latent.z = z.at<float>();
     latent.z_stride = z.stride;
     latent.fault = faults.upload();
-    latent.kind = kind;
     latent.draws = 1;
     latent.rank = static_cast<u32>(rank);
     latent.group = EVERY;
     Device::launch("latent", divided(divided(rank, 16) * count, LATENT_BLOCKS), 1, 1, LATENT_THREADS, latent);
     for (size_t row = 0; row < count; row++) {
-        for (size_t k = 0; k < rank; k++) {
-            const size_t column = one.term.p_column + k;
-            const float mu = one.lambda_d.host[k] * p.get(row, column);
-            const float logvar = kind == LATENT_Z ? NAN : one.lambda_d.host[rank + k] * p.get(row, column + rank);
-            z.put(row, one.term.z_column + k, wanted(mu, logvar));
-        }
+        for (size_t k = 0; k < rank; k++)
+            z.put(row, one.term.z_column + k, wanted(rows, row, k));
     }
     z.compare("z");
     faults.compare();
@@ -216,10 +211,15 @@ static void one_term(Random &random, LatentKind kind, size_t rank, const StoredP
 static void test_means_alone(Random &random, size_t rank, size_t count) {
     begin_case("latent z of means, rank " + std::to_string(rank) + ", p without its second half");
     Terms terms(random, 1, 1, {rank}, 1);
-    terms.each[0].term.mode = MODE_MEAN;
-    StoredParts p(random, 1, count, terms.each[0].term.p_column + rank);
+    OneTerm &one = terms.each[0];
+    one.term.mode = MODE_MEAN;
+    StoredParts p(random, 1, count, one.term.p_column + rank);
     p.upload();
-    one_term(random, LATENT_Z, rank, p, count, terms, [](float mu, float) { return mu; });
+    Latent latent{};
+    latent.kind = LATENT_Z;
+    one_term(random, latent, p, count, terms, [&](const SomeRows &, size_t row, size_t k) {
+        return one.lambda_d.host[k] * p.get(row, one.term.p_column + k);
+    });
 }
 
 // Of every size that does not overflow; an operation that is fused where it should not be shows in few of them.
@@ -237,7 +237,11 @@ static void test_exponentials(Random &random, size_t rank, size_t count) {
         }
     }
     p.upload();
-    one_term(random, LATENT_VARIANCE, rank, p, count, terms, [](float, float logvar) { return exponential(logvar); });
+    Latent latent{};
+    latent.kind = LATENT_VARIANCE;
+    one_term(random, latent, p, count, terms, [&](const SomeRows &, size_t row, size_t k) {
+        return exponential(p.get(row, one.term.p_column + rank + k));
+    });
 }
 
 void test_latent() {
@@ -257,30 +261,37 @@ void test_latent() {
 
 // ---- normals --------------------------------------------------------------------------------------------------------
 
-static void one_normals(Random &random, size_t count, size_t rows, bool antithetic) {
-    begin_case("normals " + std::to_string(count) + ", " + std::to_string(rows) + " rows" +
+// z of means 0 and deviations 1: the noise alone, by the keys of its rows.
+static void one_normals(Random &random, size_t rank, size_t count, bool antithetic) {
+    begin_case("normals " + std::to_string(rank) + ", " + std::to_string(count) + " rows" +
                (antithetic ? ", antithetic" : ""));
-    List<float> out;
-    out.host.assign(rows * count, NAN);
-    const Key key{random.word(), random.word(), random.word()};
-    const uint64_t base = random.chance(2) ? ~uint64_t{0} : random.word();
-    const uint32_t sample = random.chance(4) ? 0xffffffff : static_cast<uint32_t>(random.word());
-    const Normals normals{key.seed,   key.layer_hash,          key.adapter_identity,   base,        sample,
-                          antithetic, static_cast<u32>(count), static_cast<u32>(rows), out.upload()};
-    Device::launch("normals", divided(divided(count, 16) * rows, LATENT_BLOCKS), 1, 1, LATENT_THREADS, normals);
-    for (size_t place = 0; place < out.host.size(); place++) {
-        out.host[place] = normal_of(key, base + place / count, sample, antithetic, place % count);
+    Terms terms(random, 1, 1, {rank}, 1);
+    OneTerm &one = terms.each[0];
+    one.term.mode = MODE_SAMPLE;
+    one.term.bound = INFINITY;
+    one.lambda_d.host.assign(2 * rank, 1.0f);
+    StoredParts p(random, 1, count, terms.p_columns);
+    for (size_t row = 0; row < count; row++) {
+        for (size_t column = 0; column < 2 * rank; column++)
+            p.put(row, one.term.p_column + column, 0.0f);
     }
-    out.compare("out");
+    p.upload();
+    Latent latent{};
+    latent.kind = LATENT_Z;
+    latent.antithetic = antithetic;
+    one_term(random, latent, p, count, terms, [&](const SomeRows &rows, size_t row, size_t k) {
+        const Key key = one.key(rows.seed_value());
+        return std::fma(normal_of(key, rows.identity_of(row), rows.sample_of(row), antithetic, k), 1.0f, 0.0f);
+    });
 }
 
 void test_normals() {
     Random random(6);
     Sizes heights = heights_of(random, {1, 2, 7, 8, 9, 16, 17});
-    for (size_t count : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 127, 128, 129, 255, 256, 257, 1000}) {
+    for (size_t rank : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 127, 128, 129, 255, 256, 257, 1000}) {
         for (bool antithetic : {false, true})
-            one_normals(random, count, heights.next(), antithetic);
+            one_normals(random, rank, heights.next(), antithetic);
     }
     // Many: an operation that is fused where it should not be shows in few of them.
-    one_normals(random, 1000, 1000, false);
+    one_normals(random, 1000, Layout::far_apart ? 2 : 1000, false);
 }
