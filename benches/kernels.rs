@@ -138,8 +138,10 @@ fn product(isa: Isa, peak: f64, rows: usize, depth: usize, outputs: usize, dtype
         _ => (0..outputs * depth).flat_map(|i| (0x3f00_u16 + (i % 251) as u16).to_le_bytes()).collect(),
     };
     let parts = Parts { rows: outputs, cols: depth, row_stride: depth, dtype, device: Device::Host };
-    // SAFETY: the vector holds these elements.
-    let weight = Weight::output_major(&unsafe { Matrix::new("w", bytes.as_ptr(), parts) }.unwrap());
+    let mut aligned = Buffer::<f32>::zeroed(&allocator, bytes.len() / 4).unwrap();
+    bytemuck::cast_slice_mut(&mut aligned).copy_from_slice(&bytes);
+    // SAFETY: the buffer holds these elements.
+    let weight = Weight::output_major(&unsafe { Matrix::new("w", aligned.as_ptr().cast(), parts) }.unwrap());
     let start = Instant::now();
     let panels = Panels::new(&allocator, &weight, false).unwrap();
     let packing = start.elapsed().as_secs_f64();

@@ -111,6 +111,25 @@ impl<'a> Weight<'a> {
         unsafe { self.dtype.widen(self.data, input * self.input_stride, out) };
     }
 
+    /// Where the elements of one input begin, which lie side by side along the outputs; not to be read beyond the last.
+    pub fn line(&self, input: usize) -> *const u8 {
+        self.offset(0, input)
+    }
+
+    /// The bf16 elements of one output along the inputs, as they lie.
+    pub fn bits_along_inputs(&self, output: usize) -> &'a [u16] {
+        assert!(output < self.outputs && self.input_stride == 1 && self.dtype == Dtype::Bf16);
+        // SAFETY: in bounds and of this type by the assertion.
+        unsafe { std::slice::from_raw_parts(self.offset(output, 0).cast(), self.inputs) }
+    }
+
+    /// The bf16 elements of one input along the outputs, as they lie.
+    pub fn bits_along_outputs(&self, input: usize) -> &'a [u16] {
+        assert!(input < self.inputs && self.output_stride == 1 && self.dtype == Dtype::Bf16);
+        // SAFETY: in bounds and of this type by the assertion.
+        unsafe { std::slice::from_raw_parts(self.offset(0, input).cast(), self.outputs) }
+    }
+
     /// Visits all elements, widened, in pieces of the order in which they lie, until a visit returns false; returns
     /// whether none did.
     pub fn each_line(&self, mut visit: impl FnMut(&[f32]) -> bool) -> bool {

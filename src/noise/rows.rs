@@ -94,7 +94,7 @@ impl<C: Convert> Kernel for Draw<'_, '_, C> {
             let values = convert.convert(&blocks.words::<S>(key));
             let mut by_block = ByBlock([[0.0; BLOCK]; LANES]);
             // SAFETY: both are 16×16 values without gaps.
-            unsafe { S::transpose(values.0.as_ptr().cast(), LANES, by_block.0.as_mut_ptr().cast()) };
+            unsafe { S::transpose(values.0.as_ptr().cast(), LANES, by_block.0.as_mut_ptr().cast(), None) };
             by_block.write(places);
         } else {
             for (number, places) in places.chunks_mut(NARROW).enumerate() {

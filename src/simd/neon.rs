@@ -146,7 +146,7 @@ impl Set for Neon {
     }
 
     #[inline(always)]
-    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, _soon: Option<*const u8>) {
         for row in (0..16).step_by(4) {
             for col in (0..16).step_by(4) {
                 // SAFETY: see above; the 4×4 block lies in the 16×16 one.

@@ -52,12 +52,13 @@ pub trait Set: Copy {
     /// Sets without the instruction need the processor's mode [`Flushing`](crate::backend::cpu::Flushing).
     fn dot_pairs(sum: Self::Vector, x: u32, w: Self::Words) -> Self::Vector;
 
-    /// Writes a 16×16 block, transposed: `to[16·i + j] = from[j·stride + i]`.
+    /// Writes a 16×16 block, transposed: `to[16·i + j] = from[j·stride + i]`; meanwhile 16 cache lines
+    /// may be asked for, those at `soon`.
     ///
     /// # Safety
     /// 16 rows of 16 values lie at `from`, `stride` values apart; 256 values may be written at `to`.
     #[inline(always)]
-    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, _soon: Option<*const u8>) {
         for j in 0..16 {
             for i in 0..16 {
                 // SAFETY: the caller's promise.

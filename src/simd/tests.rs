@@ -82,7 +82,7 @@ impl Kernel for Transpose<'_> {
     #[inline(always)]
     fn run<S: Set>(self) {
         // SAFETY: the test gives 16 rows.
-        unsafe { S::transpose(self.from.as_ptr(), self.stride, self.to.as_mut_ptr()) };
+        unsafe { S::transpose(self.from.as_ptr(), self.stride, self.to.as_mut_ptr(), None) };
     }
 }
 

@@ -53,6 +53,17 @@ struct Kept {
 
 impl Kept {
     fn new(random: &mut Random, element: Element, by_output: bool, outputs: usize, depth: usize) -> Self {
+        Self::padded(random, element, by_output, outputs, depth, 3)
+    }
+
+    fn padded(
+        random: &mut Random,
+        element: Element,
+        by_output: bool,
+        outputs: usize,
+        depth: usize,
+        padding: usize,
+    ) -> Self {
         let (stored, dtype) = match element {
             Element::F32 => (Stored::F32, Dtype::F32),
             Element::Bf16 | Element::Bf16Pairs => (Stored::Bf16, Dtype::Bf16),
@@ -60,7 +71,7 @@ impl Kept {
             Element::Int8 => (Stored::Int8, Dtype::F32),
         };
         let (rows, cols) = if by_output { (outputs, depth) } else { (depth, outputs) };
-        Self { host: Host::new(dtype, rows, cols, 3, &stored.values(random, rows, cols, 0.7)), by_output }
+        Self { host: Host::new(dtype, rows, cols, padding, &stored.values(random, rows, cols, 0.7)), by_output }
     }
 
     fn weight(&self) -> Weight<'_> {
@@ -143,6 +154,37 @@ fn a_part_of_a_product_has_the_bits_of_the_whole() {
                         let wanted: Vec<u32> = rows.clone().flat_map(of_row).copied().collect();
                         let found = compute(&product, rows.clone(), cols.clone());
                         assert!(bits(&found) == wanted, "{isa:?}, {element:?}, {rows:?}, {cols:?} at {first_output}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A weight that is not packed is read a page of each row at a time, from cache line to cache line, wherever it begins.
+#[test]
+fn a_lying_weight_may_begin_anywhere_in_a_cache_line() {
+    let (mut random, mut room) = (Random(4), Vec::new());
+    const OUTPUTS: usize = 67;
+    for element in ELEMENTS.into_iter().filter(|element| !matches!(element, Element::Int8 | Element::Bf16Pairs)) {
+        for (stride, first_k, depth) in
+            [(2240, 0, 2240), (2240, 1, 2100), (2240, 5, 1029), (2239, 2, 263), (32, 13, 16)]
+        {
+            for by_output in [true, false] {
+                let padding = if by_output { stride - first_k - depth } else { 13 };
+                let kept = Kept::padded(&mut random, element, by_output, OUTPUTS, first_k + depth, padding);
+                let weight = kept.weight().inputs_from(first_k, depth).outputs_from(2, OUTPUTS - 2);
+                for rows in [1, 25] {
+                    let x = Host::f32(rows, depth, &random.values(rows * depth));
+                    let wanted = wanted(&x, &weight, false);
+                    let x = pack_x(&x, false, &mut room);
+                    for isa in Isa::all() {
+                        let product = Product { isa, x, weight: Operand::Lying(weight), square: false };
+                        let found = compute(&product, 0..rows, 0..OUTPUTS - 2);
+                        assert!(
+                            bits(&found) == wanted,
+                            "{isa:?}, {element:?}, {rows}·{depth} from {first_k} of {stride}"
+                        );
                     }
                 }
             }

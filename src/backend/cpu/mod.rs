@@ -10,6 +10,7 @@ mod groups;
 mod latent;
 mod merge;
 mod moments;
+mod packing;
 mod packs;
 pub mod panels;
 pub mod product;

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::packing::{Ahead, PACKING_ROOM, Pack, widen_pairs};
 use super::tile::{DEPTH, UNIT};
 use crate::backend::Weight;
 use crate::error::{Error, Result};
@@ -56,17 +57,22 @@ impl Panels {
         let (outputs, depth) = (weight.outputs(), weight.inputs());
         let mut bytes = Buffer::<u8>::zeroed(allocator, Self::bytes_of(element, outputs, depth)?)?;
         let isa = Isa::best();
-        let (mut values, mut copy) = ([0.0; PANEL], [0.0; PANEL]);
+        let (mut values, mut room) = ([0.0; PANEL], [0.0; PACKING_ROOM]);
         let panel_bytes = element.panel_bytes(depth).max(1);
         for (panel, bytes) in bytes.chunks_exact_mut(panel_bytes).take(outputs.div_ceil(WIDTH)).enumerate() {
+            let following = ((panel + 1) * WIDTH).min(outputs - 1);
+            let soon = weight.outputs_from(following, WIDTH.min(outputs - following));
             let weight = weight.outputs_from(panel * WIDTH, WIDTH.min(outputs - panel * WIDTH));
             for (block, bytes) in bytes.chunks_mut(element.panel_bytes(DEPTH)).enumerate() {
                 let inputs = DEPTH.min(depth - block * DEPTH);
                 let values = &mut values[..inputs * WIDTH];
-                isa.run(PackPanel {
+                isa.run(Pack {
                     weight: weight.inputs_from(block * DEPTH, inputs),
-                    panel: values,
-                    copy: &mut copy,
+                    pairs: false,
+                    distance: values.len(),
+                    panels: values,
+                    room: &mut room,
+                    ahead: Ahead::of(&soon.inputs_from(block * DEPTH, inputs)),
                 });
                 narrow(values, element, scale, bytes);
             }
@@ -131,7 +137,7 @@ fn form_of(weight: &Weight<'_>, pairs: bool) -> (Element, f32) {
 }
 
 /// Stores values of a panel `[k][16]` as `element`.
-pub(super) fn narrow(values: &[f32], element: Element, scale: f32, bytes: &mut [u8]) {
+fn narrow(values: &[f32], element: Element, scale: f32, bytes: &mut [u8]) {
     fn each<T: bytemuck::Pod>(values: &[f32], bytes: &mut [u8], convert: impl Fn(f32) -> T) {
         bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(place, value)| *place = convert(*value));
     }
@@ -161,68 +167,6 @@ fn int8_scale(weight: &Weight<'_>) -> Option<f32> {
     let scale = largest / 127.0;
     let on_grid = |value: &f32| ((value / scale).round() * scale).to_bits() == value.to_bits();
     (scale.is_normal() && weight.each_line(|values| values.iter().all(on_grid))).then_some(scale)
-}
-
-/// Packs at most 16 outputs and `DEPTH` values of k, as they lie in their owner's memory, into `[k][16]` f32. Outputs that
-/// are not there become zero.
-pub struct PackPanel<'a> {
-    pub weight: Weight<'a>,
-    pub panel: &'a mut [f32],
-    /// `PANEL` f32 of room.
-    pub copy: &'a mut [f32],
-}
-
-impl Kernel for PackPanel<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Set>(self) {
-        let Self { weight, panel, copy } = self;
-        let (outputs, depth) = (weight.outputs(), weight.inputs());
-        assert!(outputs <= WIDTH && depth <= DEPTH && panel.len() == depth * WIDTH);
-        if weight.input_stride() != 1 {
-            for (k, line) in panel.chunks_exact_mut(WIDTH).enumerate() {
-                weight.load_along_outputs(k, &mut line[..outputs]);
-                line[outputs..].fill(0.0);
-            }
-            return;
-        }
-        if weight.dtype() == Dtype::F32 && outputs == WIDTH {
-            // SAFETY: 16 rows of `depth` f32 lie there.
-            unsafe { turn::<S>(weight.data().cast(), weight.output_stride(), panel) };
-            return;
-        }
-        for (output, line) in copy.chunks_exact_mut(DEPTH).take(WIDTH).enumerate() {
-            match output < outputs {
-                true => weight.load_along_inputs(output, &mut line[..depth]),
-                false => line[..depth].fill(0.0),
-            }
-        }
-        // SAFETY: 16 rows of `depth` f32 lie there.
-        unsafe { turn::<S>(copy.as_ptr(), DEPTH, panel) };
-    }
-}
-
-/// `panel[k][output] = from[output][k]`.
-///
-/// # Safety
-/// 16 rows of as many values as the panel has lines lie at `from`, `stride` apart.
-#[inline(always)]
-unsafe fn turn<S: Set>(from: *const f32, stride: usize, panel: &mut [f32]) {
-    let depth = panel.len() / WIDTH;
-    let whole = depth / WIDTH * WIDTH;
-    for k in (0..whole).step_by(WIDTH) {
-        // A few blocks ahead: 16 rows are too many streams for the hardware's own prefetching.
-        (0..WIDTH).for_each(|output| S::prefetch(from.wrapping_add(output * stride + k + 4 * WIDTH).cast()));
-        // SAFETY: the caller's promise.
-        unsafe { S::transpose(from.add(k), stride, panel[k * WIDTH..].as_mut_ptr()) };
-    }
-    for k in whole..depth {
-        for output in 0..WIDTH {
-            // SAFETY: the caller's promise.
-            panel[k * WIDTH + output] = unsafe { *from.add(output * stride + k) };
-        }
-    }
 }
 
 /// Widens whole lines of a panel.
@@ -255,25 +199,6 @@ impl Kernel for Widen<'_> {
                     Element::F32 | Element::Bf16Pairs => S::load(self.from.cast::<f32>().add(at)),
                 };
                 S::store(vector, out.as_mut_ptr());
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `from` holds the pairs of these values; a last line alone has a pair too.
-#[inline(always)]
-unsafe fn widen_pairs<S: Set>(from: *const u32, values: &mut [f32]) {
-    for (number, lines) in values.chunks_mut(2 * WIDTH).enumerate() {
-        let (first, second) = lines.split_at_mut(WIDTH);
-        for lane in (0..WIDTH).step_by(S::LANES) {
-            // SAFETY: the caller's promise; a line has 16 values.
-            unsafe {
-                let pairs = S::load_pairs(from.add(number * WIDTH + lane));
-                S::store(S::first_of_pairs(pairs), first[lane..].as_mut_ptr());
-                if !second.is_empty() {
-                    S::store(S::second_of_pairs(pairs), second[lane..].as_mut_ptr());
-                }
             }
         }
     }

@@ -4,11 +4,12 @@
 use std::ops::Range;
 
 use super::float_mode::Flushing;
-use super::panels::{Element, PANEL, PackPanel, Panels, WIDTH, Widen, narrow};
+use super::packing::{Ahead, PACKING_ROOM, Pack};
+use super::panels::{Element, PANEL, Panels, WIDTH, Widen};
 use super::tile::{Block, DEPTH, TILE_STRIDE, UNIT};
 use crate::backend::Weight;
 use crate::simd::Isa;
-use crate::tensor::Matrix;
+use crate::tensor::{Dtype, Matrix};
 
 /// Columns computed at a time. A tile row holds them even where they begin inside a unit.
 pub const COLUMNS: usize = TILE_STRIDE - UNIT;
@@ -18,7 +19,10 @@ pub const COLUMNS: usize = TILE_STRIDE - UNIT;
 const WORTH_WIDENING: usize = 24;
 
 /// f32 of room that a product needs when its weight is not packed.
-pub const ROOM: usize = TILE_STRIDE * DEPTH + 2 * PANEL;
+pub const ROOM: usize = TILE_STRIDE * DEPTH + PACKING_ROOM;
+
+/// Bytes that the hardware fetches ahead in one stream.
+const PAGE: usize = 4096;
 
 /// Rows of x as the micro-kernel reads them: for each block of k, every row's 256 values (or 128 pairs of bf16).
 #[derive(Clone, Copy, Debug)]
@@ -132,78 +136,109 @@ impl Product<'_> {
         let unit = begin / UNIT;
         let units = (begin + count).div_ceil(UNIT) - unit;
         let _flushing = self.x.pairs.then(Flushing::enter);
-        for (number, k) in (0..self.x.depth).step_by(DEPTH).enumerate() {
-            let depth = DEPTH.min(self.x.depth - k);
-            let (w, panel_bytes, element, scale) = match self.weight {
-                Operand::Packed { panels, first_k, .. }
-                    if !self.x.pairs && rows.len() >= WORTH_WIDENING && panels.element() != Element::F32 =>
-                {
-                    let panel = |number: usize| panels.at(unit * UNIT / WIDTH + number, first_k + k);
-                    for (number, out) in room.chunks_exact_mut(PANEL).take(units * UNIT / WIDTH).enumerate() {
-                        let values = &mut out[..depth * WIDTH];
-                        self.isa.run(Widen {
-                            from: panel(number),
-                            element: panels.element(),
-                            scale: panels.scale(),
-                            values,
-                        });
-                    }
-                    (room.as_ptr().cast(), PANEL * size_of::<f32>(), Element::F32, 1.0)
+        match self.weight {
+            Operand::Packed { panels, first_k, .. } => {
+                for k in (0..self.x.depth).step_by(DEPTH) {
+                    let w = self.packed(panels, rows.len(), unit..unit + units, first_k + k, k, room);
+                    self.multiply(k, &rows, w, 0..units, tile);
                 }
-                Operand::Packed { panels, first_k, .. } => {
-                    let at = panels.at(unit * UNIT / WIDTH, first_k + k);
-                    (at, panels.panel_bytes(), panels.element(), panels.scale())
-                }
-                Operand::Lying(weight) => self.pack(&weight, unit * UNIT, units, k..k + depth, room),
-            };
-            let words = if self.x.pairs { DEPTH / 2 } else { DEPTH };
-            let block = Block {
-                x: self.x.values[(number * self.x.capacity + rows.start) * words..].as_ptr(),
-                rows: rows.len(),
-                depth,
-                w,
-                panel_bytes,
-                units,
-                element,
-                scale,
-                square: self.square,
-                pairs: self.x.pairs,
-                c: tile.as_mut_ptr(),
-                accumulate: number > 0,
-            };
-            // SAFETY: x holds these rows of the block, the panels these units from k on, and the tile was measured above.
-            unsafe { block.compute(self.isa) };
+            }
+            Operand::Lying(weight) => self.lying(&weight, &rows, unit..unit + units, tile, room),
         }
         begin - unit * UNIT
     }
 
-    /// Packs a block of columns and k into the room.
-    fn pack(
+    /// Some units of a packed weight, at one block of k: as they are, or widened into the room.
+    fn packed(
         &self,
-        weight: &Weight<'_>,
-        first: usize,
-        units: usize,
-        k: Range<usize>,
+        panels: &Panels,
+        rows: usize,
+        units: Range<usize>,
+        in_panel: usize,
+        k: usize,
         room: &mut [f32],
-    ) -> (*const u8, usize, Element, f32) {
-        let (panels, rest) = room.split_at_mut(TILE_STRIDE * DEPTH);
-        let (line, copy) = rest.split_at_mut(PANEL);
-        let panel_floats = if self.x.pairs { PANEL / 2 } else { PANEL };
-        for (number, panel) in panels.chunks_exact_mut(panel_floats).take(units * UNIT / WIDTH).enumerate() {
-            let from = (first + number * WIDTH).min(weight.outputs());
-            let count = WIDTH.min(weight.outputs() - from);
-            let weight = weight.outputs_from(from, count).inputs_from(k.start, k.len());
-            if !self.x.pairs {
-                self.isa.run(PackPanel { weight, panel: &mut panel[..k.len() * WIDTH], copy });
-                continue;
-            }
-            let line = &mut line[..k.len() * WIDTH];
-            self.isa.run(PackPanel { weight, panel: &mut *line, copy });
-            // The second value of the last pair, where the depth is odd.
-            panel[k.len() / 2 * WIDTH..k.len().div_ceil(2) * WIDTH].fill(0.0);
-            narrow(line, Element::Bf16Pairs, 1.0, bytemuck::cast_slice_mut(panel));
+    ) -> Packed {
+        let depth = DEPTH.min(self.x.depth - k);
+        let panel = |number: usize| panels.at(units.start * UNIT / WIDTH + number, in_panel);
+        if self.x.pairs || rows < WORTH_WIDENING || panels.element() == Element::F32 {
+            let (element, scale) = (panels.element(), panels.scale());
+            return Packed { at: panel(0), panel_bytes: panels.panel_bytes(), element, scale };
         }
-        let element = if self.x.pairs { Element::Bf16Pairs } else { Element::F32 };
-        (panels.as_ptr().cast(), panel_floats * size_of::<f32>(), element, 1.0)
+        for (number, out) in room.chunks_exact_mut(PANEL).take(units.len() * UNIT / WIDTH).enumerate() {
+            let (element, scale) = (panels.element(), panels.scale());
+            self.isa.run(Widen { from: panel(number), element, scale, values: &mut out[..depth * WIDTH] });
+        }
+        Packed { at: room.as_ptr().cast(), panel_bytes: PANEL * size_of::<f32>(), element: Element::F32, scale: 1.0 }
     }
+
+    /// A weight as its owner keeps it, packed on the way. Where its rows lie along k, a unit of columns is carried through
+    /// a page of each row before the next, while that is fetched; otherwise the lines of all columns are read together.
+    fn lying(&self, weight: &Weight<'_>, rows: &Range<usize>, units: Range<usize>, tile: &mut [f32], room: &mut [f32]) {
+        let along_k = weight.input_stride() == 1;
+        let stretch = if along_k { PAGE / weight.dtype().size() } else { DEPTH };
+        let width = if along_k { 1 } else { units.len() };
+        let part = |unit: usize, k: usize| {
+            let from = (unit * UNIT).min(weight.outputs());
+            let depth = stretch.min(self.x.depth.saturating_sub(k));
+            weight.outputs_from(from, (width * UNIT).min(weight.outputs() - from)).inputs_from(k, depth)
+        };
+        for first_k in (0..self.x.depth).step_by(stretch) {
+            let stretch_end = (first_k + stretch).min(self.x.depth);
+            for unit in units.clone().step_by(width) {
+                let here = part(unit, first_k);
+                let soon = match (unit + width < units.end, stretch_end < self.x.depth) {
+                    (true, _) => part(unit + width, first_k),
+                    (false, true) => part(units.start, stretch_end),
+                    (false, false) if units.end * UNIT < weight.outputs() => part(units.end, 0),
+                    (false, false) => here,
+                };
+                let mut ahead = Ahead::of(&soon);
+                for k in (first_k..stretch_end).step_by(DEPTH) {
+                    let block = here.inputs_from(k - first_k, DEPTH.min(stretch_end - k));
+                    let w = self.pack(block, rows.len(), width, &mut ahead, room);
+                    self.multiply(k, rows, w, unit - units.start..unit - units.start + width, tile);
+                }
+            }
+        }
+    }
+
+    /// Packs a block of k of some units into the room. Few rows widen bf16 in registers.
+    fn pack(&self, weight: Weight<'_>, rows: usize, units: usize, ahead: &mut Ahead, room: &mut [f32]) -> Packed {
+        let pairs = weight.dtype() == Dtype::Bf16 && (self.x.pairs || (rows < WORTH_WIDENING && !self.square));
+        let (panels, room) = room.split_at_mut(TILE_STRIDE * DEPTH);
+        let panels = &mut panels[..units * UNIT / WIDTH * PANEL];
+        *ahead = self.isa.run(Pack { weight, pairs, panels, distance: PANEL, room, ahead: *ahead });
+        let element = if pairs { Element::Bf16Pairs } else { Element::F32 };
+        Packed { at: panels.as_ptr().cast(), panel_bytes: PANEL * size_of::<f32>(), element, scale: 1.0 }
+    }
+
+    /// One block of k, times units of the weight that are `units` of the tile.
+    fn multiply(&self, k: usize, rows: &Range<usize>, w: Packed, units: Range<usize>, tile: &mut [f32]) {
+        assert!(units.end * UNIT <= TILE_STRIDE && rows.len() * TILE_STRIDE <= tile.len());
+        let words = if self.x.pairs { DEPTH / 2 } else { DEPTH };
+        let block = Block {
+            x: self.x.values[(k / DEPTH * self.x.capacity + rows.start) * words..].as_ptr(),
+            rows: rows.len(),
+            depth: DEPTH.min(self.x.depth - k),
+            w: w.at,
+            panel_bytes: w.panel_bytes,
+            units: units.len(),
+            element: w.element,
+            scale: w.scale,
+            square: self.square,
+            pairs: self.x.pairs,
+            c: tile[units.start * UNIT..].as_mut_ptr(),
+            accumulate: k > 0,
+        };
+        // SAFETY: x holds these rows of the block, the panels these units from k on, and the tile was measured above.
+        unsafe { block.compute(self.isa) };
+    }
+}
+
+/// A block of k of some panels, ready for the micro-kernel.
+struct Packed {
+    at: *const u8,
+    panel_bytes: usize,
+    element: Element,
+    scale: f32,
 }
