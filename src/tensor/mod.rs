@@ -232,6 +232,19 @@ impl<'a> MatrixMut<'a> {
         self.parts.row_stride
     }
 
+    /// Part of row `row` of f32, from `first_col` on.
+    ///
+    /// # Safety
+    /// Nobody else touches these elements while the slice lives.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn f32_part_mut(&self, row: usize, first_col: usize, count: usize) -> &mut [f32] {
+        assert!(self.dtype() == Dtype::F32 && self.parts.device == Device::Host);
+        assert!(row < self.rows() && first_col + count <= self.cols());
+        let start = row * self.parts.row_stride + first_col;
+        // SAFETY: in bounds by the assertions and `new`; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.cast::<f32>().add(start), count) }
+    }
+
     /// Rounds values into part of row `row`, from `first_col` on.
     ///
     /// # Safety

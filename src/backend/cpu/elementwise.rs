@@ -184,22 +184,61 @@ impl Kernel for AddVectors<'_> {
     }
 }
 
-/// `sum += (scale · left) ∘ right`, the product with the scale rounded first.
-pub struct AddProducts<'a> {
+/// `totals += Σ over rows of (scale · left) ∘ right`: a column's sum is one chain of fused multiply-adds from zero, its
+/// factors with the scale rounded first.
+pub struct AddRowProducts<'a> {
     pub scale: f32,
-    pub left: &'a [f32],
-    pub right: &'a [f32],
-    pub sum: &'a mut [f32],
+    /// Where the factors of each row lie, as many as there are totals.
+    pub left: &'a [*const f32],
+    pub right: &'a [*const f32],
+    pub totals: &'a mut [f32],
 }
 
-impl Kernel for AddProducts<'_> {
+impl Kernel for AddRowProducts<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Set>(self) {
-        let sum = self.sum;
-        let (left, right) = (&self.left[..sum.len()], &self.right[..sum.len()]);
-        (0..sum.len()).for_each(|j| sum[j] = (self.scale * left[j]).mul_add(right[j], sum[j]));
+    fn run<S: Set>(mut self) {
+        let cols = self.totals.len();
+        let mut first = 0;
+        while first + 4 * S::LANES <= cols {
+            self.vectors::<S, 4>(first);
+            first += 4 * S::LANES;
+        }
+        while first + S::LANES <= cols {
+            self.vectors::<S, 1>(first);
+            first += S::LANES;
+        }
+        for column in first..cols {
+            let mut chain = 0.0;
+            for (left, right) in self.left.iter().zip(self.right) {
+                // SAFETY: a row has a factor for each total.
+                let (left, right) = unsafe { (*left.add(column), *right.add(column)) };
+                chain = (self.scale * left).mul_add(right, chain);
+            }
+            self.totals[column] += chain;
+        }
+    }
+}
+
+impl AddRowProducts<'_> {
+    #[inline(always)]
+    fn vectors<S: Set, const COUNT: usize>(&mut self, first: usize) {
+        let totals = &mut self.totals[first..][..COUNT * S::LANES];
+        let scale = S::splat(self.scale);
+        let mut chains = [S::splat(0.0); COUNT];
+        for (left, right) in self.left.iter().zip(self.right) {
+            for (number, chain) in chains.iter_mut().enumerate() {
+                let at = first + number * S::LANES;
+                // SAFETY: a row has a factor for each total.
+                let (left, right) = unsafe { (S::load(left.add(at)), S::load(right.add(at))) };
+                *chain = S::mul_add(S::mul(scale, left), right, *chain);
+            }
+        }
+        for (total, chain) in totals.chunks_exact_mut(S::LANES).zip(chains) {
+            // SAFETY: a chunk is one vector.
+            unsafe { S::store(S::add(S::load(total.as_ptr()), chain), total.as_mut_ptr()) };
+        }
     }
 }
 

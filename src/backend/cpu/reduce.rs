@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::elementwise::AddProducts;
+use super::elementwise::AddRowProducts;
 use super::workers::Session;
 use crate::backend::{Call, Membership, Overwrite, TermGradients, Variance};
 use crate::error::Result;
@@ -34,8 +34,11 @@ pub struct Source<'a, 'g> {
     pub dm: (Matrix<'g>, usize, usize),
 }
 
-/// Columns summed at a time, with their chain on the stack.
+/// Columns summed at a time.
 const COLUMNS: usize = 128;
+
+/// f32 of room that a task needs for factors that are not f32.
+pub const ROOM: usize = 2 * ROWS * COLUMNS;
 
 impl<'a> Sums<'a> {
     /// Only what is wanted is summed.
@@ -103,26 +106,27 @@ fn sum(
     let pieces = totals.len().div_ceil(COLUMNS);
     let length = totals.len();
     let shared = Columns(totals.as_mut_ptr());
-    session.run(pieces, |piece, _| {
+    session.run(pieces, |piece, scratch| {
         let first = piece * COLUMNS;
         let count = COLUMNS.min(length - first);
         // SAFETY: pieces are disjoint and inside `totals`.
         let totals = unsafe { std::slice::from_raw_parts_mut(shared.get().add(first), count) };
-        let (mut copies, mut chain) = ([[1.0; COLUMNS]; 2], [0.0f32; COLUMNS]);
-        let [left_copy, right_copy] = &mut copies;
+        let (left_copies, right_copies) = scratch.room.0[..ROOM].split_at_mut(ROOM / 2);
+        let ones = [1.0_f32; COLUMNS];
         for block in source.rows.clone().step_by(ROWS) {
-            chain[..count].fill(0.0);
+            let (mut lefts, mut rights) = ([ones.as_ptr(); ROWS], [ones.as_ptr(); ROWS]);
+            let mut held = 0;
             for row in block..(block + ROWS).min(source.rows.end) {
                 if source.call.membership.holds(row, source.index) {
-                    let left = left.part(row, first, &mut left_copy[..count]);
-                    let right = match &right {
-                        Some(right) => right.part(row, first, &mut right_copy[..count]),
-                        None => &right_copy[..count],
-                    };
-                    isa.run(AddProducts { scale, left, right, sum: &mut chain[..count] });
+                    let copies = held * COLUMNS..held * COLUMNS + count;
+                    lefts[held] = left.part(row, first, &mut left_copies[copies.clone()]).as_ptr();
+                    if let Some(right) = &right {
+                        rights[held] = right.part(row, first, &mut right_copies[copies]).as_ptr();
+                    }
+                    held += 1;
                 }
             }
-            totals.iter_mut().zip(&chain).for_each(|(total, chain)| *total += chain);
+            isa.run(AddRowProducts { scale, left: &lefts[..held], right: &rights[..held], totals: &mut *totals });
         }
         Ok(())
     })

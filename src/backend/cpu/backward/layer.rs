@@ -144,7 +144,7 @@ impl<'g> Layer<'g> {
         Sizes {
             gathered: RowsToPack::floats(rows, call.outputs),
             z: RowsToPack::floats(rows, rank).max(rows * rank),
-            vectors: 7 * rank,
+            vectors: 5 * rank,
             delta: rows * TILE_STRIDE,
             ..Sizes::default()
         }

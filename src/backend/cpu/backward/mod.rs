@@ -12,6 +12,7 @@ use super::Cpu;
 use super::float_mode::FloatMode;
 use super::groups::{ROW_BLOCK, blocks};
 use super::product::ROOM;
+use super::reduce;
 use super::scratch::{Scratch, Sizes};
 use super::tile::TILE_STRIDE;
 use crate::backend::{Backward, Call, Gradients, Part};
@@ -72,7 +73,14 @@ pub fn backward(
 fn block_sizes(group: &Backward<'_>, inputs: Option<&Inputs<'_>>) -> Sizes {
     let block = ROW_BLOCK.min(group.p.rows());
     let tile = block * TILE_STRIDE;
-    let own = Sizes { p: block * group.p.cols(), base: tile, sum: tile, delta: tile, room: ROOM, ..Sizes::default() };
+    let own = Sizes {
+        p: block * group.p.cols(),
+        base: tile,
+        sum: tile,
+        delta: tile,
+        room: ROOM.max(reduce::ROOM),
+        ..Sizes::default()
+    };
     let sizes = group.calls.iter().fold(own, |sizes, call| sizes.max(Layer::sizes(call)));
     inputs.map_or(sizes, |inputs| sizes.max(inputs.sizes()))
 }

@@ -107,8 +107,10 @@ impl RowJob<'_, '_> {
         let (p, rest) = vectors.0.split_at_mut(2 * rank);
         let (mu, rest) = rest.split_at_mut(rank);
         let (logvar, rest) = rest.split_at_mut(rank);
-        let (eps, rest) = rest.split_at_mut(rank);
-        let dm = &mut rest[..2 * rank];
+        let eps = &mut rest[..rank];
+        // SAFETY: each row belongs to one task; its terms have columns of their own.
+        let dm =
+            unsafe { self.dm.f32_part_mut(row - self.start, 2 * (term.latent_column - self.first_latent), 2 * rank) };
         let projected = self.p.part(row, term.p_column, p);
         latent::latents(self.isa, term, projected, mu, logvar);
         latent::noise(self.isa, self.call, term, row, 0, eps);
@@ -133,9 +135,7 @@ impl RowJob<'_, '_> {
                 }
             }
         }
-        // SAFETY: each row belongs to one task.
-        unsafe { self.dm.store(row - self.start, 2 * (term.latent_column - self.first_latent), dm) };
-        self.add_dp(term.p_column, row, &term.lambda_d, dm, p);
+        self.add_dp(term.p_column, row, &term.lambda_d, dm);
         Ok(())
     }
 
@@ -149,11 +149,10 @@ impl RowJob<'_, '_> {
     }
 
     /// `dp += λ_d ∘ dm`: terms and layers that share a projection add up.
-    fn add_dp(&self, column: usize, row: usize, lambda_d: &[f32], dm: &[f32], sum: &mut [f32]) {
+    fn add_dp(&self, column: usize, row: usize, lambda_d: &[f32], dm: &[f32]) {
         let (dp, first) = self.dp;
-        dp.as_const().load(row - first, column, sum);
-        self.isa.run(AddVectors { left: lambda_d, right: dm, sum });
         // SAFETY: each row belongs to one task.
-        unsafe { dp.store(row - first, column, sum) };
+        let sum = unsafe { dp.f32_part_mut(row - first, column, dm.len()) };
+        self.isa.run(AddVectors { left: lambda_d, right: dm, sum });
     }
 }
