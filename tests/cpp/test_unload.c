@@ -1,5 +1,8 @@
-/* The library is loaded, used on two threads and a pool of its own, and closed, a thousand times: it is then really unmapped, and
- * the process has not grown. Plain C with dlopen, since a program linked to the library can never let it go. */
+/* The library is loaded, used and closed a thousand times: it is then really unmapped, and the process has not grown. Plain C with
+ * dlopen, since a program linked to the library can never let it go.
+ *
+ * test_unload calling_thread|pool_of_ended_thread|pool_of_calling_thread LIBPVERA.SO says who uses it: the thread that loads and
+ * unloads it, without a pool of the library's own; another thread, which ends, with one; or the former with one. */
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -8,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 1000, WARM_UP = 20, MOST_GROWTH = 64 * 1024 };
+/* Each load keeps the box of its panic hook, 32 bytes with malloc's own; any object of the library is larger by far. */
+enum { ROUNDS = 1000, WARM_UP = 20, MOST_GROWTH = 128 * ROUNDS };
 
 static void fail(const char *what, const char *why) {
     fprintf(stderr, "%s: %s\n", what, why ? why : "unknown");
@@ -33,8 +37,8 @@ static void *function(void *library, const char *name) {
 }
 
 /* One object of each kind that has memory or threads of its own, an error, and a forward. */
-static void use(void *library) {
-#define LOAD(name) __typeof__(&name) load_##name = (__typeof__(&name))function(library, #name)
+static void use(void *library, uint32_t threads) {
+#define LOAD(name) __typeof__(&name) load_##name = __extension__(__typeof__(&name)) function(library, #name)
 #define OK(call) \
     do { \
         pvera_error *error = (call); \
@@ -63,9 +67,9 @@ static void use(void *library) {
     pvera_config *config = NULL;
     pvera_adapter *adapter = NULL;
     pvera_linear *linear = NULL;
-    pvera_context_options options = {.struct_size = sizeof options, .threads = 1};
+    pvera_context_options options = {.struct_size = sizeof options, .threads = threads};
     pvera_layer layer = {.struct_size = sizeof layer, .name = "q", .in_features = 64, .out_features = 64};
-    static __thread float x[256 * 64], y[256 * 64];
+    static float x[256 * 64], y[256 * 64];
     pvera_matrix in = pvera_f32(x, 256, 64);
     pvera_matrix_mut out = pvera_f32_mut(y, 256, 64);
     OK(load_pvera_context_new(&options, &context));
@@ -87,22 +91,27 @@ static void use(void *library) {
     load_pvera_context_free(context);
 }
 
-static void *on_thread(void *library) {
-    use(library);
+static void *with_pool(void *library) {
+    use(library, 1);
     return NULL;
 }
 
+static void use_as(const char *how, void *library) {
+    pthread_t thread;
+    if (strcmp(how, "calling_thread") == 0) use(library, 0);
+    else if (strcmp(how, "pool_of_calling_thread") == 0) use(library, 1);
+    else if (pthread_create(&thread, NULL, with_pool, library)) fail("pthread_create", "no thread");
+    else pthread_join(thread, NULL);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 2) fail("usage", "test_unload LIBPVERA.SO");
+    if (argc != 3) fail("usage", "test_unload HOW LIBPVERA.SO");
     size_t settled = 0;
     for (int round = 0; round < ROUNDS; ++round) {
-        pthread_t thread;
-        void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+        void *library = dlopen(argv[2], RTLD_NOW | RTLD_LOCAL);
         if (!library) fail("dlopen", dlerror());
         if (!is_mapped()) fail("/proc/self/maps", "does not show the library that was just loaded");
-        use(library);
-        if (pthread_create(&thread, NULL, on_thread, library)) fail("pthread_create", "no thread");
-        pthread_join(thread, NULL);
+        use_as(argv[1], library);
         if (dlclose(library)) fail("dlclose", dlerror());
         if (is_mapped()) {
             fprintf(stderr, "the library is still mapped after dlclose of round %d\n", round + 1);

@@ -39,6 +39,8 @@ struct matrix_mut : pvera_matrix_mut {
     template <class T, class = decltype(element<T>::type)>
     constexpr matrix_mut(T *at, std::size_t height, std::size_t width, std::size_t stride) noexcept
         : matrix_mut(at, height, width, stride, element<T>::type) {}
+    // Whatever is written can be read, also in a field of an option.
+    constexpr operator pvera_matrix() const noexcept { return {data, rows, cols, row_stride, dtype, device}; }
 };
 
 // A matrix that is read; the same.

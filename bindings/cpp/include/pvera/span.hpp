@@ -34,9 +34,15 @@ public:
     template <class Container, class Item = T,
               class = std::enable_if_t<std::is_const_v<Item> && detail::is_array<const Container, Item>::value>>
     constexpr span(const Container &container) noexcept : data_(container.data()), size_(container.size()) {}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winit-list-lifetime" // the list of a call lives as long as the call
+#endif
     template <class Item = T, class = std::enable_if_t<std::is_const_v<Item>>>
-    constexpr span(const std::initializer_list<std::remove_const_t<T>> &list) noexcept
-        : data_(list.begin()), size_(list.size()) {}
+    constexpr span(std::initializer_list<std::remove_const_t<T>> list) noexcept : data_(list.begin()), size_(list.size()) {}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
     template <class Other, class = std::enable_if_t<std::is_convertible_v<Other (*)[], T (*)[]>>>
     constexpr span(const span<Other> &other) noexcept : data_(other.data()), size_(other.size()) {}
 

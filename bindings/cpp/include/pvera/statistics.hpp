@@ -69,7 +69,7 @@ public:
     outcome<void> predictive_interval(double level, span<double> lower, span<double> upper) const {
         return interval(pvera_statistics_predictive_interval, level, lower, upper);
     }
-    // Of the most voted class's share, one a row.
+    // Of the most voted class's mean probability, one a row.
     outcome<void> most_voted_interval(double level, span<double> lower, span<double> upper) const {
         return interval(pvera_statistics_most_voted_interval, level, lower, upper);
     }
