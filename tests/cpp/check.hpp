@@ -1,7 +1,7 @@
 // Checks for the C++ tests: they count, say where and what, and make the program fail.
 //
-// From check::begin to check::end whatever anybody writes to stdout or stderr is captured, and end fails if there was any: library
-// and binding print nothing.
+// In check::run whatever anybody writes to stdout or stderr is captured, and it fails if there was any: library and binding print
+// nothing.
 #pragma once
 
 #include <unistd.h>
@@ -48,6 +48,22 @@ inline int end() {
     const int status = now.failures > 0 || now.checks == 0;
     std::fclose(now.report);
     return status;
+}
+
+// Runs the tests, and gives the exit status. An exception that leaves them is one failure.
+template <class Tests>
+int run(Tests tests) {
+    begin();
+#ifdef PVERA_NO_EXCEPTIONS
+    tests();
+#else
+    try {
+        tests();
+    } catch (const std::exception &thrown) {
+        that(false, __FILE__, __LINE__, std::string("the tests ended with an exception: ") + thrown.what());
+    }
+#endif
+    return end();
 }
 
 // Whether an error has this code, and its sentence every word of the list "x|has 3 columns".

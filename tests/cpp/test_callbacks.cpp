@@ -189,11 +189,11 @@ void memory() {
 } // namespace
 
 int main() {
-    check::begin();
-    progress();
-    warnings();
-    threads();
-    many_tasks();
-    memory();
-    return check::end();
+    return check::run([] {
+        progress();
+        warnings();
+        threads();
+        many_tasks();
+        memory();
+    });
 }

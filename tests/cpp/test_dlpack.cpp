@@ -161,18 +161,18 @@ void flags() {
 } // namespace
 
 int main() {
-    check::begin();
-    good();
-    bad();
-    round_trip<pvera::dlpack::managed_tensor>();
-    round_trip<pvera::dlpack::managed_tensor_versioned>();
-    flags<pvera::dlpack::managed_tensor_versioned>();
+    return check::run([] {
+        good();
+        bad();
+        round_trip<pvera::dlpack::managed_tensor>();
+        round_trip<pvera::dlpack::managed_tensor_versioned>();
+        flags<pvera::dlpack::managed_tensor_versioned>();
 #ifdef TEST_DLPACK_HEADER
-    round_trip<DLManagedTensor>();
+        round_trip<DLManagedTensor>();
 #ifdef DLPACK_MAJOR_VERSION
-    round_trip<DLManagedTensorVersioned>();
-    flags<DLManagedTensorVersioned>();
+        round_trip<DLManagedTensorVersioned>();
+        flags<DLManagedTensorVersioned>();
 #endif
 #endif
-    return check::end();
+    });
 }

@@ -73,9 +73,9 @@ void as_std_exception() {
 } // namespace
 
 int main() {
-    check::begin();
-    same_failures();
-    sentences();
-    as_std_exception();
-    return check::end();
+    return check::run([] {
+        same_failures();
+        sentences();
+        as_std_exception();
+    });
 }

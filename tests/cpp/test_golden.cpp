@@ -199,16 +199,16 @@ void carried_tensors(const std::string &golden, const pvera::context &context) {
 } // namespace
 
 int main(int argc, char **argv) {
-    check::begin();
     if (argc != 2) return 2;
     const std::string golden = argv[1];
-    for (const int32_t backend : {PVERA_BACKEND_CPU, PVERA_BACKEND_REFERENCE}) {
-        pvera::context_options options;
-        options.backend = backend;
-        const auto context = pvera::context::create(options);
-        for (const golden_case &is : cases) run_case(golden + "/" + is.name, is, context);
-        run_two_adapters(golden + "/two_adapters", context);
-        carried_tensors(golden, context);
-    }
-    return check::end();
+    return check::run([&] {
+        for (const int32_t backend : {PVERA_BACKEND_CPU, PVERA_BACKEND_REFERENCE}) {
+            pvera::context_options options;
+            options.backend = backend;
+            const auto context = pvera::context::create(options);
+            for (const golden_case &is : cases) run_case(golden + "/" + is.name, is, context);
+            run_two_adapters(golden + "/two_adapters", context);
+            carried_tensors(golden, context);
+        }
+    });
 }

@@ -135,12 +135,12 @@ void files() {
 } // namespace
 
 int main() {
-    check::begin();
-    moves();
-    lifetimes();
-    configs();
-    views();
-    texts();
-    files();
-    return check::end();
+    return check::run([] {
+        moves();
+        lifetimes();
+        configs();
+        views();
+        texts();
+        files();
+    });
 }

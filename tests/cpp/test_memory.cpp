@@ -119,8 +119,8 @@ void no_leak(int rounds) {
 
 // The number of rounds may be given: under valgrind and AddressSanitizer, which see a single leak, fewer do.
 int main(int argc, char **argv) {
-    check::begin();
-    no_allocation_in_a_pass();
-    no_leak(argc > 1 ? std::atoi(argv[1]) : 10000);
-    return check::end();
+    return check::run([&] {
+        no_allocation_in_a_pass();
+        no_leak(argc > 1 ? std::atoi(argv[1]) : 10000);
+    });
 }

@@ -93,9 +93,9 @@ void whole_job() {
 } // namespace
 
 int main() {
-    check::begin();
-    values_and_errors();
-    callbacks();
-    whole_job();
-    return check::end();
+    return check::run([] {
+        values_and_errors();
+        callbacks();
+        whole_job();
+    });
 }

@@ -156,13 +156,13 @@ void first_order() {
 } // namespace
 
 int main() {
-    check::begin();
-    draws_and_moments();
-    by_hand();
-    early_stopping();
-    calibrated();
-    keyed();
-    contexts();
-    first_order();
-    return check::end();
+    return check::run([] {
+        draws_and_moments();
+        by_hand();
+        early_stopping();
+        calibrated();
+        keyed();
+        contexts();
+        first_order();
+    });
 }

@@ -199,11 +199,11 @@ void standalone_and_parts() {
 } // namespace
 
 int main() {
-    check::begin();
-    gradients();
-    fit_and_swap();
-    checkpoints();
-    stores();
-    standalone_and_parts();
-    return check::end();
+    return check::run([] {
+        gradients();
+        fit_and_swap();
+        checkpoints();
+        stores();
+        standalone_and_parts();
+    });
 }

@@ -5,6 +5,8 @@
 
 #include <pvera.h>
 
+#include <initializer_list>
+
 #include "matrix.hpp"
 #include "span.hpp"
 
@@ -47,7 +49,7 @@ using active = pvera_active;
 using slot_gradients = pvera_slot_gradients;
 using parameter_range = pvera_parameter_range;
 
-// The arrays are lent until the call is over, and have one entry a row.
+// The arrays are lent until the last call with the struct is over, so they have names; one entry a row.
 struct rows : detail::sized<pvera_rows> {
     constexpr rows &slots(span<const int32_t> one_a_row) noexcept { return slot = one_a_row.data(), *this; }
     constexpr rows &identities(span<const uint64_t> one_a_row) noexcept { return identity = one_a_row.data(), *this; }
@@ -56,6 +58,10 @@ struct rows : detail::sized<pvera_rows> {
     constexpr rows &summed(span<const pvera::active> adapters) noexcept {
         return pvera_rows::active = adapters.data(), active_count = adapters.size(), *this;
     }
+    rows &slots(std::initializer_list<int32_t>) = delete;
+    rows &identities(std::initializer_list<uint64_t>) = delete;
+    rows &samples(std::initializer_list<uint32_t>) = delete;
+    rows &summed(std::initializer_list<pvera::active>) = delete;
 };
 
 struct noise : detail::sized<pvera_noise> {
@@ -63,6 +69,7 @@ struct noise : detail::sized<pvera_noise> {
     constexpr explicit noise(int32_t with_mode, uint64_t with_seed = 0) noexcept { mode = with_mode, seed = with_seed; }
 };
 
+// The arrays are lent as those of rows.
 struct gradients : detail::sized<pvera_gradients> {
     constexpr gradients &into(span<const slot_gradients> places) noexcept {
         return pvera_gradients::slots = places.data(), slot_count = places.size(), *this;
@@ -70,6 +77,7 @@ struct gradients : detail::sized<pvera_gradients> {
     constexpr gradients &first_order_variance(span<double> values) noexcept {
         return variance = values.data(), variance_count = values.size(), *this;
     }
+    gradients &into(std::initializer_list<slot_gradients>) = delete;
 };
 
 // Group calls take arrays of them.
