@@ -88,7 +88,8 @@ void round() {
     statistics.add(view);
     auto generator = pvera::torch_generator::create(1);
     generator.normals(y);
-    const auto files = copy.save_memory();
+    auto files = copy.save_memory();
+    files = copy.save_memory(); // the first bytes are freed
     const auto loaded = pvera::adapter::load_memory(all.model, files.config, files.tensors);
     try {
         all.config.set_int("r", -1);

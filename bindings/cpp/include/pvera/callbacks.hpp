@@ -159,6 +159,7 @@ inline void run_in_parallel(void *user, std::size_t count, pvera_task run, void 
     return {from.warning ? calls::warn : nullptr, from.progress_made ? calls::make_progress : nullptr, &from};
 }
 
+// Only with exceptions, since a memory resource throws when memory ends.
 #if !defined(PVERA_NO_EXCEPTIONS) && __has_include(<memory_resource>)
 
 // A memory resource as the allocator of options; borrowed as long as what is made of it. It is used on any thread that uses the
