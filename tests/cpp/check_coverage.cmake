@@ -1,0 +1,47 @@
+# Every function that pvera.h declares is called by the C++ binding, save the exceptions here, each with its reason.
+cmake_minimum_required(VERSION 3.25)
+
+# name: reason
+set(exceptions
+    "pvera_f32: pvera::matrix is its C++"
+    "pvera_f32_mut: pvera::matrix_mut is its C++")
+
+file(READ ${HEADER} header)
+string(REGEX REPLACE "/\\*[^*]*\\*+([^/*][^*]*\\*+)*/" "" header "${header}")
+string(REGEX MATCHALL "pvera_[a-z0-9_]+\\(" declared "${header}")
+list(TRANSFORM declared REPLACE "\\(" "")
+list(REMOVE_DUPLICATES declared)
+list(LENGTH declared count)
+if(count LESS 100)
+    message(FATAL_ERROR "${HEADER} seems to declare ${count} functions; the check itself is broken")
+endif()
+
+file(GLOB_RECURSE files ${BINDING}/*.hpp)
+set(binding)
+foreach(file IN LISTS files)
+    file(READ ${file} text)
+    string(REGEX REPLACE "//[^\n]*" "" text "${text}")
+    string(APPEND binding "${text}")
+endforeach()
+string(REGEX MATCHALL "pvera_[a-z0-9_]+" used "${binding}")
+
+set(failures)
+foreach(exception IN LISTS exceptions)
+    string(REGEX REPLACE ":.*" "" name "${exception}")
+    list(APPEND excepted ${name})
+    if(NOT name IN_LIST declared)
+        list(APPEND failures "${name} is an exception, but not in the header")
+    elseif(name IN_LIST used)
+        list(APPEND failures "${name} is an exception, but used")
+    endif()
+endforeach()
+foreach(name IN LISTS declared)
+    if(NOT name IN_LIST used AND NOT name IN_LIST excepted)
+        list(APPEND failures "${name} is not reachable from C++")
+    endif()
+endforeach()
+if(failures)
+    list(JOIN failures "\n  " failures)
+    message(FATAL_ERROR "\n  ${failures}")
+endif()
+message(STATUS "${count} functions, all reachable from C++")
