@@ -45,11 +45,14 @@ func emptied[T any](used []T) []T {
 	return used[:0]
 }
 
+// indexed is the name of an argument of a list. It allocates, so it is made for errors only: what fails once fails again.
+func indexed(argument string, i int) string { return fmt.Sprintf("%s[%d]", argument, i) }
+
 // enter begins a use of each linear.
 func (a *arrays) enter(linears []*Linear) error {
 	for i, linear := range linears {
-		if err := linear.own().enter(fmt.Sprintf("linears[%d]", i)); err != nil {
-			return err
+		if linear.own().enter("linear") != nil {
+			return linear.own().enter(indexed("linears", i))
 		}
 		a.entered = append(a.entered, linear.object)
 		a.linears = append(a.linears, linear.c())
@@ -60,8 +63,8 @@ func (a *arrays) enter(linears []*Linear) error {
 // write adds matrices to be written.
 func (a *arrays) write(argument string, matrices []Matrix) error {
 	for i, matrix := range matrices {
-		if err := matrix.check(fmt.Sprintf("%s[%d]", argument, i)); err != nil {
-			return err
+		if matrix.check(argument) != nil {
+			return matrix.check(indexed(argument, i))
 		}
 		pin(&a.pins, matrix.data)
 		a.outputs = append(a.outputs, matrix.mut())
@@ -72,8 +75,8 @@ func (a *arrays) write(argument string, matrices []Matrix) error {
 // read adds matrices to be read.
 func (a *arrays) read(argument string, matrices []Matrix) error {
 	for i, matrix := range matrices {
-		if err := matrix.check(fmt.Sprintf("%s[%d]", argument, i)); err != nil {
-			return err
+		if matrix.check(argument) != nil {
+			return matrix.check(indexed(argument, i))
 		}
 		pin(&a.pins, matrix.data)
 		a.inputs = append(a.inputs, matrix.c())

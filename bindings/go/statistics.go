@@ -216,7 +216,8 @@ func (s *Statistics) MostVoted(into []uint32) ([]uint32, error) {
 	})
 }
 
-// MostVotedInterval is the interval at level of the most voted class's share of votes, [rows].
+// MostVotedInterval is Student's interval at level of the most voted class's mean probability, cut to [0, 1], [rows]: that of
+// PEFT's PVeRA example.
 func (s *Statistics) MostVotedInterval(into Interval, level float64) (Interval, error) {
 	return s.interval(into, 1, level,
 		func(own *C.pvera_statistics, level C.double, count C.size_t, lower, upper *C.double) *C.pvera_error {
