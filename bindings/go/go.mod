@@ -5,4 +5,4 @@
 //	replace pvera.invalid/pvera => PREFIX/share/pvera/go
 module pvera.invalid/pvera
 
-go 1.24
+go 1.25

@@ -234,7 +234,7 @@ func TestStandalone(t *testing.T) {
 	lambdaB := append([]float32(nil), at.LambdaB.Of(w.parameters)...)
 	linear := standalone(t, w, lambdaB, append([]float32(nil), at.LambdaD.Of(w.parameters)...), nil)
 	defer linear.Close()
-	collect()
+	overwriteFreed()
 	check(t, w.context.Forward(w.q, w.matrix(), nil, nil, nil, pvera.Dense(y[0], n, out)))
 	check(t, w.context.Forward(linear, w.matrix(), nil, nil, nil, pvera.Dense(y[1], n, out)))
 	sameBits(t, "a standalone layer", y[1], y[0])
@@ -295,11 +295,7 @@ func TestTapeKeepsWhatItBorrows(t *testing.T) {
 			check(t, w.context.Forward(w.q, x, nil, &noise, tape, pvera.Dense(y, n, out)))
 		}()
 		if turn == 1 {
-			for range 100 { // what takes the place of memory that was freed
-				fill(make([]float32, n*in), 99)
-				fill(make([]float32, n*rank), 99)
-			}
-			collect()
+			overwriteFreed()
 		}
 		// A forward that is refused leaves the tape as it was.
 		refused(t, w.context.Forward(w.q, pvera.Dense(w.x, n, in-1), nil, nil, tape, pvera.Dense(y, n, out)), pvera.ErrShape)
@@ -307,3 +303,15 @@ func TestTapeKeepsWhatItBorrows(t *testing.T) {
 	}
 	sameBits(t, "dx after a collection", dx[1], dx[0])
 }
+
+// overwriteFreed puts other numbers where matrices lay that nobody keeps any more.
+func overwriteFreed() {
+	collect()
+	for range 10000 {
+		for _, size := range []int{n * in, n * rank, out * in, out, 2 * rank} {
+			spoiled = fill(make([]float32, size), 99)
+		}
+	}
+}
+
+var spoiled []float32 // so that the compiler does not keep it on the stack
