@@ -219,10 +219,11 @@ func TestCancellation(t *testing.T) {
 
 // Requests that run when the server is asked to stop are answered; then nothing of it is left.
 func TestShutdown(t *testing.T) {
+	if !testhost.WithoutCaches(t) {
+		return
+	}
 	before := runtime.NumGoroutine()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var heap [6]int
+	var heap [20]int
 	for round := range heap {
 		oneLife(t)
 		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(end); {
@@ -234,9 +235,10 @@ func TestShutdown(t *testing.T) {
 		}
 		heap[round] = testhost.HeapInUse()
 	}
-	// The first lives warm the allocator's caches up; a server that leaked its context, model or adapters would grow on.
-	if grown := heap[5] - heap[2]; grown > 64<<10 && !sanitized {
-		t.Errorf("the C heap grew by %d bytes in three lives: %v", grown, heap)
+	// In the first lives the C library and Go's runtime get what they keep.
+	const slack = 16 << 10 // threads that Go starts meanwhile
+	if grown := heap[len(heap)-1] - heap[4]; grown > slack && !sanitized {
+		t.Errorf("the C heap grew by %d bytes in %d lives; wanted at most %d", grown, len(heap)-5, slack)
 	}
 	t.Logf("C heap after each life: %v", heap)
 }

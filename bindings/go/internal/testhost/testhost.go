@@ -54,10 +54,30 @@ static char *heap_report(void) {
 import "C"
 
 import (
+	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
+	"testing"
 	"unsafe"
 )
+
+// WithoutCaches runs a test again in a process whose C allocator keeps nothing back for each thread, so that [HeapInUse] is
+// exact; it is true there, and false where the test is to end.
+func WithoutCaches(t *testing.T) bool {
+	const without = "glibc.malloc.tcache_count=0"
+	if os.Getenv("GLIBC_TUNABLES") == without {
+		return true
+	}
+	command := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$", "-test.short="+strconv.FormatBool(testing.Short()))
+	command.Env = append(os.Environ(), "GLIBC_TUNABLES="+without)
+	output, err := command.CombinedOutput()
+	t.Logf("%s", output)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
 
 // Memory is an allocator that counts.
 type Memory struct{ counts *C.struct_memory }
