@@ -82,12 +82,11 @@ func (m *Model) LoadAdapterMemory(ctx context.Context, config, tensors []byte, o
 // NewAdapter is a new trainable adapter for the declared layers that the config targets: λ_b = 0, λ_d = d_initial. Projections
 // are those of store, or drawn from the config's key when it is nil.
 func (m *Model) NewAdapter(ctx context.Context, config *Config, store *Store, options *AdapterOptions) (*Adapter, error) {
-	if err := config.own().enter("config"); err != nil {
+	own, err := config.Clone() // a warning or progress function may set the config
+	if err != nil {
 		return nil, err
 	}
-	defer config.object.leave()
-	config.guard.RLock()
-	defer config.guard.RUnlock()
+	defer own.Close()
 	var projections *C.pvera_store
 	if store != nil {
 		if err := store.own().enter("store"); err != nil {
@@ -97,7 +96,7 @@ func (m *Model) NewAdapter(ctx context.Context, config *Config, store *Store, op
 		projections = store.c()
 	}
 	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options *C.pvera_adapter_options, made **C.pvera_adapter) *C.pvera_error {
-		return C.pvera_go_adapter_new(call, m.c(), config.c(), projections, options, made)
+		return C.pvera_go_adapter_new(call, m.c(), own.c(), projections, options, made)
 	})
 }
 
@@ -129,21 +128,22 @@ func adapterFrom(pointer *C.pvera_adapter, model *object, layers *layers, keeps 
 
 // Close gives this handle back; the adapter goes with its last one, the model's and the linears' included.
 func (a *Adapter) Close() error {
-	if a != nil {
-		a.object.close()
-	}
+	a.own().close()
 	return nil
+}
+
+func (a *Adapter) own() *object {
+	if a == nil {
+		return nil
+	}
+	return a.object
 }
 
 func (a *Adapter) c() *C.pvera_adapter { return (*C.pvera_adapter)(a.object.pointer) }
 
 // enter begins a call that reads the adapter; leave ends it.
 func (a *Adapter) enter() error {
-	var own *object
-	if a != nil {
-		own = a.object
-	}
-	if err := own.enter("adapter"); err != nil {
+	if err := a.own().enter("adapter"); err != nil {
 		return err
 	}
 	a.guard.RLock()
@@ -228,16 +228,17 @@ func (a *Adapter) Clone() (*Adapter, error) {
 // Parameters calls use with the live parameters of a trainable adapter: one flat array of every adapted layer's λ_b, λ_d and
 // learned bias (see [Adapter.Range]). It is not to be kept when use returns. Of [Adapter.TrainableOn] it is device memory.
 func (a *Adapter) Parameters(use func(parameters []float32) error) error {
-	if err := a.enter(); err != nil {
-		return err
-	}
-	defer a.leave()
 	var parameters *C.float
 	var count C.size_t
-	if err := take(C.pvera_adapter_parameters(a.c(), &parameters, &count)); err != nil {
+	if err := a.own().enter("adapter"); err != nil {
 		return err
 	}
-	return use(unsafe.Slice((*float32)(parameters), int(count)))
+	defer a.object.leave()
+	err := a.read(func() *C.pvera_error { return C.pvera_adapter_parameters(a.c(), &parameters, &count) })
+	if err != nil {
+		return err
+	}
+	return use(unsafe.Slice((*float32)(parameters), int(count))) // which may call anything of the adapter
 }
 
 // ParameterCount is the number of parameters, all layers together.

@@ -1,4 +1,5 @@
-// Calls from C into Go. A panic of the host's function does not cross C: it is kept and goes on in the Go call.
+// Calls from C into Go. A panic of the host's function does not cross C: it is kept and goes on in the Go call. (What cannot be
+// kept is runtime.Goexit: callbacks do not call it, nor the FailNow of a test.)
 
 package pvera
 

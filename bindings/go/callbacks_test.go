@@ -29,14 +29,18 @@ func large(t *testing.T, options *pvera.ModelOptions) (*pvera.Model, *pvera.Conf
 func TestProgress(t *testing.T) {
 	var calls int
 	var last, whole uint64
+	var drawnBy *pvera.Config
 	model, config := large(t, &pvera.ModelOptions{Progress: func(stage string, done, total uint64) bool {
 		if stage == "" || done < last || total == 0 || done > total {
 			t.Errorf("%q: %d of %d after %d", stage, done, total, last)
 		}
 		last, whole = done, total
 		calls++
+		check(t, drawnBy.SetReal("d_initial", 0.2)) // a callback may call anything
+		must(drawnBy.Int("r"))(t)
 		return true
 	}})
+	drawnBy = config
 	adapter := must(model.NewAdapter(context.Background(), config, nil, nil))(t)
 	defer adapter.Close()
 	if calls < 2 || whole != 3*256*4096 {

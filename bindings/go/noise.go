@@ -30,26 +30,27 @@ func NewTorchGenerator(seed uint64) (*TorchGenerator, error) {
 
 // Normals fills values with the standard normals that PyTorch puts into a contiguous f32 CPU tensor of that size.
 func (g *TorchGenerator) Normals(values []float32) error {
-	var own *object
-	if g != nil {
-		own = g.object
-	}
-	if err := own.enter("generator"); err != nil {
+	if err := g.own().enter("generator"); err != nil {
 		return err
 	}
-	defer own.leave()
+	defer g.object.leave()
 	g.guard.Lock()
 	defer g.guard.Unlock()
-	return take(C.pvera_torch_generator_normals((*C.pvera_torch_generator)(own.pointer), C.size_t(len(values)),
+	return take(C.pvera_torch_generator_normals((*C.pvera_torch_generator)(g.object.pointer), C.size_t(len(values)),
 		(*C.float)(unsafe.SliceData(values))))
 }
 
 // Close gives the generator back.
 func (g *TorchGenerator) Close() error {
-	if g != nil {
-		g.object.close()
-	}
+	g.own().close()
 	return nil
+}
+
+func (g *TorchGenerator) own() *object {
+	if g == nil {
+		return nil
+	}
+	return g.object
 }
 
 // AdapterIdentity is the number under which an adapter published as name draws its noise.

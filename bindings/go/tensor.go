@@ -79,14 +79,10 @@ func (a *Adapter) SetTensor(tensor Tensor) error {
 		}
 		shape[i] = C.size_t(size)
 	}
-	var own *object
-	if a != nil {
-		own = a.object
-	}
-	if err := own.enter("adapter"); err != nil {
+	if err := a.own().enter("adapter"); err != nil {
 		return err
 	}
-	defer own.leave()
+	defer a.object.leave()
 	a.guard.Lock()
 	defer a.guard.Unlock()
 	return take(C.pvera_adapter_set_tensor(a.c(), text.c, tensor.DType.c(), unsafe.SliceData(shape), C.size_t(len(shape)),
