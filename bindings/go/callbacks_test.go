@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"weak"
 
 	"pvera.invalid/pvera"
 )
@@ -159,6 +160,59 @@ func TestParallelFor(t *testing.T) {
 	}
 	_, err := pvera.NewContext(&pvera.ContextOptions{ParallelFor: hosts["goroutines"], Backend: 9})
 	refused(t, err, pvera.ErrArgument, "options.backend is 9")
+}
+
+// A host that returns while a task of it still runs is waited for.
+func TestParallelForIsWaitedFor(t *testing.T) {
+	const size, count = 512, 64
+	model := must(pvera.NewModel(nil))(t)
+	defer model.Close()
+	must(model.Declare(pvera.Layer{Name: "q", InFeatures: size, OutFeatures: size,
+		Weight: pvera.Dense(fill(make([]float32, size*size), 1), size, size)}))(t)
+	config := newConfig(t)
+	defer config.Close()
+	adapter := must(model.NewAdapter(context.Background(), config, nil, nil))(t)
+	defer adapter.Close()
+	linear := must(adapter.Linear(0))(t)
+	defer linear.Close()
+	hasty := func(count int, run func(int)) {
+		begun := make(chan struct{})
+		go func() {
+			close(begun)
+			run(0)
+		}()
+		<-begun
+	}
+	x, y := pvera.Dense(fill(make([]float32, count*size), 2), count, size), [2][]float32{}
+	for i, each := range []pvera.ParallelFor{nil, hasty} {
+		work := must(pvera.NewContext(&pvera.ContextOptions{Threads: 1, ParallelFor: each}))(t)
+		defer work.Close()
+		for range 50 {
+			y[i] = make([]float32, count*size)
+			check(t, work.Forward(linear, x, nil, nil, nil, pvera.Dense(y[i], count, size)))
+			sameBits(t, "y", y[i], y[0])
+		}
+	}
+}
+
+// A closed context lets go of the host's function.
+func TestParallelForIsForgotten(t *testing.T) {
+	var kept weak.Pointer[[100]int]
+	func() {
+		value := new([100]int)
+		kept = weak.Make(value)
+		work := must(pvera.NewContext(&pvera.ContextOptions{ParallelFor: func(count int, run func(int)) {
+			value[0] = count
+			run(0)
+		}}))(t)
+		check(t, work.Close())
+	}()
+	for range 10 {
+		collect()
+	}
+	if kept.Value() != nil {
+		t.Error("what the function refers to is still alive")
+	}
 }
 
 func TestPanicInParallelFor(t *testing.T) {

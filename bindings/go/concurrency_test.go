@@ -120,8 +120,10 @@ func TestSharedHandles(t *testing.T) {
 	w := inWorld(t, nil)
 	tape := must(pvera.NewTape(pvera.KeepLatent, pvera.Allocator{}))(t)
 	defer tape.Close()
-	statistics := must(pvera.NewStatistics(n, out, pvera.Allocator{}))(t)
+	const many = 500 // rows, so that two goroutines meet in a pass
+	statistics := must(pvera.NewStatistics(many, out, pvera.Allocator{}))(t)
 	defer statistics.Close()
+	values := pvera.Dense(fill(make([]float32, many*out), 1), many, out)
 	var all sync.WaitGroup
 	for worker := range goroutines {
 		all.Go(func() {
@@ -129,7 +131,7 @@ func TestSharedHandles(t *testing.T) {
 			for range passes {
 				check(t, w.config.SetReal("d_initial", float64(worker+1)/10))
 				must(w.config.Real("d_initial"))(t)
-				check(t, statistics.Add(y))
+				check(t, statistics.Add(values))
 				must(statistics.Mean(nil))(t)
 				check(t, w.context.Forward(w.q, w.matrix(), nil, nil, tape, y))
 				check(t, w.context.Backward(tape, y, nil, pvera.Matrix{}))
