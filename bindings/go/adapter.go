@@ -66,14 +66,14 @@ func (m *Model) LoadAdapter(ctx context.Context, folder string, options *Adapter
 		return nil, err
 	}
 	defer text.free()
-	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options *C.pvera_adapter_options, made **C.pvera_adapter) *C.pvera_error {
+	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options adapterOptions, made **C.pvera_adapter) *C.pvera_error {
 		return C.pvera_go_adapter_load(call, m.c(), text.c, options, made)
 	})
 }
 
 // LoadAdapterMemory loads a PEFT checkpoint from the bytes of its two files, which are copied.
 func (m *Model) LoadAdapterMemory(ctx context.Context, config, tensors []byte, options *AdapterOptions) (*Adapter, error) {
-	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options *C.pvera_adapter_options, made **C.pvera_adapter) *C.pvera_error {
+	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options adapterOptions, made **C.pvera_adapter) *C.pvera_error {
 		return C.pvera_go_adapter_load_memory(call, m.c(), (*C.uint8_t)(unsafe.SliceData(config)), C.size_t(len(config)),
 			(*C.uint8_t)(unsafe.SliceData(tensors)), C.size_t(len(tensors)), options, made)
 	})
@@ -95,13 +95,17 @@ func (m *Model) NewAdapter(ctx context.Context, config *Config, store *Store, op
 		defer store.object.leave()
 		projections = store.c()
 	}
-	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options *C.pvera_adapter_options, made **C.pvera_adapter) *C.pvera_error {
+	return m.makeAdapter(ctx, options, func(call C.uintptr_t, options adapterOptions, made **C.pvera_adapter) *C.pvera_error {
 		return C.pvera_go_adapter_new(call, m.c(), own.c(), projections, options, made)
 	})
 }
 
-func (m *Model) makeAdapter(ctx context.Context, options *AdapterOptions,
-	call func(C.uintptr_t, *C.pvera_adapter_options, **C.pvera_adapter) *C.pvera_error) (*Adapter, error) {
+// makeCall is a call of C that makes an adapter and tells the listener behind a handle.
+type makeCall func(listener C.uintptr_t, options adapterOptions, made **C.pvera_adapter) *C.pvera_error
+
+type adapterOptions = *C.pvera_adapter_options
+
+func (m *Model) makeAdapter(ctx context.Context, options *AdapterOptions, call makeCall) (*Adapter, error) {
 	if err := m.own().enter("model"); err != nil {
 		return nil, err
 	}

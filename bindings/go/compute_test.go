@@ -124,7 +124,8 @@ func TestMoments(t *testing.T) {
 	mean, variance := make([]float32, out), make([]float32, out)
 	x, y := pvera.Dense(w.x, 1, in), make([]float32, draws*out)
 	check(t, w.context.Moments(w.q, x, nil, pvera.Dense(mean, 1, out), pvera.Dense(variance, 1, out)))
-	check(t, w.context.Sample(context.Background(), w.q, x, nil, &pvera.Noise{Mode: pvera.Sample}, draws, pvera.Dense(y, draws, out)))
+	noise := pvera.Noise{Mode: pvera.Sample}
+	check(t, w.context.Sample(context.Background(), w.q, x, nil, &noise, draws, pvera.Dense(y, draws, out)))
 	for j := range out {
 		var sum, squares float64
 		for draw := range draws {
@@ -171,7 +172,8 @@ func TestKeyedNormals(t *testing.T) {
 	eps, y := make([]float32, rank), [2][]float32{make([]float32, out), make([]float32, out)}
 	check(t, pvera.KeyedNormals(key, eps))
 	x, seed := pvera.Dense(w.x, 1, in), uint64(8)
-	check(t, w.context.Forward(linear, x, nil, &pvera.Noise{Mode: pvera.Sample, Eps: pvera.Dense(eps, 1, rank)}, nil, pvera.Dense(y[0], 1, out)))
+	given := pvera.Noise{Mode: pvera.Sample, Eps: pvera.Dense(eps, 1, rank)}
+	check(t, w.context.Forward(linear, x, nil, &given, nil, pvera.Dense(y[0], 1, out)))
 	rows, noise := pvera.Rows{Identity: []uint64{40}, Sample: []uint32{3}}, pvera.Noise{Mode: pvera.Sample, SeedAt: &seed}
 	check(t, w.context.Forward(linear, x, &rows, &noise, nil, pvera.Dense(y[1], 1, out)))
 	sameBits(t, "keyed noise", y[1], y[0])
@@ -186,13 +188,15 @@ func TestPackingAndFeatures(t *testing.T) {
 	before := must(w.store.Bytes())(t)
 	check(t, w.q.PackBase(ctx, both))
 	check(t, w.store.Pack(ctx, both))
-	if after := must(w.store.Bytes())(t); after <= before || must(w.store.PackedBytes(both))(t) == 0 || must(w.q.PackedBaseBytes(both))(t) == 0 {
+	after, packed, base := must(w.store.Bytes())(t), must(w.store.PackedBytes(both))(t), must(w.q.PackedBaseBytes(both))(t)
+	if after <= before || packed == 0 || base == 0 {
 		t.Errorf("the store takes %d bytes before and %d after packing", before, after)
 	}
 	refused(t, w.store.Pack(ctx, 1<<10), pvera.ErrArgument)
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	for _, err := range []error{w.store.Pack(cancelled, both), w.q.PackBase(cancelled, both), w.adapter.Save(cancelled, t.TempDir())} {
+	for _, err := range []error{w.store.Pack(cancelled, both), w.q.PackBase(cancelled, both),
+		w.adapter.Save(cancelled, t.TempDir())} {
 		if err != context.Canceled {
 			t.Errorf("got %v; wanted context.Canceled itself", err)
 		}

@@ -51,8 +51,8 @@ func TestRounding(t *testing.T) {
 			t.Errorf("±%v becomes %#04x", value, pvera.Float16From(value))
 		}
 	}
-	for value, wanted := range map[uint32]pvera.BFloat16{0x3f808000: 0x3f80, 0x3f818000: 0x3f82, 0x3f808001: 0x3f81, 0x7f7fffff: 0x7f80,
-		0x7f800001: 0x7fc0} {
+	for value, wanted := range map[uint32]pvera.BFloat16{0x3f808000: 0x3f80, 0x3f818000: 0x3f82, 0x3f808001: 0x3f81,
+		0x7f7fffff: 0x7f80, 0x7f800001: 0x7fc0} {
 		if got := pvera.BFloat16From(math.Float32frombits(value)); got != wanted {
 			t.Errorf("%#08x becomes %#04x; wanted %#04x", value, got, wanted)
 		}

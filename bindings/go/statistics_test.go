@@ -56,7 +56,8 @@ func TestStatistics(t *testing.T) {
 		}
 	}
 	mean, variance := must(statistics.Mean(nil))(t), must(statistics.Variance(make([]float64, 0, 6)))(t)
-	interval, further := must(statistics.MeanInterval(pvera.Interval{}, 0.95))(t), must(statistics.PredictiveInterval(pvera.Interval{}, 0.95))(t)
+	interval := must(statistics.MeanInterval(pvera.Interval{}, 0.95))(t)
+	further := must(statistics.PredictiveInterval(pvera.Interval{}, 0.95))(t)
 	probabilities, votes := must(statistics.MeanProbabilities(nil))(t), must(statistics.Votes(nil))(t)
 	chosen, chance := must(statistics.MostVoted(nil))(t), must(statistics.MostVotedInterval(pvera.Interval{}, 0.95))(t)
 	entropy, information := must(statistics.PredictiveEntropy(nil))(t), must(statistics.MutualInformation(nil))(t)

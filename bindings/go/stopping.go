@@ -34,16 +34,18 @@ func (s Stopping) NextLook(passes uint32) (uint32, error) {
 // Undecided are the rows whose most voted class is not settled. Call it when every row has as many passes as a look, then draw on
 // for these rows only ([Statistics.AddRows]).
 func (s Stopping) Undecided(statistics *Statistics) ([]int, error) {
-	return s.rows(statistics, func(own *C.pvera_stopping, c *C.pvera_statistics, capacity C.size_t, rows, count *C.size_t) *C.pvera_error {
-		return C.pvera_stopping_undecided(own, c, capacity, rows, count)
-	})
+	return s.rows(statistics,
+		func(own *C.pvera_stopping, c *C.pvera_statistics, capacity C.size_t, rows, count *C.size_t) *C.pvera_error {
+			return C.pvera_stopping_undecided(own, c, capacity, rows, count)
+		})
 }
 
 // Imprecise are the rows of which some output's mean is not yet known to ± tolerance; otherwise as Undecided.
 func (s Stopping) Imprecise(statistics *Statistics, tolerance float64) ([]int, error) {
-	return s.rows(statistics, func(own *C.pvera_stopping, c *C.pvera_statistics, capacity C.size_t, rows, count *C.size_t) *C.pvera_error {
-		return C.pvera_stopping_imprecise(own, c, C.double(tolerance), capacity, rows, count)
-	})
+	return s.rows(statistics,
+		func(own *C.pvera_stopping, c *C.pvera_statistics, capacity C.size_t, rows, count *C.size_t) *C.pvera_error {
+			return C.pvera_stopping_imprecise(own, c, C.double(tolerance), capacity, rows, count)
+		})
 }
 
 func (s Stopping) rows(statistics *Statistics,

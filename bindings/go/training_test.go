@@ -34,7 +34,8 @@ func TestGradients(t *testing.T) {
 	reference := must(pvera.NewContext(&pvera.ContextOptions{Backend: pvera.Reference}))(t)
 	defer reference.Close()
 	noise := pvera.Noise{Mode: pvera.Sample, Seed: 5}
-	dy := [2]pvera.Matrix{pvera.Dense(fill(make([]float32, n*out), 11), n, out), pvera.Dense(fill(make([]float32, n*vOut), 12), n, vOut)}
+	dy := [2]pvera.Matrix{pvera.Dense(fill(make([]float32, n*out), 11), n, out),
+		pvera.Dense(fill(make([]float32, n*vOut), 12), n, vOut)}
 	differences := func(numbers []float32) []float32 {
 		found := make([]float32, len(numbers))
 		for i, saved := range numbers {
@@ -90,7 +91,8 @@ func TestFirstOrderVariance(t *testing.T) {
 	check(t, w.context.Forward(w.q, w.matrix(), nil, &pvera.Noise{Mode: pvera.Mean}, tape, pvera.Dense(y, n, out)))
 	found := make([]float64, n)
 	backwards := []uint32{5, 4, 3, 2, 1, 0}
-	check(t, w.context.Backward(tape, pvera.Dense(dy, n, out), &pvera.Gradients{Variance: found, VarianceIndex: backwards}, pvera.Matrix{}))
+	wanted := pvera.Gradients{Variance: found, VarianceIndex: backwards}
+	check(t, w.context.Backward(tape, pvera.Dense(dy, n, out), &wanted, pvera.Matrix{}))
 	for row := range n {
 		if wanted := float64(variance[row*out+2]); math.Abs(found[n-1-row]-wanted) > 1e-5*wanted {
 			t.Errorf("row %d: first order %v, exact %v", row, found[n-1-row], wanted)

@@ -120,7 +120,8 @@ func TestAdapters(t *testing.T) {
 	}
 	for output := range after.Mean[0] {
 		if !(after.Lower[0][output] < after.Mean[0][output] && after.Mean[0][output] < after.Upper[0][output]) {
-			t.Errorf("output %d: %v is not between %v and %v", output, after.Mean[0][output], after.Lower[0][output], after.Upper[0][output])
+			t.Errorf("output %d: %v is not between %v and %v", output, after.Mean[0][output], after.Lower[0][output],
+				after.Upper[0][output])
 		}
 	}
 	var listed map[string]int
@@ -157,7 +158,8 @@ func TestOverflowIsItsOwn(t *testing.T) {
 	}
 	batch := []*job{}
 	for _, row := range [][]float32{pixels(1), loud, pixels(2)} {
-		batch = append(batch, &job{ctx: context.Background(), rows: [][]float32{row}, adapter: "one", samples: 2, answer: make(chan answer, 1)})
+		batch = append(batch, &job{ctx: context.Background(), rows: [][]float32{row}, adapter: "one", samples: 2,
+			answer: make(chan answer, 1)})
 	}
 	unbound := newCheckpoint(t, c.net, 1)
 	bound := regexp.MustCompile(`"logvar_bound": [0-9.]+`)
@@ -208,7 +210,8 @@ func TestCancellation(t *testing.T) {
 	}
 	short, cancelShort := context.WithTimeout(context.Background(), 5*time.Millisecond)
 	defer cancelShort()
-	if _, _, err := c.predict(short, question{Rows: [][]float32{pixels(1)}, Samples: largestPass}); !errors.Is(err, context.DeadlineExceeded) {
+	_, _, err = c.predict(short, question{Rows: [][]float32{pixels(1)}, Samples: largestPass})
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a request with a deadline: %v", err)
 	}
 	busy.Wait()
