@@ -1,0 +1,5 @@
+//go:build asan
+
+package pvera_test
+
+const sanitized = true

@@ -1,0 +1,5 @@
+//go:build race
+
+package pvera_test
+
+const raced = true

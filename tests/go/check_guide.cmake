@@ -1,0 +1,40 @@
+# Makes the client of the installed README.md as a newcomer would (go.mod, main.go), runs it, and compares what it prints.
+cmake_minimum_required(VERSION 3.25)
+
+file(READ ${PREFIX}/share/pvera/go/README.md guide)
+# CMake's lists and regular expressions stumble over brackets and semicolons; what they stand for comes back at the end.
+string(ASCII 1 open)
+string(ASCII 2 close)
+string(ASCII 3 semicolon)
+string(REPLACE "[" "${open}" guide "${guide}")
+string(REPLACE "]" "${close}" guide "${guide}")
+string(REPLACE ";" "${semicolon}" guide "${guide}")
+
+# The block that begins with this line, without its fences.
+function(take_block first_line result)
+    string(FIND "${guide}" "${first_line}" begin)
+    if(begin EQUAL -1)
+        message(FATAL_ERROR "the guide has no block that begins with ${first_line}")
+    endif()
+    string(SUBSTRING "${guide}" ${begin} -1 rest)
+    string(FIND "${rest}" "\n```" end)
+    math(EXPR size "${end} + 1")
+    string(SUBSTRING "${rest}" 0 ${size} block)
+    string(REPLACE "PREFIX" "${PREFIX}" block "${block}")
+    string(REPLACE "${open}" "[" block "${block}")
+    string(REPLACE "${close}" "]" block "${block}")
+    string(REPLACE "${semicolon}" ";" block "${block}")
+    set(${result} "${block}" PARENT_SCOPE)
+endfunction()
+
+take_block("module client" module)
+take_block("// A client of pvera" program)
+take_block("support     mean" wanted)
+file(REMOVE_RECURSE ${OUT})
+file(WRITE ${OUT}/go.mod "${module}")
+file(WRITE ${OUT}/main.go "${program}")
+execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${PREFIX}/${LIBDIR}/pkgconfig LD_LIBRARY_PATH=${PREFIX}/${LIBDIR} ${GO} run .
+    WORKING_DIRECTORY ${OUT} OUTPUT_VARIABLE printed ERROR_VARIABLE printed RESULT_VARIABLE status)
+if(NOT status EQUAL 0 OR NOT printed STREQUAL wanted)
+    message(FATAL_ERROR "the guide's client ended with ${status} and printed\n${printed}\nThe guide says\n${wanted}")
+endif()
