@@ -2066,8 +2066,8 @@ pvera_error *pvera_statistics_mean_probabilities(const pvera_statistics *statist
 pvera_error *pvera_statistics_most_voted(const pvera_statistics *statistics, size_t count, uint32_t *classes);
 
 /**
- * The interval at level of the most voted class's share of votes, [rows], as PEFT's PVeRA example computes it: the
- * votes are zeros and ones, with Student's interval of their mean.
+ * The interval at level of the mean softmax probability of the most voted class, [rows], as PEFT's PVeRA example
+ * computes it: Student's interval of that class's probabilities over the passes, cut to [0, 1]. At least two passes.
  *
  * Pointers:
  * statistics are statistics; lower and upper point to count (= rows) places each.

@@ -45,6 +45,6 @@ def by_draws(bench):
     for draws in (1, 2, 4, 8, 16, 32, 64):
         peft = peers.Pvera(WIDTH, rank=RANK)
         x = peft.input(ROWS)
-        mine, _, _ = our_draws(bench, peft, x, draws)
+        mine = our_draws(bench, peft, x, draws)[0]["ours"]
         times = bench.race({"PEFT": peft.draws(x, draws), "ours": mine})
         bench.row(f"draws {draws}: PEFT", times["PEFT"], times["ours"])

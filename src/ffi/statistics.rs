@@ -284,8 +284,8 @@ pub unsafe extern "C" fn pvera_statistics_most_voted(
     guard(|| unsafe { borrow("statistics", statistics)?.0.most_voted(input::array_mut("classes", classes, count)?) })
 }
 
-/// The interval at `level` of the most voted class's share of votes, `[rows]`, as PEFT's PVeRA example computes it: the
-/// votes are zeros and ones, with Student's interval of their mean.
+/// The interval at `level` of the mean softmax probability of the most voted class, `[rows]`, as PEFT's PVeRA example
+/// computes it: Student's interval of that class's probabilities over the passes, cut to [0, 1]. At least two passes.
 ///
 /// # Safety
 /// `statistics` are statistics; `lower` and `upper` point to `count` (= rows) places each.

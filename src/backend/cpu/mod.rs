@@ -18,6 +18,7 @@ mod project;
 mod reduce;
 mod scratch;
 mod team;
+mod thread;
 pub mod tile;
 mod workers;
 

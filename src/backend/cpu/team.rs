@@ -2,8 +2,8 @@
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
+use super::thread::Thread;
 use crate::backend::lock::lock;
 use crate::error::{Code, Error, Result};
 
@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 #[derive(Debug)]
 pub struct Own {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
     /// One job at a time; a second caller waits its turn.
     turn: Mutex<()>,
 }
@@ -48,10 +48,11 @@ impl Own {
         let mut own = Self { shared, threads: Vec::new(), turn: Mutex::new(()) };
         for _ in 0..count {
             let shared = own.shared.clone();
-            let spawned = std::thread::Builder::new().name("pvera".into()).spawn(move || shared.work());
-            let thread = spawned
-                .map_err(|error| Error::new(Code::Memory, format!("could not start a worker thread: {error}")))?;
-            own.threads.push(thread);
+            let thread = Thread::start(move || shared.work());
+            own.threads.push(
+                thread
+                    .map_err(|error| Error::new(Code::Memory, format!("could not start a worker thread: {error}")))?,
+            );
         }
         Ok(own)
     }
@@ -109,8 +110,6 @@ impl Drop for Own {
     fn drop(&mut self) {
         lock(&self.shared.state).stop = true;
         self.shared.wake.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        self.threads.clear();
     }
 }
