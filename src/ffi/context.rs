@@ -195,11 +195,19 @@ pub unsafe extern "C" fn pvera_context_new(
                 fail!(Argument, "options.backend is {other}; wanted PVERA_BACKEND_CPU (0), REFERENCE (1) or CUDA (2)")
             }
         };
-        let place = options.device;
-        if !options.stream.is_null() || !matches!((place.r#type, place.id), (0 | super::matrix::PVERA_DEVICE_CPU, 0)) {
+        if !options.stream.is_null() {
             fail!(
                 Argument,
-                "options.stream or options.device is set, and options.backend is {}; wanted PVERA_BACKEND_CUDA (2), or neither",
+                "options.stream is {:p} and options.backend {}; wanted PVERA_BACKEND_CUDA (2), or no stream",
+                options.stream,
+                options.backend
+            );
+        }
+        let (kind_of_device, id) = (options.device.r#type, options.device.id);
+        if !matches!((kind_of_device, id), (0 | super::matrix::PVERA_DEVICE_CPU, 0)) {
+            fail!(
+                Argument,
+                "options.device is {{{kind_of_device}, {id}}} and options.backend {}; wanted PVERA_BACKEND_CUDA (2), or {{0, 0}}",
                 options.backend
             );
         }
@@ -230,11 +238,11 @@ unsafe fn on_cuda(options: &pvera_context_options) -> Result<Context> {
         (super::matrix::PVERA_DEVICE_CUDA, id) => Some(id),
         (r#type, id) => fail!(Argument, "options.device is {{{type}, {id}}}; wanted {{2, ordinal}} or {{0, 0}}"),
     };
-    if options.threads != 0 || options.parallel_for.is_some() {
-        fail!(
-            Argument,
-            "options.threads or options.parallel_for is set; a CUDA context has its stream, wanted neither"
-        );
+    if options.threads != 0 {
+        fail!(Argument, "options.threads is {}; a CUDA context has its stream: wanted 0", options.threads);
+    }
+    if options.parallel_for.is_some() {
+        fail!(Argument, "options.parallel_for is set; a CUDA context has its stream: wanted NULL");
     }
     if options.products != PVERA_PRODUCTS_F32 {
         fail!(

@@ -12,9 +12,9 @@ static void contexts(void) {
     options.device.type = 0, options.backend = -1;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.backend is -1|wanted");
     options.backend = PVERA_BACKEND_CPU, options.stream = &options;
-    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.stream|backend is 0|wanted PVERA_BACKEND_CUDA");
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.stream is 0x|options.backend 0|wanted PVERA_BACKEND_CUDA");
     options.stream = NULL, options.device.type = PVERA_DEVICE_CUDA;
-    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.device|backend is 0|wanted PVERA_BACKEND_CUDA");
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.device is {2, 0}|options.backend 0|wanted PVERA_BACKEND_CUDA");
     options.device.type = 0, options.threads = 100000;
     CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT, "options.threads is 100000|wanted at most");
     options.threads = 0, options.allocator.release = (void (*)(void *, void *, size_t, size_t))(void (*)(void))abort;

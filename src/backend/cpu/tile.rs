@@ -253,6 +253,8 @@ unsafe fn tile<S: Set, E: Elements, const ROWS: usize, const VECTORS: usize>(
             strips[v] = block.w.add((first + v) * S::LANES / WIDTH * block.panel_bytes);
             lanes[v] = (first + v) * S::LANES % WIDTH;
         }
+        // Beyond a panel's end a strip goes on in the next panels, those of the other strips left out.
+        let beyond = (VECTORS * S::LANES / WIDTH).saturating_sub(1) * block.panel_bytes;
         let x = block.x.add(row * words_of_a_row);
         let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
         for step in 0..block.depth / E::VALUES {
@@ -261,9 +263,9 @@ unsafe fn tile<S: Set, E: Elements, const ROWS: usize, const VECTORS: usize>(
                 w[v] = E::load::<S>(strips[v].add(step * E::STEP_BYTES), lanes[v], block.scale);
             }
             if ROWS > FEW_ROWS {
-                for strip in strips {
-                    S::prefetch(strip.wrapping_add(step * E::STEP_BYTES + AHEAD));
-                }
+                let ahead = step * E::STEP_BYTES + AHEAD;
+                let ahead = if ahead < block.panel_bytes { ahead } else { ahead + beyond };
+                strips.iter().for_each(|strip| S::prefetch(strip.wrapping_add(ahead)));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let x = x.add(i * words_of_a_row + step * E::WORDS);
