@@ -28,8 +28,17 @@ impl Thread {
         let mut id = std::mem::MaybeUninit::uninit();
         // SAFETY: the thread owns the body from here on, if it starts.
         match unsafe { libc::pthread_create(id.as_mut_ptr(), std::ptr::null(), run::<F>, body.cast()) } {
-            // SAFETY: written by a successful call.
-            0 => Ok(Self { id: unsafe { id.assume_init() } }),
+            0 => {
+                // SAFETY: written by a successful call.
+                let id = unsafe { id.assume_init() };
+                // What the host's tools show; nothing depends on it.
+                // SAFETY: a thread that was not joined yet; a static name.
+                #[cfg(target_os = "linux")]
+                unsafe {
+                    libc::pthread_setname_np(id, c"pvera".as_ptr());
+                }
+                Ok(Self { id })
+            }
             code => {
                 // SAFETY: no thread has it.
                 drop(unsafe { Box::from_raw(body) });
