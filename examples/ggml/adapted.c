@@ -50,7 +50,8 @@ static pvera_store *store_new(size_t in, size_t out, size_t rank, enum store_kin
     check(pvera_store_pack(store, PVERA_PACK_FORWARD));
     check(pvera_store_packed_bytes(store, PVERA_PACK_FORWARD, &packed));
     /* Panels are padded, by less than the next wider type would take. */
-    if (packed >= 2 * bytes[kind] * rank * (2 * in + out)) fail("%zu bytes a number were packed in %zu bytes", bytes[kind], packed);
+    if (packed >= 2 * bytes[kind] * rank * (2 * in + out))
+        fail("%zu bytes a number were packed in %zu bytes", bytes[kind], packed);
     return store;
 }
 
@@ -58,7 +59,8 @@ struct adapted adapted_new(size_t in, size_t out, size_t rank, enum store_kind k
     struct adapted adapted = {.in = in, .out = out, .rank = rank, .store = store_new(in, out, rank, kind)};
     adapted.lambda_b = normals(out, 2, 0.3f);
     adapted.lambda_d = normals(2 * rank, 3, 1);
-    const pvera_layer layer = {.struct_size = sizeof layer, .name = ADAPTED_NAME, .in_features = in, .out_features = out};
+    const pvera_layer layer = {
+        .struct_size = sizeof layer, .name = ADAPTED_NAME, .in_features = in, .out_features = out};
     const pvera_linear_vectors vectors = {
         .struct_size = sizeof vectors, .lambda_b = adapted.lambda_b, .lambda_d = adapted.lambda_d};
     check(pvera_linear_new(&layer, adapted.store, NULL, &vectors, &adapted.linear));

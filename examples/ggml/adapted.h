@@ -1,5 +1,5 @@
-/* A layer's adapter for the two programs: a store of a seed, held in one of three ways, and vectors that make the delta about as
- * large as the base. */
+/* A layer's adapter for the two programs: a store of a seed, held in one of three ways, and vectors that make the delta
+ * about as large as the base. */
 #ifndef ADAPTED_H
 #define ADAPTED_H
 

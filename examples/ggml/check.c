@@ -1,4 +1,5 @@
-/* A quantised layer of ggml with a PVeRA adapter, held to plain ggml, to pvera on one thread and to a reference in doubles. */
+/* A quantised layer of ggml with a PVeRA adapter, held to plain ggml, to pvera on one thread and to a reference in
+ * doubles. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@ static struct plain plain_new(const struct adapted *adapted, const float *eps) {
     struct plain plain = {.context = ggml_init(params)};
     pvera_matrix a, b;
     check(pvera_store_matrices(adapted->store, &a, &b));
-    plain.a_mu = tensor(&plain, IN, RANK), plain.a_logvar = tensor(&plain, IN, RANK), plain.b = tensor(&plain, RANK, OUT);
+    plain.a_mu = tensor(&plain, IN, RANK), plain.a_logvar = tensor(&plain, IN, RANK),
+    plain.b = tensor(&plain, RANK, OUT);
     plain.lambda_mu = tensor(&plain, RANK, 1), plain.lambda_logvar = tensor(&plain, RANK, 1);
     plain.lambda_b = tensor(&plain, OUT, 1), plain.eps = tensor(&plain, RANK, TOKENS);
     plain.buffer = ggml_backend_alloc_ctx_tensors_from_buft(plain.context, ggml_backend_cpu_buffer_type());
@@ -63,6 +65,7 @@ struct world {
     const struct adapted *adapted;
     const struct plain *plain;
     const struct weight *weight;
+    const char *quantised; /* what the weight was made of */
     const pvera_context *context;
     const pvera_rows *rows;
     pvera_noise noise;
@@ -75,7 +78,8 @@ enum output { BASE, PLAIN, OURS };
 static float *run(const struct world *world, int threads, enum output what) {
     struct engine engine = engine_new(threads);
     struct graph graph = graph_new(IN, TOKENS);
-    struct delta delta = {.context = world->context, .linear = world->adapted->linear, .rows = world->rows, .noise = &world->noise};
+    struct delta delta = {
+        .context = world->context, .linear = world->adapted->linear, .rows = world->rows, .noise = &world->noise};
     struct ggml_tensor *y = ggml_mul_mat(graph.context, world->weight->tensor, graph.x);
     if (what == PLAIN) y = ggml_add(graph.context, y, plain_delta(world->plain, &graph, world->noise.mode));
     if (what == OURS) check(delta_add(graph.context, &delta, graph.x, y, &y));
@@ -88,40 +92,44 @@ static float *run(const struct world *world, int threads, enum output what) {
     return values;
 }
 
-/* The layer in doubles, of the numbers that the quantised weight stands for. */
-static void reference(const struct world *world, const float *eps, double *base, double *delta) {
-    const enum ggml_type type = world->weight->tensor->type;
+/* The delta in doubles. */
+static void reference_delta(const struct world *world, const float *eps, double *delta) {
     const struct adapted *adapted = world->adapted;
-    float *row = allocate(IN, sizeof *row);
     pvera_matrix a, b;
     check(pvera_store_matrices(adapted->store, &a, &b));
+    const float *of_mu = a.data, *of_logvar = of_mu + RANK * IN, *of_delta = b.data;
     for (size_t i = 0; i < TOKENS; ++i) {
-        const float *x = world->x + i * IN;
         double z[RANK];
         for (size_t k = 0; k < RANK; ++k) {
             double mu = 0, logvar = 0;
             for (size_t j = 0; j < IN; ++j) {
-                mu += (double)x[j] * ((const float *)a.data)[k * IN + j];
-                logvar += (double)x[j] * ((const float *)a.data)[(RANK + k) * IN + j];
+                mu += (double)world->x[i * IN + j] * of_mu[k * IN + j];
+                logvar += (double)world->x[i * IN + j] * of_logvar[k * IN + j];
             }
             z[k] = mu * adapted->lambda_d[k];
-            if (world->noise.mode == PVERA_MODE_SAMPLE) z[k] += eps[i * RANK + k] * exp(0.5 * logvar * adapted->lambda_d[RANK + k]);
+            if (world->noise.mode == PVERA_MODE_SAMPLE)
+                z[k] += eps[i * RANK + k] * exp(0.5 * logvar * adapted->lambda_d[RANK + k]);
         }
         for (size_t j = 0; j < OUT; ++j) {
             double sum = 0;
-            for (size_t k = 0; k < RANK; ++k) sum += z[k] * ((const float *)b.data)[j * RANK + k];
+            for (size_t k = 0; k < RANK; ++k) sum += z[k] * of_delta[j * RANK + k];
             delta[i * OUT + j] = sum * adapted->lambda_b[j];
         }
     }
+}
+
+/* The base in doubles, of the numbers that the quantised weight stands for. */
+static void reference_base(const struct world *world, double *base) {
+    const enum ggml_type type = world->weight->tensor->type;
+    float row[IN];
     for (size_t j = 0; j < OUT; ++j) {
-        ggml_get_type_traits(type)->to_float((const char *)world->weight->quantised + j * ggml_row_size(type, IN), row, IN);
+        ggml_get_type_traits(type)->to_float(world->quantised + j * ggml_row_size(type, IN), row, IN);
         for (size_t i = 0; i < TOKENS; ++i) {
             double sum = 0;
             for (size_t k = 0; k < IN; ++k) sum += (double)row[k] * world->x[i * IN + k];
             base[i * OUT + j] = sum;
         }
     }
-    free(row);
 }
 
 static double largest(const double *values) {
@@ -133,8 +141,7 @@ static double largest(const double *values) {
 /* The largest of |found − (first + second)|, where second may be NULL. */
 static double difference(const float *found, const double *first, const double *second) {
     double most = 0;
-    for (size_t i = 0; i < TOKENS * OUT; ++i)
-        most = fmax(most, fabs(found[i] - first[i] - (second ? second[i] : 0)));
+    for (size_t i = 0; i < TOKENS * OUT; ++i) most = fmax(most, fabs(found[i] - first[i] - (second ? second[i] : 0)));
     return most;
 }
 
@@ -155,18 +162,20 @@ static void compare(const struct world *world, const float *eps, const char *wha
     double *exact_base = allocate(TOKENS * OUT, sizeof(double)), *exact_delta = allocate(TOKENS * OUT, sizeof(double));
     float *base = run(world, 1, BASE), *plain = run(world, 1, PLAIN), *ours = run(world, 1, OURS);
     double *wide_base = as_doubles(base), *wide_plain = as_doubles(plain);
-    reference(world, eps, exact_base, exact_delta);
-    const double delta = largest(exact_delta), whole = largest(exact_base);
-    const double against_plain = difference(ours, wide_plain, NULL) / delta;
-    const double against_exact = difference(ours, wide_base, exact_delta) / delta;
-    const double base_error = difference(base, exact_base, NULL) / whole;
-    const double error = difference(ours, exact_base, exact_delta) / whole;
-    printf("%-26s %7.4f %10.1e %10.1e %9.4f %9.4f\n", what, delta / whole, against_plain, against_exact, base_error, error);
-    require(delta > 0.5 * whole, "the delta is too small to be seen beside the base");
+    reference_base(world, exact_base), reference_delta(world, eps, exact_delta);
+    const double delta_size = largest(exact_delta), base_size = largest(exact_base);
+    const double against_plain = difference(ours, wide_plain, NULL) / delta_size;
+    const double against_exact = difference(ours, wide_base, exact_delta) / delta_size;
+    const double base_error = difference(base, exact_base, NULL) / base_size;
+    const double error = difference(ours, exact_base, exact_delta) / base_size;
+    printf("%-26s %7.4f %10.1e %10.1e %9.4f %9.4f\n", what, delta_size / base_size, against_plain, against_exact,
+           base_error, error);
+    require(delta_size > 0.5 * base_size, "the delta is too small to be seen beside the base");
     require(against_plain < 2e-6, "base + delta is not that of plain ggml");
     require(against_exact < 2e-6, "the delta is not that of the reference");
     /* ggml rounds x to 8 bits in blocks of 32: that, and not the delta, is the error of the whole. */
-    require(base_error < 0.01 && error < 1.001 * base_error + 2e-6 * delta / whole, "the layer is not that of the float reference");
+    require(base_error < 0.01 && error < 1.001 * base_error + 2e-6 * delta_size / base_size,
+            "the layer is not that of the float reference");
     one_call(world, base);
     require(memcmp(base, ours, TOKENS * OUT * sizeof *base) == 0, "the graph's bits are not those of one call");
     for (int threads = 2; threads <= 5; ++threads) {
@@ -198,17 +207,20 @@ static void wrong_slot(const struct world *world) {
     graph_run(&engine, &graph);
     check(delta_take_error(&delta));
     const size_t last = (TOKENS - 1) * OUT;
-    require(memcmp((float *)y->data + last, base + last, OUT * sizeof *base) == 0, "a token of slot -1 is not the base");
+    require(memcmp((float *)y->data + last, base + last, OUT * sizeof *base) == 0,
+            "a token of slot -1 is not the base");
     require(memcmp(y->data, base, OUT * sizeof *base) != 0, "a token of slot 0 is not adapted");
     free(base), graph_free(&graph), engine_free(&engine);
 }
 
 /* A type of weight, lying as in a file or repacked, in both modes; nothing where ggml does not repack the type. */
-static void compare_type(struct world *world, enum ggml_type type, bool repacked, const float *values, const float *eps) {
+static void compare_type(struct world *world, enum ggml_type type, bool repacked, const float *values,
+                         const float *eps) {
     static const int32_t modes[] = {PVERA_MODE_MEAN, PVERA_MODE_SAMPLE};
     static const char *const mode_names[] = {"mean", "sampled"};
-    struct weight weight = weight_new(type, IN, OUT, values, repacked);
-    world->weight = &weight;
+    void *quantised = quantise(type, IN, OUT, values);
+    struct weight weight = weight_new(type, IN, OUT, quantised, repacked);
+    world->weight = &weight, world->quantised = quantised;
     for (int i = 0; weight.tensor != NULL && i < 2; ++i) {
         char what[64];
         snprintf(what, sizeof what, "%s%s, %s", ggml_type_name(type), repacked ? " repacked" : "", mode_names[i]);
@@ -216,7 +228,7 @@ static void compare_type(struct world *world, enum ggml_type type, bool repacked
         compare(world, eps, what);
     }
     if (!repacked) wrong_slot(world);
-    weight_free(&weight);
+    weight_free(&weight), free(quantised);
 }
 
 /* The noise that these rows draw, for the layer in plain ggml and in doubles. */

@@ -25,7 +25,8 @@ struct subject {
     struct delta delta[LAYERS];
 };
 
-static struct ggml_tensor *add_layer(struct graph *graph, struct delta *delta, const struct weight *weight, struct ggml_tensor *x) {
+static struct ggml_tensor *add_layer(struct graph *graph, struct delta *delta, const struct weight *weight,
+                                     struct ggml_tensor *x) {
     struct ggml_tensor *y = ggml_mul_mat(graph->context, weight->tensor, x);
     if (delta->linear != NULL) check(delta_add(graph->context, delta, x, y, &y));
     return y;
@@ -78,8 +79,8 @@ static double median(double *times, size_t count) {
     return count % 2 ? times[count / 2] : (times[count / 2 - 1] + times[count / 2]) / 2;
 }
 
-static void measure(const struct engine *engine, const struct subject subjects[CASES], size_t rounds, const unsigned char *other,
-                    size_t base_bytes, double times[STATES][CASES][MOST_ROUNDS]) {
+static void measure(const struct engine *engine, const struct subject subjects[CASES], size_t rounds,
+                    const unsigned char *other, size_t base_bytes, double times[STATES][CASES][MOST_ROUNDS]) {
     for (size_t round = 0; round < rounds; ++round)
         for (size_t i = 0; i < CASES; ++i) {
             const struct subject *subject = &subjects[i];
@@ -91,8 +92,8 @@ static void measure(const struct engine *engine, const struct subject subjects[C
         }
 }
 
-static void report(int threads, size_t tokens, bool repacked, const struct weight *weights, const pvera_context *context,
-                   const struct adapted *adapted, size_t rounds) {
+static void report(int threads, size_t tokens, bool repacked, const struct weight *weights,
+                   const pvera_context *context, const struct adapted *adapted, size_t rounds) {
     static double times[STATES][CASES][MOST_ROUNDS];
     static struct subject subjects[CASES];
     const size_t base_bytes = ggml_nbytes(weights[0].tensor);
@@ -100,7 +101,8 @@ static void report(int threads, size_t tokens, bool repacked, const struct weigh
     float *x = normals(tokens * WIDTH, 4, 1);
     struct engine engine = engine_new(threads);
     for (size_t i = 0; i < base_bytes; ++i) other[i] = (unsigned char)i; /* or all pages would be one page of zeros */
-    for (size_t i = 0; i < CASES; ++i) subject_new(&subjects[i], context, i > 0 ? adapted[i - 1].linear : NULL, weights, x, tokens);
+    for (size_t i = 0; i < CASES; ++i)
+        subject_new(&subjects[i], context, i > 0 ? adapted[i - 1].linear : NULL, weights, x, tokens);
     measure(&engine, subjects, rounds, other, base_bytes, times);
     for (size_t state = 0; state < STATES; ++state) {
         const double base = median(times[state][0], rounds);
@@ -126,19 +128,21 @@ int main(int count, char **arguments) {
     check(pvera_context_new(NULL, &context));
     for (int i = 0; i < STORES; ++i) adapted[i] = adapted_new(WIDTH, WIDTH, RANK, (enum store_kind)i);
     float *values = normals((size_t)WIDTH * WIDTH, 5, 1 / sqrtf(WIDTH));
-    printf("ggml's AVX-512: %s, VNNI: %s. Q4_0 %d × %d, rank %d, mean forward, microseconds a layer, medians of %zu rounds\n",
+    void *quantised = quantise(GGML_TYPE_Q4_0, WIDTH, WIDTH, values);
+    printf("ggml's AVX-512: %s, VNNI: %s. Q4_0 %d × %d, rank %d, mean forward, microseconds a layer, medians of %zu "
+           "rounds\n",
            ggml_cpu_has_avx512() ? "yes" : "no", ggml_cpu_has_avx512_vnni() ? "yes" : "no", WIDTH, WIDTH, RANK, rounds);
-    printf("%7s %6s  %-8s %-8s %8s  %15s  %15s  %15s\n", "threads", "tokens", "Q4_0", "", "base", "+ f32 (ratio)", "+ bf16 (ratio)",
-           "+ int8 (ratio)");
+    printf("%7s %6s  %-8s %-8s %8s  %15s  %15s  %15s\n", "threads", "tokens", "Q4_0", "", "base", "+ f32 (ratio)",
+           "+ bf16 (ratio)", "+ int8 (ratio)");
     for (int repacked = 0; repacked < 2; ++repacked) {
         struct weight weights[LAYERS];
-        for (size_t i = 0; i < LAYERS; ++i) weights[i] = weight_new(GGML_TYPE_Q4_0, WIDTH, WIDTH, values, repacked);
+        for (size_t i = 0; i < LAYERS; ++i) weights[i] = weight_new(GGML_TYPE_Q4_0, WIDTH, WIDTH, quantised, repacked);
         for (int threads = 1; weights[0].tensor != NULL && threads <= 2; ++threads)
             for (size_t tokens = 1; tokens <= 16; tokens += 15)
                 report(threads, tokens, repacked, weights, context, adapted, rounds);
         for (size_t i = 0; i < LAYERS; ++i) weight_free(&weights[i]);
     }
     for (int i = 0; i < STORES; ++i) adapted_free(&adapted[i]);
-    pvera_context_free(context), free(values);
+    pvera_context_free(context), free(values), free(quantised);
     return failures() > 0;
 }

@@ -1,5 +1,5 @@
-/* The two nodes of a delta; see delta.h. All workers of ggml's pool enter a node at once, each as part ith of nth. ggml's
- * barrier between the nodes is the only one: p must be whole before the latent step. */
+/* The two nodes of a delta; see delta.h. All workers of ggml's pool enter a node at once, each as part ith of nth.
+ * ggml's barrier between the nodes is the only one: p must be whole before the latent step. */
 #include "delta.h"
 
 static pvera_dtype dtype_of(const struct ggml_tensor *tensor) {
@@ -33,8 +33,8 @@ static void project_node(struct ggml_tensor *p, int ith, int nth, void *user) {
     struct delta *delta = user;
     const pvera_matrix x = matrix_of(p->src[0]);
     const pvera_matrix_mut out = matrix_mut_of(p);
-    keep_first(delta, pvera_project_part(delta->context, delta->linear, &x, delta->rows, delta->noise, &out, (size_t)ith,
-                                         (size_t)nth));
+    keep_first(delta, pvera_project_part(delta->context, delta->linear, &x, delta->rows, delta->noise, &out,
+                                         (size_t)ith, (size_t)nth));
 }
 
 static void expand_node(struct ggml_tensor *y, int ith, int nth, void *user) {

@@ -50,23 +50,28 @@ static bool fits(ggml_backend_dev_t device, ggml_backend_buffer_type_t type, str
 /* The first of the CPU's special buffer types that takes the weight, or NULL. */
 static ggml_backend_buffer_type_t repacking_type(struct ggml_tensor *weight) {
     ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    const ggml_backend_dev_get_extra_bufts_t extra_types = (ggml_backend_dev_get_extra_bufts_t)ggml_backend_reg_get_proc_address(
-        ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts");
+    const ggml_backend_dev_get_extra_bufts_t extra_types =
+        (ggml_backend_dev_get_extra_bufts_t)ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device),
+                                                                              "ggml_backend_dev_get_extra_bufts");
     for (ggml_backend_buffer_type_t *type = extra_types ? extra_types(device) : NULL; type && *type; ++type)
         if (fits(device, *type, weight)) return *type;
     return NULL;
 }
 
-struct weight weight_new(enum ggml_type type, size_t in, size_t out, const float *values, bool repacked) {
+void *quantise(enum ggml_type type, size_t in, size_t out, const float *values) {
+    void *quantised = allocate(out, ggml_row_size(type, (int64_t)in));
+    ggml_quantize_chunk(type, values, quantised, 0, (int64_t)out, (int64_t)in, NULL);
+    return quantised;
+}
+
+struct weight weight_new(enum ggml_type type, size_t in, size_t out, const void *quantised, bool repacked) {
     struct weight weight = {.context = context_new(1)};
     struct ggml_tensor *tensor = ggml_new_tensor_2d(weight.context, type, (int64_t)in, (int64_t)out);
     const ggml_backend_buffer_type_t memory = repacked ? repacking_type(tensor) : ggml_backend_cpu_buffer_type();
     if (memory == NULL) return weight;
     weight.buffer = ggml_backend_alloc_ctx_tensors_from_buft(weight.context, memory);
     if (weight.buffer == NULL) fail("no memory for a weight of %zu bytes", ggml_nbytes(tensor));
-    weight.quantised = allocate(ggml_nbytes(tensor), 1);
-    ggml_quantize_chunk(type, values, weight.quantised, 0, (int64_t)out, (int64_t)in, NULL);
-    ggml_backend_tensor_set(tensor, weight.quantised, 0, ggml_nbytes(tensor));
+    ggml_backend_tensor_set(tensor, quantised, 0, ggml_nbytes(tensor));
     weight.tensor = tensor;
     return weight;
 }
@@ -74,7 +79,6 @@ struct weight weight_new(enum ggml_type type, size_t in, size_t out, const float
 void weight_free(struct weight *weight) {
     ggml_backend_buffer_free(weight->buffer);
     ggml_free(weight->context);
-    free(weight->quantised);
 }
 
 struct graph graph_new(size_t in, size_t tokens) {
@@ -95,7 +99,8 @@ void graph_finish(struct graph *graph, struct ggml_tensor *y, const float *x) {
 }
 
 void graph_run(const struct engine *engine, const struct graph *graph) {
-    if (ggml_backend_graph_compute(engine->backend, graph->nodes) != GGML_STATUS_SUCCESS) fail("ggml could not run the graph");
+    if (ggml_backend_graph_compute(engine->backend, graph->nodes) != GGML_STATUS_SUCCESS)
+        fail("ggml could not run the graph");
 }
 
 void graph_free(struct graph *graph) {

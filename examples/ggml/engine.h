@@ -21,17 +21,19 @@ void engine_free(struct engine *engine);
 /* Of what ggml has to say, only its warnings and errors are printed. */
 void engine_quiet(void);
 
-/* A base weight [in, out] as ggml holds it, and the bytes it was made of. */
+/* values [out, in], row by row, as a GGUF file has them; freed with free. */
+void *quantise(enum ggml_type type, size_t in, size_t out, const float *values);
+
+/* A base weight [in, out] as ggml holds it. */
 struct weight {
     struct ggml_tensor *tensor;
-    void *quantised; /* as a GGUF file has it */
     struct ggml_context *context;
     ggml_backend_buffer_t buffer;
 };
 
-/* values [out, in], row by row. Repacked: in the order that ggml's kernels like best, as llama.cpp does where it can; where ggml
- * has no such order for the type on this machine, tensor is NULL. */
-struct weight weight_new(enum ggml_type type, size_t in, size_t out, const float *values, bool repacked);
+/* A weight of quantised values, which are copied. Repacked: into the order that ggml's kernels like best, as llama.cpp
+ * does where it can; where ggml has no such order for the type on this machine, tensor is NULL. */
+struct weight weight_new(enum ggml_type type, size_t in, size_t out, const void *quantised, bool repacked);
 void weight_free(struct weight *weight);
 
 /* A graph over one input x [in, tokens], both of which stay in memory between runs. */

@@ -40,15 +40,18 @@ std::shared_ptr<pvera_store> make_store(uint64_t key, size_t rank, size_t in_max
 
 // ---- Tensors as matrices ----
 
-// x as rows whose elements lie side by side: a view where there is one. (A gradient that was expanded has a stride of 0.)
+// x as rows whose elements lie side by side: a view where there is one. (A gradient that was expanded has a stride of
+// 0.)
 static torch::Tensor as_rows(const torch::Tensor &x) {
-    TORCH_CHECK(x.scalar_type() == torch::kFloat && x.device().is_cpu(), "wanted floats on the CPU, got ", x.toString());
+    TORCH_CHECK(x.scalar_type() == torch::kFloat && x.device().is_cpu(), "wanted floats on the CPU, got ",
+                x.toString());
     torch::Tensor rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
     return rows.stride(1) == 1 && rows.stride(0) >= rows.size(1) ? rows : rows.contiguous();
 }
 
 static pvera_matrix matrix(const torch::Tensor &rows) {
-    pvera_matrix matrix = pvera_f32(rows.data_ptr<float>(), static_cast<size_t>(rows.size(0)), static_cast<size_t>(rows.size(1)));
+    pvera_matrix matrix =
+        pvera_f32(rows.data_ptr<float>(), static_cast<size_t>(rows.size(0)), static_cast<size_t>(rows.size(1)));
     matrix.row_stride = static_cast<size_t>(rows.stride(0));
     return matrix;
 }
@@ -70,8 +73,9 @@ struct Recorded : torch::CustomClassHolder {
 
 struct PveraFunction : torch::autograd::Function<PveraFunction> {
     // λ_b and λ_d are arguments so that autograd knows them; the layer reads the same memory.
-    static torch::Tensor forward(torch::autograd::AutogradContext *ctx, const torch::Tensor &x, const torch::Tensor &lambda_b,
-                                 const torch::Tensor &lambda_d, const std::shared_ptr<pvera_context> &context,
+    static torch::Tensor forward(torch::autograd::AutogradContext *ctx, const torch::Tensor &x,
+                                 const torch::Tensor &lambda_b, const torch::Tensor &lambda_d,
+                                 const std::shared_ptr<pvera_context> &context,
                                  const std::shared_ptr<pvera_linear> &linear, const Draw &draw, double kl_weight) {
         auto recorded = c10::make_intrusive<Recorded>();
         pvera_tape *tape = nullptr;
@@ -107,14 +111,16 @@ struct PveraFunction : torch::autograd::Function<PveraFunction> {
         return y;
     }
 
-    static torch::autograd::variable_list backward(torch::autograd::AutogradContext *ctx, const torch::autograd::variable_list &dys) {
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext *ctx,
+                                                   const torch::autograd::variable_list &dys) {
         const auto capsule = ctx->saved_data["recorded"].toCapsule();
         const auto &recorded = static_cast<const Recorded &>(*capsule);
         const torch::Tensor dy = as_rows(dys[0]);
         const torch::Tensor dlambda_b = torch::empty({dy.size(1)}, dy.options());
         const torch::Tensor dlambda_d = torch::empty({ctx->saved_data["rank2"].toInt()}, dy.options());
-        const torch::Tensor dx =
-            ctx->needs_input_grad(0) ? torch::empty(ctx->saved_data["x_shape"].toIntVector(), dy.options()) : torch::Tensor();
+        const torch::Tensor dx = ctx->needs_input_grad(0)
+                                     ? torch::empty(ctx->saved_data["x_shape"].toIntVector(), dy.options())
+                                     : torch::Tensor();
 
         const pvera_slot_gradients slot{0, dlambda_b.data_ptr<float>(), dlambda_d.data_ptr<float>(), nullptr};
         pvera_gradients wanted{};
@@ -126,7 +132,8 @@ struct PveraFunction : torch::autograd::Function<PveraFunction> {
         const pvera_matrix in = matrix(dy);
         pvera_matrix_mut out{};
         if (dx.defined()) out = matrix_mut(dx);
-        check_pvera(pvera_backward(recorded.context.get(), recorded.tape.get(), &in, &wanted, dx.defined() ? &out : nullptr));
+        check_pvera(
+            pvera_backward(recorded.context.get(), recorded.tape.get(), &in, &wanted, dx.defined() ? &out : nullptr));
         // One for each argument of forward; those that are no tensors have none.
         return {dx, dlambda_b, dlambda_d, torch::Tensor(), torch::Tensor(), torch::Tensor(), torch::Tensor()};
     }
@@ -134,9 +141,10 @@ struct PveraFunction : torch::autograd::Function<PveraFunction> {
 
 // ---- The module ----
 
-PveraLinearImpl::PveraLinearImpl(std::string name, torch::Tensor weight, torch::Tensor bias, std::shared_ptr<pvera_store> store,
-                                 std::shared_ptr<pvera_context> context)
-    : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)), store_(std::move(store)), context_(std::move(context)) {
+PveraLinearImpl::PveraLinearImpl(std::string name, torch::Tensor weight, torch::Tensor bias,
+                                 std::shared_ptr<pvera_store> store, std::shared_ptr<pvera_context> context)
+    : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)), store_(std::move(store)),
+      context_(std::move(context)) {
     pvera_matrix a, b;
     check_pvera(pvera_store_matrices(store_.get(), &a, &b));
     lambda_b = register_parameter("pvera_lambda_b", torch::zeros({weight_.size(0)}));
@@ -164,7 +172,7 @@ void PveraLinearImpl::lend_parameters() {
 
 torch::Tensor PveraLinearImpl::forward(const torch::Tensor &x, const Draw &draw, double kl_weight) {
     if (!linear_) lend_parameters();
-    TORCH_CHECK(lambda_b.data_ptr<float>() == lent_b_ && lambda_d.data_ptr<float>() == lent_d_,
-                name_, ": the parameters were moved after the first forward");
+    TORCH_CHECK(lambda_b.data_ptr<float>() == lent_b_ && lambda_d.data_ptr<float>() == lent_d_, name_,
+                ": the parameters were moved after the first forward");
     return PveraFunction::apply(x, lambda_b, lambda_d, context_, linear_, draw, kl_weight);
 }

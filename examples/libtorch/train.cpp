@@ -2,8 +2,8 @@
 //
 //     libtorch_train DATA
 //
-// First one layer: outputs, gradients, errors, and which memory is taken. Then the digits' network (../c/digits.c), trained by
-// libtorch's AdamW once with our layers and once with torch operations, with the same noise.
+// First one layer: outputs, gradients, errors, and which memory is taken. Then the digits' network (../c/digits.c),
+// trained by libtorch's AdamW once with our layers and once with torch operations, with the same noise.
 #include <ATen/Parallel.h>
 #include <c10/core/CPUAllocator.h>
 
@@ -35,12 +35,15 @@ static double relative_difference(const Tensor &found, const Tensor &wanted) {
 // ---- The same layer in torch operations ----
 
 struct PlainLinear : torch::nn::Module {
-    PlainLinear(std::string layer_name, Tensor base_weight, Tensor base_bias, const std::shared_ptr<pvera_store> &shared_store)
+    PlainLinear(std::string layer_name, Tensor base_weight, Tensor base_bias,
+                const std::shared_ptr<pvera_store> &shared_store)
         : name(std::move(layer_name)), weight(std::move(base_weight)), bias(std::move(base_bias)), store(shared_store) {
         pvera_matrix a, b;
         check_pvera(pvera_store_matrices(store.get(), &a, &b));
-        A = torch::from_blob(const_cast<void *>(a.data), {int64_t(a.rows), int64_t(a.cols)}).narrow(1, 0, weight.size(1));
-        B = torch::from_blob(const_cast<void *>(b.data), {int64_t(b.rows), int64_t(b.cols)}).narrow(0, 0, weight.size(0));
+        A = torch::from_blob(const_cast<void *>(a.data), {int64_t(a.rows), int64_t(a.cols)})
+                .narrow(1, 0, weight.size(1));
+        B = torch::from_blob(const_cast<void *>(b.data), {int64_t(b.rows), int64_t(b.cols)})
+                .narrow(0, 0, weight.size(0));
         lambda_b = register_parameter("pvera_lambda_b", torch::zeros({weight.size(0)}));
         lambda_d = register_parameter("pvera_lambda_d", torch::full({A.size(0)}, 0.1));
     }
@@ -48,12 +51,14 @@ struct PlainLinear : torch::nn::Module {
     // The noise that pvera draws for these rows.
     Tensor eps(int64_t rows, const Draw &draw) const {
         const int64_t rank = A.size(0) / 2;
-        const Tensor values = torch::empty({rows, rank}), identities = draw.identities.defined() ? draw.identities : torch::arange(rows);
+        const Tensor values = torch::empty({rows, rank}),
+                     identities = draw.identities.defined() ? draw.identities : torch::arange(rows);
         uint64_t adapter = 0;
         check_pvera(pvera_adapter_identity("default", &adapter));
         for (int64_t i = 0; i < rows; ++i)
-            check_pvera(pvera_keyed_normals(draw.seed, name.c_str(), adapter, uint64_t(identities.data_ptr<int64_t>()[i]), draw.sample,
-                                            false, size_t(rank), values.data_ptr<float>() + i * rank));
+            check_pvera(pvera_keyed_normals(draw.seed, name.c_str(), adapter,
+                                            uint64_t(identities.data_ptr<int64_t>()[i]), draw.sample, false,
+                                            size_t(rank), values.data_ptr<float>() + i * rank));
         return values;
     }
 
@@ -108,8 +113,8 @@ static void compare_layer(const char *what, const Tensor &x_values, const Draw &
     const double differences[] = {relative_difference(y, wanted), relative_difference(x.grad(), plain_x.grad()),
                                   relative_difference(ours->lambda_b.grad(), pair.plain->lambda_b.grad()),
                                   relative_difference(ours->lambda_d.grad(), pair.plain->lambda_d.grad())};
-    std::printf("  %-34s y %.1e, dx %.1e, dlambda_b %.1e, dlambda_d %.1e\n", what, differences[0], differences[1], differences[2],
-                differences[3]);
+    std::printf("  %-34s y %.1e, dx %.1e, dlambda_b %.1e, dlambda_d %.1e\n", what, differences[0], differences[1],
+                differences[2], differences[3]);
     for (const double difference : differences) require(difference < 3e-6, what);
 }
 
@@ -140,11 +145,15 @@ static void errors() {
         const torch::NoGradGuard no_grad;
         ours->lambda_d.add_(1);
     }
-    require(throws([&] { y.sum().backward(); }, "changed between forward and backward"), "parameters that changed before backward are not told");
-    require(throws([&] { ours->forward(torch::randn({2, IN + 1}), {}); }, "x is 2×49; wanted 2×48"), "a wrong width is not told");
-    require(throws([&] { ours->forward(torch::randn({2, IN}, torch::kDouble), {}); }, "wanted floats"), "doubles are not refused");
+    require(throws([&] { y.sum().backward(); }, "changed between forward and backward"),
+            "parameters that changed before backward are not told");
+    require(throws([&] { ours->forward(torch::randn({2, IN + 1}), {}); }, "x is 2×49; wanted 2×48"),
+            "a wrong width is not told");
+    require(throws([&] { ours->forward(torch::randn({2, IN}, torch::kDouble), {}); }, "wanted floats"),
+            "doubles are not refused");
     ours->lambda_b.set_data(ours->lambda_b.clone());
-    require(throws([&] { ours->forward(torch::randn({2, IN}), {}); }, "were moved"), "parameters that were moved are not told");
+    require(throws([&] { ours->forward(torch::randn({2, IN}), {}); }, "were moved"),
+            "parameters that were moved are not told");
 }
 
 // Counts what libtorch's tensors take.
@@ -158,7 +167,8 @@ struct Counting : c10::Allocator {
     c10::DeleterFnPtr raw_deleter() const override { return inner->raw_deleter(); }
 };
 
-// Nothing is copied: a forward takes the memory of y, a backward that of the gradients, and the optimiser writes where pvera reads.
+// Nothing is copied: a forward takes the memory of y, a backward that of the gradients, and the optimiser writes where
+// pvera reads.
 static void memory() {
     constexpr size_t rows = 100;
     const Pair pair = make_pair();
@@ -174,7 +184,8 @@ static void memory() {
     c10::SetCPUAllocator(counting.inner, 1);
     std::printf("  libtorch's memory: forward %zu bytes (y), backward %zu bytes (gradients)\n", forward, backward);
     require(forward == rows * OUT * sizeof(float), "forward takes other memory than that of y");
-    require(backward == (rows * IN + OUT + 2 * RANK) * sizeof(float), "backward takes other memory than that of the gradients");
+    require(backward == (rows * IN + OUT + 2 * RANK) * sizeof(float),
+            "backward takes other memory than that of the gradients");
     torch::optim::SGD(ours->parameters(), 0.1).step();
     require(ours->lambda_b.data_ptr() == lambda_b, "the parameters moved");
     require(!torch::equal(y, ours->forward(x, {})), "the optimiser's step is not seen");
@@ -198,8 +209,7 @@ static Digits digits(const images &all, part which) {
 }
 
 // Three layers of one kind with ReLU between them.
-template <typename Layer>
-struct Network {
+template <typename Layer> struct Network {
     std::vector<Layer> layers;
     std::vector<Tensor> parameters() {
         std::vector<Tensor> all;
@@ -216,8 +226,7 @@ struct Network {
     }
 };
 
-template <typename Layer>
-static double accuracy(Network<Layer> &network, const Digits &set) {
+template <typename Layer> static double accuracy(Network<Layer> &network, const Digits &set) {
     const torch::NoGradGuard no_grad;
     Draw mean;
     mean.mode = PVERA_MODE_MEAN;
@@ -225,8 +234,7 @@ static double accuracy(Network<Layer> &network, const Digits &set) {
 }
 
 // The loss of every step, in libtorch's own way of training.
-template <typename Layer>
-static std::vector<double> train(Network<Layer> &network, const Digits &set, int steps) {
+template <typename Layer> static std::vector<double> train(Network<Layer> &network, const Digits &set, int steps) {
     constexpr int64_t batch = 64;
     torch::optim::AdamW optimiser(network.parameters(), torch::optim::AdamWOptions(0.02));
     std::vector<double> losses;
@@ -266,12 +274,14 @@ static void compare_training(const char *folder) {
     const std::vector<double> losses = train(ours, training, steps), wanted = train(plain, training, steps);
     double most = 0;
     const std::vector<Tensor> parameters = ours.parameters(), plain_parameters = plain.parameters();
-    for (size_t i = 0; i < parameters.size(); ++i) most = std::max(most, relative_difference(parameters[i], plain_parameters[i]));
+    for (size_t i = 0; i < parameters.size(); ++i)
+        most = std::max(most, relative_difference(parameters[i], plain_parameters[i]));
     std::printf("  step      1: loss %.5f, in torch operations %.5f\n", losses[0], wanted[0]);
     std::printf("  step %6d: loss %.5f, in torch operations %.5f\n", steps, losses.back(), wanted.back());
     std::printf("  parameters: largest relative difference %.1e\n", most);
     const double after = accuracy(ours, testing), plain_after = accuracy(plain, testing);
-    std::printf("  accuracy on 514 transposed digits: %.3f before, %.3f after, in torch operations %.3f\n", before, after, plain_after);
+    std::printf("  accuracy on 514 transposed digits: %.3f before, %.3f after, in torch operations %.3f\n", before,
+                after, plain_after);
     require(std::abs(losses[0] - wanted[0]) < 1e-5 * wanted[0], "the first losses differ");
     require(most < 1e-4, "the trained parameters differ");
     require(after > 0.9 && std::abs(after - plain_after) < 0.01, "the trained networks differ");
@@ -302,6 +312,7 @@ int main(int count, char **arguments) {
     expanded_gradient();
     errors();
     memory();
+    torch::set_num_threads(1); // the network is too small for two
     std::printf("The digits' network, trained by libtorch's AdamW\n");
     compare_training(arguments[1]);
     return failed > 0;

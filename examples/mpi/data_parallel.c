@@ -1,11 +1,11 @@
-/* Data-parallel training on MPI: every rank has the whole network and a share of each batch; one all-reduce a step over the flat
- * array of gradients, then the same optimiser step on every rank.
+/* Data-parallel training on MPI: every rank has the whole network and a share of each batch; one all-reduce a step over
+ * the flat array of gradients, then the same optimiser step on every rank.
  *
  *     mpirun -n 2 mpi_data_parallel DATA
  *
- * Trains the digits' adapter (../c/digits.c) three times: on all ranks; in one process that takes the ranks' shares one after
- * the other and adds their gradients; in one process that takes whole batches. Then it says which parameters have the same
- * bits. Noise is keyed by image and step, so that all three draw the same. */
+ * Trains the digits' adapter (../c/digits.c) three times: on all ranks; in one process that takes the ranks' shares one
+ * after the other and adds their gradients; in one process that takes whole batches. Then it says which parameters have
+ * the same bits. Noise is keyed by image and step, so that all three draw the same. */
 #include <math.h>
 #include <mpi.h>
 #include <pvera.h>
@@ -64,7 +64,8 @@ static struct state state_new(const pvera_adapter *adapter) {
     return state;
 }
 
-/* dL/dlogits of the mean cross entropy over the whole batch, whatever the share; returns this share's part of the loss. */
+/* dL/dlogits of the mean cross entropy over the whole batch, whatever the share; returns this share's part of the loss.
+ */
 static double loss(const float *logits, const uint8_t *labels, size_t rows, size_t batch, float *difference) {
     double sum = 0;
     for (size_t i = 0; i < rows; ++i) {
@@ -78,8 +79,8 @@ static double loss(const float *logits, const uint8_t *labels, size_t rows, size
 }
 
 /* Adds the gradients of one share of one batch; the first share of a process sets them instead. */
-static double share_gradients(network *net, struct state *state, const images *set, const struct work *work, uint32_t step,
-                              int share) {
+static double share_gradients(network *net, struct state *state, const images *set, const struct work *work,
+                              uint32_t step, int share) {
     const size_t rows_each = work->batch / (size_t)work->shares;
     float *pixels = allocate(rows_each * PIXELS, sizeof *pixels);
     uint64_t *identity = allocate(rows_each, sizeof *identity);
@@ -95,13 +96,14 @@ static double share_gradients(network *net, struct state *state, const images *s
     const double share_loss = loss(logits, labels, rows_each, work->batch, net->difference[LAYERS - 1]);
     pvera_gradients wanted[LAYERS];
     for (size_t i = 0; i < LAYERS; ++i)
-        wanted[i] = (pvera_gradients){.struct_size = sizeof *wanted,
-                                      .overwrite = share == work->first ? PVERA_OVERWRITE_LAMBDA_B | PVERA_OVERWRITE_LAMBDA_D : 0,
-                                      .slots = &state->slot[i],
-                                      .slot_count = 1,
-                                      /* A sum with the whole batch's weight: means of shares would depend on the shares. */
-                                      .kl_reduction = PVERA_KL_SUM,
-                                      .kl_weight = KL_WEIGHT / (double)(work->batch * RANK)};
+        wanted[i] = (pvera_gradients){
+            .struct_size = sizeof *wanted,
+            .overwrite = share == work->first ? PVERA_OVERWRITE_LAMBDA_B | PVERA_OVERWRITE_LAMBDA_D : 0,
+            .slots = &state->slot[i],
+            .slot_count = 1,
+            /* A sum with the whole batch's weight: means of shares would depend on the shares. */
+            .kl_reduction = PVERA_KL_SUM,
+            .kl_weight = KL_WEIGHT / (double)(work->batch * RANK)};
     backward(net, rows_each, wanted);
     free(pixels), free(identity), free(labels);
     return share_loss;
@@ -109,7 +111,8 @@ static double share_gradients(network *net, struct state *state, const images *s
 
 static void train_step(network *net, struct state *state, const images *set, const struct work *work, uint32_t step) {
     double sum = 0;
-    for (int share = work->first; share < work->end; ++share) sum += share_gradients(net, state, set, work, step, share);
+    for (int share = work->first; share < work->end; ++share)
+        sum += share_gradients(net, state, set, work, step, share);
     if (work->sum_over != MPI_COMM_NULL) {
         MPI_Allreduce(MPI_IN_PLACE, state->gradients, (int)state->count, MPI_FLOAT, MPI_SUM, work->sum_over);
         MPI_Allreduce(MPI_IN_PLACE, &sum, 1, MPI_DOUBLE, MPI_SUM, work->sum_over); /* for the eye only */
@@ -171,8 +174,8 @@ static void compare(const base_weights *base, const images *set, size_t batch, i
         float *by_shares = train(base, set, &accumulated, &other), *by_batches = train(base, set, &whole, &other);
         const double to_shares = relative_difference(ours, by_shares, state.count);
         const double to_batches = relative_difference(ours, by_batches, state.count);
-        printf("batches of %zu on %d ranks, %d steps, %zu bytes summed a step: loss %.3f to %.3f\n", batch, ranks, STEPS,
-               state.count * sizeof(float), state.first_loss, state.last_loss);
+        printf("batches of %zu on %d ranks, %d steps, %zu bytes summed a step: loss %.3f to %.3f\n", batch, ranks,
+               STEPS, state.count * sizeof(float), state.first_loss, state.last_loss);
         printf("  beside shares one after the other in one process: %s (%.1e)\n", same(to_shares), to_shares);
         printf("  beside whole batches in one process:              %s (%.1e)\n", same(to_batches), to_batches);
         require(state.last_loss < 0.5 * state.first_loss, "the network does not learn");

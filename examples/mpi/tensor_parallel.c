@@ -1,11 +1,12 @@
-/* Tensor-parallel layers on MPI: a layer split by column, ReLU, a layer split by row, as engines split a transformer's MLP.
+/* Tensor-parallel layers on MPI: a layer split by column, ReLU, a layer split by row, as engines split a transformer's
+ * MLP.
  *
  *     mpirun -n 2 mpi_tensor_parallel
  *
- * By column, a rank has some of the outputs and needs nobody. By row, a rank has some of the inputs: its p is a partial sum, and
- * ranks add theirs before the exp of the latent step; then each expands its own share of the outputs into its partial base
- * product, and the engine's usual all-reduce of y finishes both. Every rank loads the same checkpoint for its shards. Each also
- * computes the whole layers alone, and says what of its part has the same bits. */
+ * By column, a rank has some of the outputs and needs nobody. By row, a rank has some of the inputs: its p is a partial
+ * sum, and ranks add theirs before the exp of the latent step; then each expands its own share of the outputs into its
+ * partial base product, and the engine's usual all-reduce of y finishes both. Every rank loads the same checkpoint for
+ * its shards. Each also computes the whole layers alone, and says what of its part has the same bits. */
 #include <math.h>
 #include <mpi.h>
 #include <pvera.h>
@@ -55,7 +56,8 @@ static void sum_over_ranks(float *values, size_t count) {
     MPI_Allreduce(MPI_IN_PLACE, values, (int)count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
 }
 
-/* Part `part` of `parts`; of 1 the whole. Only up has a weight here: down's base is the engine's, as its product is summed. */
+/* Part `part` of `parts`; of 1 the whole. Only up has a weight here: down's base is the engine's, as its product is
+ * summed. */
 static struct layers layers_new(const struct base *base, size_t part, size_t parts) {
     struct layers layers = {.hidden = base->hidden / parts, .out = WIDTH / parts};
     layers.hidden_begin = part * layers.hidden, layers.out_begin = part * layers.out;
@@ -85,7 +87,8 @@ static void layers_free(struct layers *layers) {
     pvera_adapter_free(layers->adapter), pvera_model_free(layers->model);
 }
 
-/* A checkpoint of an adapter whose vectors are normals; A and B are not in it, but drawn from its key by whoever loads it. */
+/* A checkpoint of an adapter whose vectors are normals; A and B are not in it, but drawn from its key by whoever loads
+ * it. */
 static void write_checkpoint(const struct layers *whole, pvera_bytes *config, pvera_bytes *tensors) {
     pvera_config *options = NULL;
     pvera_adapter *adapter = NULL;
@@ -115,10 +118,12 @@ static uint8_t *broadcast(const pvera_bytes *bytes, size_t *size) {
 }
 
 /* A shard does not know how large A and B are for the whole network, and the file does not say. */
-static void load(struct layers *layers, const struct base *base, const uint8_t *config, size_t config_size, const uint8_t *tensors,
-                 size_t tensors_size) {
-    const pvera_adapter_options options = {.struct_size = sizeof options, .in_max = base->hidden, .out_max = base->hidden};
-    check(pvera_adapter_load_memory(layers->model, config, config_size, tensors, tensors_size, &options, &layers->adapter));
+static void load(struct layers *layers, const struct base *base, const uint8_t *config, size_t config_size,
+                 const uint8_t *tensors, size_t tensors_size) {
+    const pvera_adapter_options options = {
+        .struct_size = sizeof options, .in_max = base->hidden, .out_max = base->hidden};
+    check(pvera_adapter_load_memory(layers->model, config, config_size, tensors, tensors_size, &options,
+                                    &layers->adapter));
     check(pvera_adapter_linear(layers->adapter, 0, &layers->up));
     check(pvera_adapter_linear(layers->adapter, 1, &layers->down));
 }
@@ -135,8 +140,8 @@ static void base_product(const struct base *base, const struct layers *layers, c
 }
 
 /* Both layers. With shards, p and y are sums over the ranks. */
-static void run(const pvera_context *context, const struct base *base, const struct layers *layers, bool shards, pvera_tape *tape,
-                struct pass *pass) {
+static void run(const pvera_context *context, const struct base *base, const struct layers *layers, bool shards,
+                pvera_tape *tape, struct pass *pass) {
     const pvera_matrix x = pvera_f32(pass->x, TOKENS, WIDTH), h = pvera_f32(pass->h, TOKENS, layers->hidden);
     const pvera_matrix_mut h_out = pvera_f32_mut(pass->h, TOKENS, layers->hidden);
     check(pvera_forward(context, layers->up, &x, &pass->rows, &pass->noise, tape, &h_out));
@@ -169,7 +174,8 @@ static struct pass pass_new(const struct layers *layers, const float *x, int32_t
 static void pass_free(struct pass *pass) { free(pass->h), free(pass->p), free(pass->y); }
 
 /* max|found − wanted| / max|wanted| over rows of `columns` values; columns of wanted begin at `begin` of `pitch`. */
-static double difference(const float *found, const float *wanted, size_t rows, size_t columns, size_t begin, size_t pitch) {
+static double difference(const float *found, const float *wanted, size_t rows, size_t columns, size_t begin,
+                         size_t pitch) {
     double most = 0, size = 0;
     for (size_t i = 0; i < rows; ++i)
         for (size_t j = 0; j < columns; ++j) {
@@ -192,8 +198,8 @@ struct gradients {
     float *lambda_b, *lambda_d, *dx; /* [hidden], [2 RANK], [TOKENS, WIDTH] */
 };
 
-/* Backward of up for this part of dh [TOKENS, hidden]. λ_d and dx are partial sums; the KL divergence depends on the latents,
- * which every rank has whole, so one rank counts it. */
+/* Backward of up for this part of dh [TOKENS, hidden]. λ_d and dx are partial sums; the KL divergence depends on the
+ * latents, which every rank has whole, so one rank counts it. */
 static struct gradients up_backward(const pvera_context *context, const struct base *base, const struct layers *layers,
                                     const pvera_tape *tape, const float *dh, bool counts_kl) {
     struct gradients found = {allocate(base->hidden, sizeof(float)), allocate(2 * RANK, sizeof(float)),
@@ -215,8 +221,8 @@ static void gradients_free(struct gradients *gradients) {
     free(gradients->lambda_b), free(gradients->lambda_d), free(gradients->dx);
 }
 
-static void compare(const pvera_context *context, const struct base *base, const struct layers *whole, const struct layers *part,
-                    int32_t mode, int rank) {
+static void compare(const pvera_context *context, const struct base *base, const struct layers *whole,
+                    const struct layers *part, int32_t mode, int rank) {
     float *x = normals(TOKENS * WIDTH, 12, 1), *dh = normals(TOKENS * base->hidden, 13, 1);
     pvera_tape *whole_tape = NULL, *part_tape = NULL;
     check(pvera_tape_new(PVERA_TAPE_KEEP_LATENT, NULL, &whole_tape));
@@ -228,15 +234,19 @@ static void compare(const pvera_context *context, const struct base *base, const
     const bool exact_p = part->hidden == 256 && 2 * part->hidden >= base->hidden;
     say(rank, "by column: this rank's outputs",
         difference(found.h, wanted.h, TOKENS, part->hidden, part->hidden_begin, whole->hidden), 0);
-    say(rank, "by row: p, summed", difference(found.p, wanted.p, TOKENS, wanted.width, 0, wanted.width), exact_p ? 0 : 1e-6);
+    say(rank, "by row: p, summed", difference(found.p, wanted.p, TOKENS, wanted.width, 0, wanted.width),
+        exact_p ? 0 : 1e-6);
     say(rank, "by row: y, summed", difference(found.y, wanted.y, TOKENS, WIDTH, 0, WIDTH), 1e-6);
 
     struct gradients all = up_backward(context, base, whole, whole_tape, dh, true);
     struct gradients own = up_backward(context, base, part, part_tape, dh, rank == 0);
     sum_over_ranks(own.lambda_d, 2 * RANK), sum_over_ranks(own.dx, TOKENS * WIDTH);
     say(rank, "by column, backward: this rank's part of dlambda_b",
-        difference(own.lambda_b + part->hidden_begin, all.lambda_b + part->hidden_begin, 1, part->hidden, 0, base->hidden), 0);
-    say(rank, "by column, backward: dlambda_d, summed", difference(own.lambda_d, all.lambda_d, 1, 2 * RANK, 0, 2 * RANK), 2e-6);
+        difference(own.lambda_b + part->hidden_begin, all.lambda_b + part->hidden_begin, 1, part->hidden, 0,
+                   base->hidden),
+        0);
+    say(rank, "by column, backward: dlambda_d, summed",
+        difference(own.lambda_d, all.lambda_d, 1, 2 * RANK, 0, 2 * RANK), 2e-6);
     say(rank, "by column, backward: dx, summed", difference(own.dx, all.dx, TOKENS, WIDTH, 0, WIDTH), 2e-6);
     gradients_free(&all), gradients_free(&own), pass_free(&wanted), pass_free(&found);
     pvera_tape_free(whole_tape), pvera_tape_free(part_tape), free(x), free(dh);
@@ -254,7 +264,8 @@ static void compare_size(size_t hidden, int rank, int ranks) {
     load(&whole, &base, config_bytes, config_size, tensor_bytes, tensors_size);
     load(&part, &base, config_bytes, config_size, tensor_bytes, tensors_size);
     check(pvera_context_new(NULL, &context));
-    if (rank == 0) printf("%d → %zu by column, %zu → %d by row, %d ranks\n  sampled\n", WIDTH, hidden, hidden, WIDTH, ranks);
+    if (rank == 0)
+        printf("%d → %zu by column, %zu → %d by row, %d ranks\n  sampled\n", WIDTH, hidden, hidden, WIDTH, ranks);
     compare(context, &base, &whole, &part, PVERA_MODE_SAMPLE, rank);
     if (rank == 0) printf("  mean\n");
     compare(context, &base, &whole, &part, PVERA_MODE_MEAN, rank);
