@@ -20,6 +20,18 @@ execute_process(COMMAND ${LINKER} -r --gc-sections --force-group-allocation @${f
 execute_process(COMMAND ${OBJCOPY} --keep-global-symbols=${folder}/exported.txt --strip-debug --remove-section=.llvmbc
             --remove-section=.llvmcmd ${folder}/pvera.o
     COMMAND_ERROR_IS_FATAL ANY)
+# The linker keeps undefined names of code that it has dropped, and forgets that some were weak: they would be looked for in vain. Those
+# that a stripped copy lacks go; names of functions stay, for the sake of debuggers and profilers.
+execute_process(COMMAND ${OBJCOPY} --strip-unneeded ${folder}/pvera.o ${folder}/stripped.o COMMAND_ERROR_IS_FATAL ANY)
+foreach(object IN ITEMS pvera stripped)
+    execute_process(COMMAND ${NM} --undefined-only ${folder}/${object}.o OUTPUT_VARIABLE lines COMMAND_ERROR_IS_FATAL ANY)
+    string(REGEX REPLACE " +[A-Za-z] " "" lines "${lines}")
+    string(REGEX MATCHALL "[^\n]+" ${object} "${lines}")
+endforeach()
+list(REMOVE_ITEM pvera ${stripped})
+list(JOIN pvera "\n" unused)
+file(WRITE ${folder}/unused.txt "${unused}\n")
+execute_process(COMMAND ${OBJCOPY} --strip-symbols=${folder}/unused.txt ${folder}/pvera.o COMMAND_ERROR_IS_FATAL ANY)
 file(REMOVE ${OUT})
 execute_process(COMMAND ${AR} rcsD ${OUT} pvera.o WORKING_DIRECTORY ${folder} COMMAND_ERROR_IS_FATAL ANY)
-file(REMOVE ${folder}/pvera.o)
+file(REMOVE ${folder}/pvera.o ${folder}/stripped.o)
