@@ -7,7 +7,7 @@ set -eu
 cargo=$1 pkg_config=$2 stage=$3 libdir=$4 out=$5
 shift 5
 rm -rf "$out/tree"
-"$cargo" cinstall --release --locked --offline --quiet --target-dir "$out/target" --prefix "$out/tree" --libdir "$libdir" "$@"
+"$cargo" cinstall --release --locked --offline --target-dir "$out/target" --prefix "$out/tree" --libdir "$libdir" "$@"
 
 status=0
 # equal WHAT COMMAND…: the command prints the same in both trees.
@@ -24,9 +24,10 @@ texts() { find . -type f ! -path './lib*/libpvera.*' ! -name pvera.pc -exec cksu
 soname() { readelf --dynamic "$libdir/libpvera.so" | sed -n 's/.*SONAME//p'; }
 symbols() { nm -D --defined-only "$libdir/libpvera.so" | sed 's/^[0-9a-f]* //'; }
 flags() {
-    # A system library that is named twice is still one.
-    PKG_CONFIG_PATH=$PWD/$libdir/pkgconfig "$pkg_config" --static --cflags --libs --modversion pvera |
-        tr ' ' '\n' | sed "s#$PWD/##; s#/[a-z/]*/\.\./\.\.##" | LC_ALL=C sort -u
+    export PKG_CONFIG_PATH="$PWD/$libdir/pkgconfig"
+    "$pkg_config" --modversion pvera
+    # CMake's prefix is relative to the file, cargo-c's absolute.
+    "$pkg_config" --static --cflags --libs pvera | sed "s#$PWD/$libdir/pkgconfig/[./]*#/#g; s#$PWD/#/#g"
 }
 equal files tree
 equal links links
