@@ -1,4 +1,5 @@
-/* pvera: probabilistic vector-based random matrix adaptation (PVeRA) adapters.
+/** @file
+ * pvera: probabilistic vector-based random matrix adaptation (PVeRA) adapters.
  *
  * Generated from src/ffi by `cargo test --test header`; do not edit.
  * SPDX-License-Identifier: Apache-2.0 OR MIT
@@ -45,9 +46,13 @@
 
 /** The version that this header is of; pvera_version() is the one that runs. */
 #define PVERA_VERSION_MAJOR 0
+/** Before 1.0 another minor version is another ABI. */
 #define PVERA_VERSION_MINOR 1
+/** Corrections. */
 #define PVERA_VERSION_PATCH 0
+/** The three as one number, as pvera_version() gives it. */
 #define PVERA_VERSION (PVERA_VERSION_MAJOR * 1000000 + PVERA_VERSION_MINOR * 1000 + PVERA_VERSION_PATCH)
+/** And as a text. */
 #define PVERA_VERSION_TEXT "0.1.0"
 
 #ifdef __cplusplus
@@ -298,7 +303,13 @@ pvera_error *pvera_test_panic(const char *message);
  * Bytes owned by the caller, who frees them with pvera_bytes_free.
  */
 typedef struct pvera_bytes {
+    /**
+     * [size]; NULL when cleared.
+     */
     uint8_t *data;
+    /**
+     * How many bytes.
+     */
     size_t size;
 } pvera_bytes;
 
@@ -321,35 +332,65 @@ void pvera_text_free(char *text);
 /* ---- Matrices ---- */
 
 /**
- * DLPack's kDLFloat, kDLBfloat and the integer kinds (which only carried tensors have).
+ * DLPack's kDLInt; of carried tensors alone, as all but FLOAT and BFLOAT.
  */
 #define PVERA_DTYPE_INT 0
 
+/**
+ * DLPack's kDLUInt.
+ */
 #define PVERA_DTYPE_UINT 1
 
+/**
+ * DLPack's kDLFloat: f32 and f16 by their bits.
+ */
 #define PVERA_DTYPE_FLOAT 2
 
+/**
+ * DLPack's kDLBfloat: bf16.
+ */
 #define PVERA_DTYPE_BFLOAT 4
 
+/**
+ * DLPack's kDLComplex.
+ */
 #define PVERA_DTYPE_COMPLEX 5
 
+/**
+ * DLPack's kDLBool.
+ */
 #define PVERA_DTYPE_BOOL 6
 
 /**
- * DLPack's kDLCPU, kDLCUDA and kDLCUDAHost.
+ * DLPack's kDLCPU: memory of the host.
  */
 #define PVERA_DEVICE_CPU 1
 
+/**
+ * DLPack's kDLCUDA: memory of a CUDA device.
+ */
 #define PVERA_DEVICE_CUDA 2
 
+/**
+ * DLPack's kDLCUDAHost: pinned memory, taken as the host's.
+ */
 #define PVERA_DEVICE_CUDA_HOST 3
 
 /**
  * An element type, laid out as DLPack's DLDataType. lanes is 1 (0 is read as 1).
  */
 typedef struct pvera_dtype {
+    /**
+     * PVERA_DTYPE_….
+     */
     uint8_t code;
+    /**
+     * Bits of one element.
+     */
     uint8_t bits;
+    /**
+     * 1, or 0 for the same.
+     */
     uint16_t lanes;
 } pvera_dtype;
 
@@ -357,7 +398,13 @@ typedef struct pvera_dtype {
  * A device, laid out as DLPack's DLDevice. Type 0 is read as the CPU.
  */
 typedef struct pvera_device {
+    /**
+     * PVERA_DEVICE_…; 0 is the CPU.
+     */
     int32_t type;
+    /**
+     * Which device of that type.
+     */
     int32_t id;
 } pvera_device;
 
@@ -368,11 +415,29 @@ typedef struct pvera_device {
  * there is one row. data is aligned for its element type and may be NULL when the matrix has no elements.
  */
 typedef struct pvera_matrix {
+    /**
+     * The first element of the first row.
+     */
     const void *data;
+    /**
+     * How many rows.
+     */
     size_t rows;
+    /**
+     * Elements of a row.
+     */
     size_t cols;
+    /**
+     * From one row's start to the next's, in elements.
+     */
     size_t row_stride;
+    /**
+     * The element type.
+     */
     pvera_dtype dtype;
+    /**
+     * Where data lies.
+     */
     pvera_device device;
 } pvera_matrix;
 
@@ -380,11 +445,29 @@ typedef struct pvera_matrix {
  * A matrix that is written; fields as in pvera_matrix.
  */
 typedef struct pvera_matrix_mut {
+    /**
+     * As in pvera_matrix, but written.
+     */
     void *data;
+    /**
+     * How many rows.
+     */
     size_t rows;
+    /**
+     * Elements of a row.
+     */
     size_t cols;
+    /**
+     * From one row's start to the next's, in elements.
+     */
     size_t row_stride;
+    /**
+     * The element type.
+     */
     pvera_dtype dtype;
+    /**
+     * Where data lies.
+     */
     pvera_device device;
 } pvera_matrix_mut;
 
@@ -455,8 +538,17 @@ typedef void (*pvera_parallel_for)(void *user, size_t count, pvera_task run, voi
  * the same size and alignment back. Both may be called from any thread that uses the object.
  */
 typedef struct pvera_allocator {
+    /**
+     * NULL: there is no memory.
+     */
     void *(*allocate)(void *user, size_t size, size_t alignment);
+    /**
+     * Never called with a NULL memory.
+     */
     void (*release)(void *user, void *memory, size_t size, size_t alignment);
+    /**
+     * Given to both.
+     */
     void *user;
 } pvera_allocator;
 
@@ -481,6 +573,9 @@ typedef struct pvera_context_options {
      * The host's threads instead.
      */
     pvera_parallel_for parallel_for;
+    /**
+     * Given to parallel_for.
+     */
     void *parallel_for_user;
     /**
      * For scratch memory.
@@ -514,8 +609,17 @@ typedef struct pvera_context_options {
  * the callback runs. Callbacks run in the library's rounding mode.
  */
 typedef struct pvera_callbacks {
+    /**
+     * Something odd that is not an error.
+     */
     void (*warning)(void *user, const char *message);
+    /**
+     * How far a long piece of work is; other than 0 stops it.
+     */
     int32_t (*progress)(void *user, const char *stage, uint64_t done, uint64_t total);
+    /**
+     * Given to both.
+     */
     void *user;
 } pvera_callbacks;
 
@@ -756,16 +860,25 @@ typedef struct pvera_store_options {
      * sizeof(pvera_store_options).
      */
     size_t struct_size;
+    /**
+     * Rank r of the pair.
+     */
     size_t rank;
     /**
-     * The largest in_features and out_features over all adapted layers of the whole model.
+     * The largest in_features over all adapted layers of the whole model.
      */
     size_t in_max;
+    /**
+     * The same of out_features.
+     */
     size_t out_max;
     /**
      * Element type of the base model: PEFT casts A and B to it first, and so does the draw. Zero: f32, no rounding.
      */
     pvera_dtype base_dtype;
+    /**
+     * For A and B.
+     */
     pvera_allocator allocator;
 } pvera_store_options;
 
@@ -897,6 +1010,9 @@ typedef struct pvera_model_options {
      * For stores and adapters.
      */
     pvera_allocator allocator;
+    /**
+     * They hear of warnings and of progress wherever an adapter of the model is loaded or made.
+     */
     pvera_callbacks callbacks;
 } pvera_model_options;
 
@@ -913,19 +1029,28 @@ typedef struct pvera_layer {
      */
     const char *name;
     /**
-     * Sizes of this shard.
+     * Columns of x, of this shard.
      */
     size_t in_features;
+    /**
+     * Columns of y, of this shard.
+     */
     size_t out_features;
     /**
-     * Where the shard begins in the whole layer.
+     * Where the shard's inputs begin in the whole layer.
      */
     size_t in_offset;
+    /**
+     * Where its outputs begin.
+     */
     size_t out_offset;
     /**
-     * Sizes of the whole layer; 0: offset + features.
+     * Inputs of the whole layer; 0: in_offset + in_features.
      */
     size_t in_total;
+    /**
+     * Outputs of the whole layer; 0: out_offset + out_features.
+     */
     size_t out_total;
     /**
      * Optional base weight, borrowed: it stays alive and unchanged as long as the model (or standalone linear) and all
@@ -1033,10 +1158,13 @@ typedef struct pvera_adapter_options {
      */
     size_t struct_size;
     /**
-     * The largest in_features and out_features over all adapted layers of the whole model: needed where this program
+     * The largest in_features over all adapted layers of the whole model: needed where this program
      * declares only some of them and the projections come from the key. 0: the largest declared ones.
      */
     size_t in_max;
+    /**
+     * The same of out_features.
+     */
     size_t out_max;
     /**
      * Element type of the base model, to which projections from the key are rounded, as PEFT does. Zero: f32.
@@ -1064,11 +1192,29 @@ typedef struct pvera_adapter_options {
  * where the layer is a shard. bias_count is 0 where no bias is learned.
  */
 typedef struct pvera_parameter_range {
+    /**
+     * First element of [out_total].
+     */
     size_t lambda_b;
+    /**
+     * out_total.
+     */
     size_t lambda_b_count;
+    /**
+     * First element of [2r].
+     */
     size_t lambda_d;
+    /**
+     * 2r.
+     */
     size_t lambda_d_count;
+    /**
+     * First element of [out_total], where a bias is learned.
+     */
     size_t bias;
+    /**
+     * out_total, or 0.
+     */
     size_t bias_count;
 } pvera_parameter_range;
 
@@ -1253,11 +1399,17 @@ typedef struct pvera_tensor {
      * The whole key in the file, UTF-8, name_size bytes, not NUL-terminated.
      */
     const char *name;
+    /**
+     * Bytes of the name.
+     */
     size_t name_size;
     /**
      * All zero for the narrow float types that DLPack's words here do not cover; the bytes are there all the same.
      */
     pvera_dtype dtype;
+    /**
+     * How many, 0 for a scalar.
+     */
     size_t dimensions;
     /**
      * [dimensions].
@@ -1267,6 +1419,9 @@ typedef struct pvera_tensor {
      * Row major, little endian, as in the file (perhaps not aligned for the type).
      */
     const void *data;
+    /**
+     * Bytes of data.
+     */
     size_t size;
 } pvera_tensor;
 
@@ -1446,6 +1601,9 @@ void pvera_linear_free(pvera_linear *linear);
  * One adapter of several that are summed.
  */
 typedef struct pvera_active {
+    /**
+     * Which adapter.
+     */
     int32_t slot;
     /**
      * Factor of its delta (a learned bias is not scaled).
@@ -1474,16 +1632,25 @@ typedef struct pvera_rows {
      * and a count of 0: the base alone.
      */
     const pvera_active *active;
+    /**
+     * How many are summed.
+     */
     size_t active_count;
     /**
      * [n], or NULL: identity_base plus the row's number.
      */
     const uint64_t *identity;
+    /**
+     * The first row's identity where identity is NULL.
+     */
     uint64_t identity_base;
     /**
      * [n], or NULL: sample_base on every row.
      */
     const uint32_t *sample;
+    /**
+     * Every row's sample where sample is NULL.
+     */
     uint32_t sample_base;
     /**
      * Zero. (Fills the struct of version 0.1.)
@@ -1513,6 +1680,9 @@ typedef struct pvera_noise {
      * 0 or 1 (as any other number): whether sample 2j + 1 takes the negated noise of sample 2j.
      */
     uint8_t antithetic;
+    /**
+     * The seed of keyed noise and keyed dropout.
+     */
     uint64_t seed;
     /**
      * Where the seed is read instead; or NULL. On a CUDA context it lies in device memory and is read when the work runs.
@@ -1697,16 +1867,28 @@ pvera_error *pvera_expand_part(const pvera_context *context,
 #define PVERA_TAPE_RECOMPUTE 2
 
 /**
- * Set an output instead of adding to it; it then need not be initialised.
+ * Set dx instead of adding to it; it then need not be initialised. So for the other outputs.
  */
 #define PVERA_OVERWRITE_DX 1
 
+/**
+ * Set the gradients of lambda_b.
+ */
 #define PVERA_OVERWRITE_LAMBDA_B 2
 
+/**
+ * Set the gradients of lambda_d.
+ */
 #define PVERA_OVERWRITE_LAMBDA_D 4
 
+/**
+ * Set the gradients of biases.
+ */
 #define PVERA_OVERWRITE_BIAS 8
 
+/**
+ * All of these.
+ */
 #define PVERA_OVERWRITE_ALL 15
 
 /**
@@ -1724,6 +1906,9 @@ pvera_error *pvera_expand_part(const pvera_context *context,
  * written. NULL skips.
  */
 typedef struct pvera_slot_gradients {
+    /**
+     * The adapter's slot.
+     */
     int32_t slot;
     /**
      * [out_total].
@@ -1759,6 +1944,9 @@ typedef struct pvera_gradients {
      * [slot_count].
      */
     const pvera_slot_gradients *slots;
+    /**
+     * How many slots.
+     */
     size_t slot_count;
     /**
      * What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out.
@@ -1769,9 +1957,12 @@ typedef struct pvera_gradients {
      */
     double *kl_value;
     /**
-     * Gradients of other priors, [n, latents], added to dL/dmu and dL/dlogvar. All zero when absent.
+     * The gradient of another prior, [n, latents], that is added to dL/dmu. All zero when absent.
      */
     pvera_matrix dmu;
+    /**
+     * The same of logvar.
+     */
     pvera_matrix dlogvar;
     /**
      * First-order variance of f, when dy is df/dy of one number f a row (or a sequence): Σ over latents of (Σ over rows of
@@ -1780,6 +1971,9 @@ typedef struct pvera_gradients {
      * layer, zero before it. NULL leaves it out, as it has to be on a CUDA context.
      */
     double *variance;
+    /**
+     * How many values variance has.
+     */
     size_t variance_count;
     /**
      * [n], which value each row belongs to; NULL: row i to value i.
@@ -2128,9 +2322,12 @@ typedef struct pvera_bin {
      */
     uint64_t count;
     /**
-     * Their mean confidence and the share of them that was right; 0 in an empty bin.
+     * Their mean confidence; 0 in an empty bin.
      */
     double confidence;
+    /**
+     * The share of them that was right; 0 in an empty bin.
+     */
     double accuracy;
 } pvera_bin;
 
@@ -2252,10 +2449,25 @@ typedef struct pvera_adamw {
      * sizeof(pvera_adamw).
      */
     size_t struct_size;
+    /**
+     * Of this step; a schedule is the caller's.
+     */
     double learning_rate;
+    /**
+     * Decay of the first moments.
+     */
     double beta1;
+    /**
+     * Decay of the second moments.
+     */
     double beta2;
+    /**
+     * Added to the root of the second moments.
+     */
     double epsilon;
+    /**
+     * Times the learning rate: the share of a parameter that a step takes off it.
+     */
     double weight_decay;
 } pvera_adamw;
 
@@ -2286,24 +2498,27 @@ pvera_error *pvera_adamw_step(const pvera_adamw *options,
 
 /* ---- Conveniences for C and C++, made of the above ---- */
 
+/** How a value of a struct is written, in C and in C++. */
 #ifdef __cplusplus
 #define PVERA_LITERAL(type) type
 #else
 #define PVERA_LITERAL(type) (type)
 #endif
 
-/* The three element types of computations. */
+/** IEEE single precision. */
 #define PVERA_F32 (PVERA_LITERAL(pvera_dtype){PVERA_DTYPE_FLOAT, 32, 1})
+/** IEEE half precision. */
 #define PVERA_F16 (PVERA_LITERAL(pvera_dtype){PVERA_DTYPE_FLOAT, 16, 1})
+/** The upper half of an f32. */
 #define PVERA_BF16 (PVERA_LITERAL(pvera_dtype){PVERA_DTYPE_BFLOAT, 16, 1})
 
-/* A dense f32 matrix on the CPU, to be read. */
+/** A dense f32 matrix on the CPU, to be read. */
 static inline pvera_matrix pvera_f32(const float *data, size_t rows, size_t cols) {
     pvera_matrix matrix = {data, rows, cols, cols, {PVERA_DTYPE_FLOAT, 32, 1}, {PVERA_DEVICE_CPU, 0}};
     return matrix;
 }
 
-/* A dense f32 matrix on the CPU, to be written. */
+/** A dense f32 matrix on the CPU, to be written. */
 static inline pvera_matrix_mut pvera_f32_mut(float *data, size_t rows, size_t cols) {
     pvera_matrix_mut matrix = {data, rows, cols, cols, {PVERA_DTYPE_FLOAT, 32, 1}, {PVERA_DEVICE_CPU, 0}};
     return matrix;

@@ -36,8 +36,14 @@ fn generated() -> String {
         header,
         "#ifndef PVERA_H\n#define PVERA_H\n\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n\n\
          /** The version that this header is of; pvera_version() is the one that runs. */\n\
-         #define PVERA_VERSION_MAJOR {major}\n#define PVERA_VERSION_MINOR {minor}\n#define PVERA_VERSION_PATCH {patch}\n\
+         #define PVERA_VERSION_MAJOR {major}\n\
+         /** Before 1.0 another minor version is another ABI. */\n\
+         #define PVERA_VERSION_MINOR {minor}\n\
+         /** Corrections. */\n\
+         #define PVERA_VERSION_PATCH {patch}\n\
+         /** The three as one number, as pvera_version() gives it. */\n\
          #define PVERA_VERSION (PVERA_VERSION_MAJOR * 1000000 + PVERA_VERSION_MINOR * 1000 + PVERA_VERSION_PATCH)\n\
+         /** And as a text. */\n\
          #define PVERA_VERSION_TEXT \"{major}.{minor}.{patch}\"\n\n\
          #ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
     )

@@ -30,9 +30,10 @@ pub struct pvera_adapter(pub(super) Arc<Adapter>);
 pub struct pvera_adapter_options {
     /// sizeof(pvera_adapter_options).
     pub struct_size: usize,
-    /// The largest in_features and out_features over all adapted layers of the whole model: needed where this program
+    /// The largest in_features over all adapted layers of the whole model: needed where this program
     /// declares only some of them and the projections come from the key. 0: the largest declared ones.
     pub in_max: usize,
+    /// The same of out_features.
     pub out_max: usize,
     /// Element type of the base model, to which projections from the key are rounded, as PEFT does. Zero: f32.
     pub base_dtype: pvera_dtype,
@@ -57,11 +58,17 @@ unsafe impl Sized_ for pvera_adapter_options {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct pvera_parameter_range {
+    /// First element of `[out_total]`.
     pub lambda_b: usize,
+    /// out_total.
     pub lambda_b_count: usize,
+    /// First element of `[2r]`.
     pub lambda_d: usize,
+    /// 2r.
     pub lambda_d_count: usize,
+    /// First element of `[out_total]`, where a bias is learned.
     pub bias: usize,
+    /// out_total, or 0.
     pub bias_count: usize,
 }
 

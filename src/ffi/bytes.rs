@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_bytes {
+    /// `[size]`; NULL when cleared.
     pub data: *mut u8,
+    /// How many bytes.
     pub size: usize,
 }
 

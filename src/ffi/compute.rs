@@ -29,6 +29,7 @@ pub const PVERA_MODE_FIXED: i32 = 3;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_active {
+    /// Which adapter.
     pub slot: i32,
     /// Factor of its delta (a learned bias is not scaled).
     pub scale: f32,
@@ -49,12 +50,15 @@ pub struct pvera_rows {
     /// `[active_count]` adapters that are summed on every row, each slot once; or NULL. Not together with slot. Not NULL
     /// and a count of 0: the base alone.
     pub active: *const pvera_active,
+    /// How many are summed.
     pub active_count: usize,
     /// `[n]`, or NULL: identity_base plus the row's number.
     pub identity: *const u64,
+    /// The first row's identity where identity is NULL.
     pub identity_base: u64,
     /// `[n]`, or NULL: sample_base on every row.
     pub sample: *const u32,
+    /// Every row's sample where sample is NULL.
     pub sample_base: u32,
     /// Zero. (Fills the struct of version 0.1.)
     pub reserved: u32,
@@ -79,6 +83,7 @@ pub struct pvera_noise {
     pub mode: i32,
     /// 0 or 1 (as any other number): whether sample 2j + 1 takes the negated noise of sample 2j.
     pub antithetic: u8,
+    /// The seed of keyed noise and keyed dropout.
     pub seed: u64,
     /// Where the seed is read instead; or NULL. On a CUDA context it lies in device memory and is read when the work runs.
     pub seed_at: *const u64,

@@ -47,8 +47,11 @@ pub const PVERA_PRODUCTS_BF16: i32 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_allocator {
+    /// NULL: there is no memory.
     pub allocate: Option<unsafe extern "C" fn(user: *mut c_void, size: usize, alignment: usize) -> *mut c_void>,
+    /// Never called with a NULL memory.
     pub release: Option<unsafe extern "C" fn(user: *mut c_void, memory: *mut c_void, size: usize, alignment: usize)>,
+    /// Given to both.
     pub user: *mut c_void,
 }
 
@@ -72,8 +75,11 @@ impl pvera_allocator {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_callbacks {
+    /// Something odd that is not an error.
     pub warning: Option<unsafe extern "C" fn(user: *mut c_void, message: *const c_char)>,
+    /// How far a long piece of work is; other than 0 stops it.
     pub progress: Option<unsafe extern "C" fn(user: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>,
+    /// Given to both.
     pub user: *mut c_void,
 }
 
@@ -126,6 +132,7 @@ pub struct pvera_context_options {
     pub threads: u32,
     /// The host's threads instead.
     pub parallel_for: pvera_parallel_for,
+    /// Given to parallel_for.
     pub parallel_for_user: *mut c_void,
     /// For scratch memory.
     pub allocator: pvera_allocator,

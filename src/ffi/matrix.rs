@@ -9,25 +9,35 @@ use crate::fail;
 use crate::memory::Arena;
 use crate::tensor::{Device, Dtype, Matrix, MatrixMut, Parts};
 
-/// DLPack's kDLFloat, kDLBfloat and the integer kinds (which only carried tensors have).
+/// DLPack's kDLInt; of carried tensors alone, as all but FLOAT and BFLOAT.
 pub const PVERA_DTYPE_INT: u8 = 0;
+/// DLPack's kDLUInt.
 pub const PVERA_DTYPE_UINT: u8 = 1;
+/// DLPack's kDLFloat: f32 and f16 by their bits.
 pub const PVERA_DTYPE_FLOAT: u8 = 2;
+/// DLPack's kDLBfloat: bf16.
 pub const PVERA_DTYPE_BFLOAT: u8 = 4;
+/// DLPack's kDLComplex.
 pub const PVERA_DTYPE_COMPLEX: u8 = 5;
+/// DLPack's kDLBool.
 pub const PVERA_DTYPE_BOOL: u8 = 6;
 
-/// DLPack's kDLCPU, kDLCUDA and kDLCUDAHost.
+/// DLPack's kDLCPU: memory of the host.
 pub const PVERA_DEVICE_CPU: i32 = 1;
+/// DLPack's kDLCUDA: memory of a CUDA device.
 pub const PVERA_DEVICE_CUDA: i32 = 2;
+/// DLPack's kDLCUDAHost: pinned memory, taken as the host's.
 pub const PVERA_DEVICE_CUDA_HOST: i32 = 3;
 
 /// An element type, laid out as DLPack's DLDataType. `lanes` is 1 (0 is read as 1).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct pvera_dtype {
+    /// `PVERA_DTYPE_…`.
     pub code: u8,
+    /// Bits of one element.
     pub bits: u8,
+    /// 1, or 0 for the same.
     pub lanes: u16,
 }
 
@@ -35,7 +45,9 @@ pub struct pvera_dtype {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct pvera_device {
+    /// `PVERA_DEVICE_…`; 0 is the CPU.
     pub r#type: i32,
+    /// Which device of that type.
     pub id: i32,
 }
 
@@ -46,11 +58,17 @@ pub struct pvera_device {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_matrix {
+    /// The first element of the first row.
     pub data: *const c_void,
+    /// How many rows.
     pub rows: usize,
+    /// Elements of a row.
     pub cols: usize,
+    /// From one row's start to the next's, in elements.
     pub row_stride: usize,
+    /// The element type.
     pub dtype: pvera_dtype,
+    /// Where data lies.
     pub device: pvera_device,
 }
 
@@ -58,11 +76,17 @@ pub struct pvera_matrix {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pvera_matrix_mut {
+    /// As in `pvera_matrix`, but written.
     pub data: *mut c_void,
+    /// How many rows.
     pub rows: usize,
+    /// Elements of a row.
     pub cols: usize,
+    /// From one row's start to the next's, in elements.
     pub row_stride: usize,
+    /// The element type.
     pub dtype: pvera_dtype,
+    /// Where data lies.
     pub device: pvera_device,
 }
 

@@ -26,14 +26,17 @@ pub struct pvera_layer {
     pub struct_size: usize,
     /// Module path as in the checkpoint: "model.layers.0.self_attn.q_proj". Noise is keyed by it. Copied.
     pub name: *const c_char,
-    /// Sizes of this shard.
+    /// Columns of x, of this shard.
     pub in_features: usize,
+    /// Columns of y, of this shard.
     pub out_features: usize,
-    /// Where the shard begins in the whole layer.
+    /// Where the shard's inputs begin in the whole layer.
     pub in_offset: usize,
+    /// Where its outputs begin.
     pub out_offset: usize,
-    /// Sizes of the whole layer; 0: offset + features.
+    /// Inputs of the whole layer; 0: in_offset + in_features.
     pub in_total: usize,
+    /// Outputs of the whole layer; 0: out_offset + out_features.
     pub out_total: usize,
     /// Optional base weight, borrowed: it stays alive and unchanged as long as the model (or standalone linear) and all
     /// that was made from it. Without one, forward adds the delta to what y holds. A view of a fused weight is fine.
@@ -94,6 +97,7 @@ pub struct pvera_model_options {
     pub struct_size: usize,
     /// For stores and adapters.
     pub allocator: pvera_allocator,
+    /// They hear of warnings and of progress wherever an adapter of the model is loaded or made.
     pub callbacks: pvera_callbacks,
 }
 

@@ -12,10 +12,15 @@ use crate::optimizer::{AdamW, adamw_step};
 pub struct pvera_adamw {
     /// sizeof(pvera_adamw).
     pub struct_size: usize,
+    /// Of this step; a schedule is the caller's.
     pub learning_rate: f64,
+    /// Decay of the first moments.
     pub beta1: f64,
+    /// Decay of the second moments.
     pub beta2: f64,
+    /// Added to the root of the second moments.
     pub epsilon: f64,
+    /// Times the learning rate: the share of a parameter that a step takes off it.
     pub weight_decay: f64,
 }
 

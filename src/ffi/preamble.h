@@ -1,4 +1,5 @@
-/* pvera: probabilistic vector-based random matrix adaptation (PVeRA) adapters.
+/** @file
+ * pvera: probabilistic vector-based random matrix adaptation (PVeRA) adapters.
  *
  * Generated from src/ffi by `cargo test --test header`; do not edit.
  * SPDX-License-Identifier: Apache-2.0 OR MIT

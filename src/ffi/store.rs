@@ -32,12 +32,15 @@ pub struct pvera_store(pub(super) Arc<Store>);
 pub struct pvera_store_options {
     /// sizeof(pvera_store_options).
     pub struct_size: usize,
+    /// Rank r of the pair.
     pub rank: usize,
-    /// The largest in_features and out_features over all adapted layers of the whole model.
+    /// The largest in_features over all adapted layers of the whole model.
     pub in_max: usize,
+    /// The same of out_features.
     pub out_max: usize,
     /// Element type of the base model: PEFT casts A and B to it first, and so does the draw. Zero: f32, no rounding.
     pub base_dtype: pvera_dtype,
+    /// For A and B.
     pub allocator: pvera_allocator,
 }
 

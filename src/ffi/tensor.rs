@@ -19,14 +19,17 @@ use crate::fail;
 pub struct pvera_tensor {
     /// The whole key in the file, UTF-8, `name_size` bytes, not NUL-terminated.
     pub name: *const c_char,
+    /// Bytes of the name.
     pub name_size: usize,
     /// All zero for the narrow float types that DLPack's words here do not cover; the bytes are there all the same.
     pub dtype: pvera_dtype,
+    /// How many, 0 for a scalar.
     pub dimensions: usize,
     /// `[dimensions]`.
     pub shape: *const usize,
     /// Row major, little endian, as in the file (perhaps not aligned for the type).
     pub data: *const c_void,
+    /// Bytes of data.
     pub size: usize,
 }
 

@@ -23,11 +23,15 @@ pub const PVERA_TAPE_KEEP_DELTA: i32 = 1;
 /// Keep nothing but the keys; x stays borrowed until backward.
 pub const PVERA_TAPE_RECOMPUTE: i32 = 2;
 
-/// Set an output instead of adding to it; it then need not be initialised.
+/// Set dx instead of adding to it; it then need not be initialised. So for the other outputs.
 pub const PVERA_OVERWRITE_DX: u32 = 1;
+/// Set the gradients of lambda_b.
 pub const PVERA_OVERWRITE_LAMBDA_B: u32 = 2;
+/// Set the gradients of lambda_d.
 pub const PVERA_OVERWRITE_LAMBDA_D: u32 = 4;
+/// Set the gradients of biases.
 pub const PVERA_OVERWRITE_BIAS: u32 = 8;
+/// All of these.
 pub const PVERA_OVERWRITE_ALL: u32 = 15;
 
 /// The KL divergence is averaged over the latent entries of the call (rows · rank), as the authors do.
@@ -186,6 +190,7 @@ unsafe fn forward<'a>(
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct pvera_slot_gradients {
+    /// The adapter's slot.
     pub slot: i32,
     /// `[out_total]`.
     pub lambda_b: *mut f32,
@@ -207,19 +212,22 @@ pub struct pvera_gradients {
     pub kl_reduction: i32,
     /// `[slot_count]`.
     pub slots: *const pvera_slot_gradients,
+    /// How many slots.
     pub slot_count: usize,
     /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out.
     pub kl_weight: f64,
     /// Gets the divergence (before its weight); or NULL. In device memory on a CUDA context.
     pub kl_value: *mut f64,
-    /// Gradients of other priors, `[n, latents]`, added to dL/dmu and dL/dlogvar. All zero when absent.
+    /// The gradient of another prior, `[n, latents]`, that is added to dL/dmu. All zero when absent.
     pub dmu: pvera_matrix,
+    /// The same of logvar.
     pub dlogvar: pvera_matrix,
     /// First-order variance of f, when dy is df/dy of one number f a row (or a sequence): `Σ over latents of (Σ over rows of
     /// one identity and sample of g·σ)²` with g = dL/dz is added to `variance[variance_index[row]]`, whatever `overwrite`
     /// says. For a network: a mean forward with a tape for each layer, then one backward with the same array for every
     /// layer, zero before it. NULL leaves it out, as it has to be on a CUDA context.
     pub variance: *mut f64,
+    /// How many values variance has.
     pub variance_count: usize,
     /// `[n]`, which value each row belongs to; NULL: row i to value i.
     pub variance_index: *const u32,

@@ -107,8 +107,9 @@ pub unsafe extern "C" fn pvera_stopping_imprecise(
 pub struct pvera_bin {
     /// How many predictions had a confidence in this bin.
     pub count: u64,
-    /// Their mean confidence and the share of them that was right; 0 in an empty bin.
+    /// Their mean confidence; 0 in an empty bin.
     pub confidence: f64,
+    /// The share of them that was right; 0 in an empty bin.
     pub accuracy: f64,
 }
 

@@ -11,7 +11,7 @@ mkdir -p "$kit"
 built() { cargo "$@" --locked --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*(\(.*\))$/\1/p' | tail -1; }
 cp "$(CARGO_TARGET_DIR=$build/cargo built test --test cuda)" "$kit/tests"
 cp "$(CARGO_TARGET_DIR=$build/cargo built bench --bench cuda)" "$kit/bench"
-cp "$build/tests/cuda/c_cuda" "$build/cargo/release/libpvera.so" "$kit"
+cp "$build/tests/cuda/c_cuda" "$build"/stage/lib*/libpvera.so.* "$kit"
 strip "$kit/tests" "$kit/bench"
 cp -r tests/golden "$kit"
 cp tests/cuda/run_kit.sh "$kit/run.sh"

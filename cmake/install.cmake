@@ -1,0 +1,57 @@
+# What is installed, and packed by cpack: headers, both libraries, the files by which pkg-config and CMake find them, the Go package.
+set(package ${CMAKE_BINARY_DIR}/package)
+
+# ---- The static library: one object, whose only global names are the API's ----
+add_custom_command(OUTPUT ${package}/libpvera.a
+    COMMAND ${CMAKE_COMMAND} -D LINKER=${CMAKE_LINKER} -D OBJCOPY=${CMAKE_OBJCOPY} -D AR=${CMAKE_AR} -D NM=${CMAKE_NM}
+            -D SHARED=${cargo_release}/libpvera.so -D ARCHIVE=${cargo_release}/libpvera.a -D OUT=${package}/libpvera.a
+            -P ${CMAKE_SOURCE_DIR}/cmake/one_object.cmake
+    DEPENDS library ${cargo_release}/libpvera.a ${CMAKE_SOURCE_DIR}/cmake/one_object.cmake
+    COMMENT "libpvera.a as one object"
+    VERBATIM)
+
+# ---- pkg-config: only a build knows what a static link needs ----
+# Relative, so that the installed tree may be moved; a libdir may be deeper than lib (lib/x86_64-linux-gnu).
+file(RELATIVE_PATH pc_to_prefix /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+string(REGEX REPLACE "/$" "" pc_to_prefix ${pc_to_prefix})
+set(native_static_libs_line "@native_static_libs@") # filled in by the build
+configure_file(cmake/pvera.pc.in ${package}/pvera.pc.in @ONLY)
+add_custom_command(OUTPUT ${package}/pvera.pc
+    COMMAND ${CMAKE_COMMAND} -D NATIVE=${native_static_libs} -D TEMPLATE=${package}/pvera.pc.in -D OUT=${package}/pvera.pc
+            -P ${CMAKE_SOURCE_DIR}/cmake/pkg_config.cmake
+    DEPENDS library ${native_static_libs} ${package}/pvera.pc.in ${CMAKE_SOURCE_DIR}/cmake/pkg_config.cmake
+    COMMENT "pvera.pc"
+    VERBATIM)
+add_custom_target(packaged ALL DEPENDS ${package}/libpvera.a ${package}/pvera.pc)
+
+# ---- The tree; Cargo.toml says the same to cargo-c ----
+foreach(name IN ITEMS libpvera.so ${soname})
+    file(CREATE_LINK libpvera.so.${PROJECT_VERSION} ${package}/${name} SYMBOLIC)
+endforeach()
+install(FILES ${cargo_release}/libpvera.so RENAME libpvera.so.${PROJECT_VERSION} DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES ${package}/${soname} ${package}/libpvera.so ${package}/libpvera.a DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES ${package}/pvera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES include/pvera.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY bindings/cpp/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES cmake/pvera-config.cmake cmake/pvera-config-version.cmake DESTINATION ${CMAKE_INSTALL_DATADIR}/cmake/pvera)
+install(FILES LICENSE-APACHE LICENSE-MIT DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pvera)
+install(DIRECTORY bindings/go DESTINATION ${CMAKE_INSTALL_DATADIR}/pvera FILES_MATCHING
+    PATTERN "*.go" PATTERN "*.c" PATTERN "*.h" PATTERN go.mod PATTERN README.md PATTERN "*_test.go" EXCLUDE PATTERN internal EXCLUDE)
+
+# ---- cpack: a tarball and a Debian package ----
+set(CPACK_GENERATOR "TGZ;DEB")
+set(CPACK_PACKAGE_NAME pvera)
+set(CPACK_PACKAGE_CONTACT "the pvera maintainers")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(CPACK_PACKAGE_DIRECTORY ${CMAKE_BINARY_DIR}/packages)
+set(CPACK_PACKAGE_CHECKSUM SHA256)
+set(CPACK_RESOURCE_FILE_LICENSE ${CMAKE_SOURCE_DIR}/LICENSE-MIT)
+# One package holds what Debian would split into libpvera0.1 and libpvera-dev.
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+find_program(DPKG_SHLIBDEPS dpkg-shlibdeps)
+if(DPKG_SHLIBDEPS)
+    set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+endif()
+include(CPack)
