@@ -17,6 +17,7 @@
 //! | [`ffi`] | the C ABI and nothing else |
 //! | [`model`] | the host's named layers and the published adapters |
 //! | [`adapter`] | one trained adapter: load, save, its vectors for every layer |
+//! | [`bank`] | thousands of adapters in one file |
 //! | [`linear`] | the adapted layer: forward, backward, sample, moments, merge |
 //! | [`projection`] | the shared store: A and B, from the key or a file |
 //! | [`noise`] | standard normals by key, and PyTorch's generators for parity |
@@ -26,6 +27,7 @@
 
 pub mod adapter;
 pub mod backend;
+pub mod bank;
 pub mod config;
 pub mod context;
 pub mod error;

@@ -65,11 +65,11 @@ impl Adapter {
         let projections = store.saved_dtype();
         Self {
             layers,
-            config: Config { inference_mode: true, ..config.clone() },
+            config: Arc::new(Config { inference_mode: true, ..config.clone() }),
             store,
             identity,
             parameters,
-            layout,
+            layout: Arc::new(layout),
             tensors: Vec::new(),
             saved_dtypes: SavedDtypes { vectors: Dtype::F32, a: projections, b: projections },
             trainable: true,

@@ -95,11 +95,11 @@ impl Loading<'_> {
         self.config.save_projection |= views.contains_key(A_KEY);
         Ok(Adapter {
             layers: self.layers,
-            config: self.config,
+            config: Arc::new(self.config),
             store,
             identity: self.options.identity,
             parameters,
-            layout,
+            layout: Arc::new(layout),
             tensors,
             saved_dtypes,
             trainable: false,

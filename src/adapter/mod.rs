@@ -2,6 +2,7 @@
 
 mod create;
 mod folder;
+mod kind;
 mod layout;
 mod load;
 mod parameters;
@@ -14,9 +15,12 @@ mod tensors;
 mod tests;
 
 pub use create::Apart;
+pub use kind::Kind;
 pub use load::LoadOptions;
 pub use parameters::{Parameters, Ranges, Span};
 pub use save::Checkpoint;
+pub(crate) use folder::sync_folder;
+pub(crate) use source::io;
 pub use source::Source;
 pub use store_file::{read_store, store_from_memory};
 pub use tensors::{ElementType, Tensor};
@@ -42,11 +46,11 @@ use crate::tensor::{Device, Dtype, Vector};
 #[derive(Debug)]
 pub struct Adapter {
     layers: Arc<Layers>,
-    config: Config,
+    config: Arc<Config>,
     store: Arc<Store>,
     identity: Option<u64>,
     parameters: Parameters,
-    layout: Layout,
+    layout: Arc<Layout>,
     /// Everything else that the checkpoint holds.
     tensors: Vec<Tensor>,
     /// The element types of the checkpoint's vectors, of A and of B. A saved one has them again, where they hold

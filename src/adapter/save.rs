@@ -48,7 +48,7 @@ impl Adapter {
         if self.parameters.device() != Device::Host {
             return self.frozen(&Allocator::default())?.checkpoint();
         }
-        let config = Config { alpha: 1.0, inference_mode: true, ..self.config.clone() };
+        let config = Config { alpha: 1.0, inference_mode: true, ..Config::clone(&self.config) };
         Ok(Checkpoint { config: config.to_json().into_bytes(), tensors: file_of(self.pieces()?)? })
     }
 

@@ -42,6 +42,8 @@ impl Listener for Silent {
 pub struct Model {
     layers: Mutex<Arc<Layers>>,
     slots: RwLock<Arc<Slots>>,
+    /// Held by whoever makes a new table: readers wait for no more than its exchange for the old one.
+    writing: Mutex<()>,
     stores: Interned,
     allocator: Allocator,
     listener: Box<dyn Listener>,
@@ -50,7 +52,7 @@ pub struct Model {
 impl Model {
     pub fn new(allocator: Allocator, listener: Box<dyn Listener>) -> Self {
         let layers = Mutex::new(Arc::new(Layers::new(allocator)));
-        Self { layers, slots: RwLock::default(), stores: Interned::default(), allocator, listener }
+        Self { layers, slots: RwLock::default(), writing: Mutex::default(), stores: Interned::default(), allocator, listener }
     }
 
     /// Adds a layer. All layers are declared before the first adapter is made for them.
@@ -88,36 +90,35 @@ impl Model {
             fail!(Argument, "name is empty; wanted a name to publish the adapter under");
         }
         let adapter = self.admitted(adapter)?;
-        self.change(|slots| {
+        let (slot, _) = self.change(|slots| {
             if slots.contains(name) {
                 fail!(Exists, "an adapter is published as '{name}' already; replace it, or remove it first");
             }
             slots.put(name, adapter)
-        })
+        })?;
+        Ok(slot)
     }
 
     /// Puts an adapter in the place of the one of that name; the slot stays.
     pub fn replace(&self, name: &str, adapter: Arc<Adapter>) -> Result<i32> {
         let adapter = self.admitted(adapter)?;
-        self.change(|slots| {
+        let (slot, _old) = self.change(|slots| {
             slots.find(name)?;
             slots.put(name, adapter)
-        })
+        })?;
+        Ok(slot)
     }
 
     /// Takes an adapter out. Snapshots that hold it keep it; its slot is free for the next one.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.change(|slots| slots.remove(name))
+        let _old = self.change(|slots| slots.remove(name))?;
+        Ok(())
     }
 
     /// A view that no later publishing changes.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let layers = self.layers();
-        let mut linears = Vec::new();
-        linears.try_reserve_exact(layers.len()).map_err(|_| Error::out_of_memory())?;
-        linears.extend((0..layers.len()).map(|index| Linear::new(layers.clone(), index, slots.clone())));
-        Ok(Snapshot { slots, linears })
+        Snapshot::of(self.layers(), slots)
     }
 
     /// An adapter that fits this model and will not change: a trainable one is copied as it is now.
@@ -130,14 +131,17 @@ impl Model {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Slots) -> Result<T>) -> Result<T> {
-        let mut current = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = Slots::clone(&current);
-        let outcome = change(&mut fresh)?;
-        let old = std::mem::replace(&mut *current, Arc::new(fresh));
-        // An adapter may go with the old table, and its memory to the host's allocator: not while others wait.
-        drop(current);
-        drop(old);
-        Ok(outcome)
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let writable = || self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unseen) = Arc::get_mut(&mut writable()) {
+            // What goes is dropped when readers no longer wait: its memory may go to the host's allocator.
+            return change(unseen);
+        }
+        let seen = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut fresh = Slots::clone(&seen);
+        let changed = change(&mut fresh)?;
+        *writable() = Arc::new(fresh);
+        Ok(changed)
     }
 }
 
@@ -149,6 +153,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A view of these adapters, which were made for these layers.
+    pub fn of(layers: Arc<Layers>, slots: Arc<Slots>) -> Result<Self> {
+        let mut linears = Vec::new();
+        linears.try_reserve_exact(layers.len()).map_err(|_| Error::out_of_memory())?;
+        linears.extend((0..layers.len()).map(|index| Linear::new(layers.clone(), index, slots.clone())));
+        Ok(Self { slots, linears })
+    }
+
     pub fn slots(&self) -> &Slots {
         &self.slots
     }

@@ -30,9 +30,11 @@ impl Slots {
         Self { list: vec![Some(Slot { adapter, identity })], by_name: HashMap::new() }
     }
 
-    /// Puts an adapter under a name: into the name's slot, else the lowest free one.
-    pub fn put(&mut self, name: &str, adapter: Arc<Adapter>) -> Result<i32> {
-        let free = || self.list.iter().position(Option::is_none).unwrap_or(self.list.len());
+    /// Puts an adapter under a name: into the name's slot, else the lowest free one. Returns the slot, and what was in it.
+    pub fn put(&mut self, name: &str, adapter: Arc<Adapter>) -> Result<(i32, Option<Slot>)> {
+        let is_full = self.list.len() == self.by_name.len();
+        let hole = || if is_full { None } else { self.list.iter().position(Option::is_none) };
+        let free = || hole().unwrap_or(self.list.len());
         let slot = self.by_name.get(name).copied().unwrap_or_else(free);
         let Ok(number) = i32::try_from(slot) else { fail!(Argument, "the model has {slot} adapters; no slot is left") };
         if slot == self.list.len() {
@@ -40,16 +42,16 @@ impl Slots {
             self.list.push(None);
         }
         let identity = adapter.identity().unwrap_or_else(|| adapter_identity(name));
-        self.list[slot] = Some(Slot { adapter, identity });
+        let old = self.list[slot].replace(Slot { adapter, identity });
         self.by_name.insert(name.to_owned(), slot);
-        Ok(number)
+        Ok((number, old))
     }
 
-    pub fn remove(&mut self, name: &str) -> Result<()> {
+    /// Empties the slot of a name. Returns what was in it.
+    pub fn remove(&mut self, name: &str) -> Result<Option<Slot>> {
         let slot = self.find(name)? as usize;
-        self.list[slot] = None;
         self.by_name.remove(name);
-        Ok(())
+        Ok(self.list[slot].take())
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -66,7 +68,7 @@ impl Slots {
     pub fn get(&self, slot: i32) -> Result<&Slot> {
         match usize::try_from(slot).ok().and_then(|slot| self.list.get(slot)) {
             Some(Some(found)) => Ok(found),
-            _ => fail!(NotFound, "slot {slot} holds no adapter; {} slots are in use", self.len()),
+            _ => fail!(NotFound, "slot {slot} holds no adapter; {} slots are in use", self.numbers().count()),
         }
     }
 

@@ -136,6 +136,11 @@ impl Frozen {
         self.copies.of(self.bytes.get())
     }
 
+    /// The elements as they are held, row major, of [`Self::dtype`].
+    pub fn stored(&self) -> &[u8] {
+        self.bytes.get()
+    }
+
     pub fn weight(&self) -> Weight<'_> {
         Weight::output_major(&self.matrix())
     }

@@ -23,8 +23,16 @@ pub struct Store {
     b: Frozen,
     /// The element type that a saved checkpoint holds them in.
     saved_dtype: Dtype,
+    origin: Option<Origin>,
     digest: u64,
     packs: Packs,
+}
+
+/// What a store was drawn from, and what its values were rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub key: u64,
+    pub rounded_to: Dtype,
 }
 
 /// Values drawn between two looks at the watch: some milliseconds' work.
@@ -79,7 +87,8 @@ impl Store {
         let a = draw(counts.0, rows_of_a, in_max)?;
         let b = draw(counts.1, out_max, rank)?;
         // PEFT's autocast_adapter_dtype stores rounded projections in f32.
-        Self::new(a, b, Dtype::F32)
+        let origin = Some(Origin { key, rounded_to: round_to });
+        Ok(Self { origin, ..Self::new(a, b, Dtype::F32)? })
     }
 
     /// A store of given matrices.
@@ -100,7 +109,7 @@ impl Store {
         }
         let digest = b.digest(a.digest(0));
         let packs = Packs::new(a.allocator());
-        Ok(Self { a, b, saved_dtype, digest, packs })
+        Ok(Self { a, b, saved_dtype, origin: None, digest, packs })
     }
 
     pub fn rank(&self) -> usize {
@@ -125,6 +134,11 @@ impl Store {
 
     pub fn saved_dtype(&self) -> Dtype {
         self.saved_dtype
+    }
+
+    /// The key that it was drawn from here; None where it was given or read.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin
     }
 
     /// Bytes held resident.

@@ -1,0 +1,349 @@
+//! What the adapters of a bank have in common: stores, and families of one configuration, as JSON in the file.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::file::{Place, Tail, read};
+use crate::adapter::{Kind, Ranges};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::memory::Buffer;
+use crate::model::Model;
+use crate::projection::{Frozen, Origin, Size, Store};
+use crate::tensor::Dtype;
+
+/// Larger ones are somebody's mistake: a family of a thousand layers takes some 100 KB.
+const LARGEST: u64 = 1 << 28;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Catalogue {
+    pub stores: Vec<StoreNote>,
+    pub families: Vec<FamilyNote>,
+}
+
+/// One store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreNote {
+    rank: usize,
+    in_max: usize,
+    out_max: usize,
+    #[serde(flatten)]
+    projections: Projections,
+}
+
+/// Where A and B come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Projections {
+    Drawn { key: u64, rounded_to: Element },
+    Held { a: Piece, b: Piece, saved_as: Element },
+}
+
+/// A matrix in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Piece {
+    dtype: Element,
+    offset: u64,
+    crc32: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Adapters of one configuration on one store. Their vectors lie one after the other: for each layer λ_b, λ_d and the
+/// learned bias.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FamilyNote {
+    store: usize,
+    config: Value,
+    layers: Vec<LayerNote>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct LayerNote {
+    name: String,
+    lambda_b: usize,
+    lambda_d: usize,
+    bias: usize,
+}
+
+/// A family as a model's layers see it.
+#[derive(Debug)]
+pub struct Family {
+    pub kind: Kind,
+    /// From where in the file's numbers to where in the parameters, and how many.
+    pub pieces: Vec<(usize, usize, usize)>,
+}
+
+impl Catalogue {
+    pub fn read(file: &File, path: &Path, place: Place, crc: u32, end: u64) -> Result<Self> {
+        if place.bytes == 0 {
+            return Ok(Self::default());
+        }
+        if place.bytes > LARGEST {
+            fail!(Format, "'{}': its catalogue would have {} bytes", path.display(), place.bytes);
+        }
+        let bytes = read(file, path, "the catalogue", place, end)?;
+        if crc32fast::hash(&bytes) != crc {
+            fail!(Format, "'{}': its catalogue of stores and families is damaged", path.display());
+        }
+        let own = serde_json::from_slice(&bytes);
+        own.map_err(|error| Error::new(Code::Format, format!("'{}': its catalogue is wrong: {error}", path.display())))
+    }
+
+    /// The same for another file, into which the projections are copied.
+    pub fn copied(&self, file: &File, path: &Path, end: u64, tail: &mut Tail<'_>) -> Result<Self> {
+        let mut own = self.clone();
+        for store in &mut own.stores {
+            let [in_a, in_b] = store.elements();
+            if let Projections::Held { a, b, .. } = &mut store.projections {
+                for (name, piece, count) in [("A", a, in_a), ("B", b, in_b)] {
+                    let bytes = piece.bytes(file, path, name, count, end)?;
+                    piece.offset = tail.end();
+                    tail.push(&bytes)?;
+                }
+            }
+        }
+        Ok(own)
+    }
+
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|error| Error::new(Code::Format, format!("could not write a catalogue: {error}")))
+    }
+
+    /// The number of a family, which is added where it is new.
+    pub fn family_of(&mut self, kind: &Kind, store: usize) -> Result<u32> {
+        let config = serde_json::from_str(&kind.config().to_json());
+        let config = config.map_err(|error| Error::new(Code::Config, format!("the adapter's config: {error}")))?;
+        let layers = kind.ranges().map(|(number, ranges)| {
+            let Ranges { lambda_b, lambda_d, bias } = ranges;
+            Ok(LayerNote {
+                name: kind.layers().get(number)?.name.clone(),
+                lambda_b: lambda_b.count,
+                lambda_d: lambda_d.count,
+                bias: bias.map_or(0, |span| span.count),
+            })
+        });
+        let note = FamilyNote { store, config, layers: layers.collect::<Result<_>>()? };
+        let known = self.families.iter().position(|family| *family == note);
+        Ok(known.unwrap_or_else(|| {
+            self.families.push(note);
+            self.families.len() - 1
+        }) as u32)
+    }
+
+    /// The number of a new store. What its key does not draw is written into the file.
+    pub fn add_store(&mut self, store: &Store, tail: &mut Tail<'_>) -> Result<usize> {
+        let projections = match store.origin() {
+            Some(Origin { key, rounded_to }) => Projections::Drawn { key, rounded_to: rounded_to.into() },
+            None => Projections::Held {
+                a: Piece::written(store.a(), tail)?,
+                b: Piece::written(store.b(), tail)?,
+                saved_as: store.saved_dtype().into(),
+            },
+        };
+        let (rank, in_max, out_max) = (store.rank(), store.in_max(), store.out_max());
+        self.stores.push(StoreNote { rank, in_max, out_max, projections });
+        Ok(self.stores.len() - 1)
+    }
+}
+
+/// What a family's store may be drawn for: more would be a file's way to ask for any amount of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub in_max: usize,
+    pub out_max: usize,
+    /// Vectors of layers that the model does not declare are left out, instead of being an error.
+    pub ignore_undeclared: bool,
+}
+
+impl StoreNote {
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        let Projections::Held { a, b, .. } = &self.projections else { return 0 };
+        let [in_a, in_b] = self.elements();
+        let bytes = |piece: &Piece, elements: usize| Dtype::from(piece.dtype).size().saturating_mul(elements);
+        bytes(a, in_a).saturating_add(bytes(b, in_b)) as u64
+    }
+
+    /// Elements of A and of B. More than there can be are found out where they are read.
+    fn elements(&self) -> [usize; 2] {
+        [self.rank.saturating_mul(2).saturating_mul(self.in_max), self.out_max.saturating_mul(self.rank)]
+    }
+
+    /// Reads or draws the store.
+    pub fn store(&self, model: &Model, file: &File, path: &Path, end: u64, limits: Limits) -> Result<Arc<Store>> {
+        let size = Size { rank: self.rank, in_max: self.in_max, out_max: self.out_max };
+        let store = match &self.projections {
+            Projections::Drawn { key, rounded_to } => {
+                if size.in_max > limits.in_max || size.out_max > limits.out_max {
+                    fail!(
+                        Projection,
+                        "the bank's projections are drawn for in_max {}, out_max {}; the declared layers reach {} and {} (options.in_max and options.out_max allow more)",
+                        size.in_max,
+                        size.out_max,
+                        limits.in_max,
+                        limits.out_max
+                    );
+                }
+                let listener = model.listener();
+                let mut watch = |drawn: u64, total: u64| match listener.progress("draw projections", drawn, total) {
+                    true => Ok(()),
+                    false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
+                };
+                Store::from_key_watched(model.allocator(), *key, size, (*rounded_to).into(), &mut watch)?
+            }
+            Projections::Held { a, b, saved_as } => {
+                let rows = self.rank.checked_mul(2).ok_or(Error::out_of_memory())?;
+                let a = a.read(model, file, path, "A", (rows, self.in_max), end)?;
+                let b = b.read(model, file, path, "B", (self.out_max, self.rank), end)?;
+                Store::new(a, b, (*saved_as).into())?
+            }
+        };
+        Ok(model.stores().share(Arc::new(store)))
+    }
+}
+
+impl Piece {
+    fn written(matrix: &Frozen, tail: &mut Tail<'_>) -> Result<Self> {
+        let bytes = matrix.stored();
+        let piece = Self { dtype: matrix.dtype().into(), offset: tail.end(), crc32: crc32fast::hash(bytes) };
+        tail.push(bytes)?;
+        Ok(piece)
+    }
+
+    fn read(
+        &self,
+        model: &Model,
+        file: &File,
+        path: &Path,
+        name: &str,
+        (rows, cols): (usize, usize),
+        end: u64,
+    ) -> Result<Frozen> {
+        let Some(count) = rows.checked_mul(cols) else {
+            fail!(Format, "'{}': {name} would be {rows}×{cols}", path.display())
+        };
+        let bytes = self.bytes(file, path, name, count, end)?;
+        Frozen::from_bytes(model.allocator(), &bytes, self.dtype.into(), rows, cols)
+    }
+
+    /// Its elements, checked.
+    fn bytes(&self, file: &File, path: &Path, name: &str, count: usize, end: u64) -> Result<Buffer<u8>> {
+        let bytes = (count as u64).saturating_mul(Dtype::from(self.dtype).size() as u64);
+        let bytes = read(file, path, name, Place { offset: self.offset, bytes }, end)?;
+        if crc32fast::hash(&bytes) != self.crc32 {
+            fail!(Format, "'{}': {name}, which lies at {}, is damaged", path.display(), self.offset);
+        }
+        Ok(bytes)
+    }
+}
+
+impl FamilyNote {
+    pub fn store(&self) -> usize {
+        self.store
+    }
+
+    /// Whether the vectors bear out the rank of the store, which decides how much is drawn.
+    pub fn check(&self, rank: usize) -> Result<()> {
+        let Some(wanted) = rank.checked_mul(2) else { fail!(Format, "a store has rank {rank}; that is too large") };
+        if self.layers.is_empty() {
+            fail!(Format, "a family adapts no layer");
+        }
+        match self.layers.iter().find(|layer| layer.lambda_d != wanted) {
+            Some(LayerNote { name, lambda_d, .. }) => {
+                fail!(Format, "λ_d of layer '{name}' has {lambda_d} numbers; wanted {wanted}, 2r of the store")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Numbers in the file for one adapter of the family; None for more than there can be.
+    pub fn stored(&self) -> Option<usize> {
+        let counts = self.layers.iter().flat_map(|layer| [layer.lambda_b, layer.lambda_d, layer.bias]);
+        counts.into_iter().try_fold(0usize, usize::checked_add)
+    }
+
+    /// The family for the layers that the model declares.
+    pub fn bound(&self, model: &Model, store: Arc<Store>, limits: Limits) -> Result<Family> {
+        let layers = model.layers();
+        let config = Config::from_json(self.config.to_string().as_bytes())?;
+        if self.stored().is_none() {
+            fail!(Format, "a family has more numbers than can be counted");
+        }
+        // By the number of the declared layer: where its vectors begin in the file.
+        let mut adapted = Vec::new();
+        let mut start = 0;
+        for note in &self.layers {
+            match layers.find(&note.name) {
+                Ok(number) => adapted.push((number, start, note)),
+                Err(_) if limits.ignore_undeclared => {}
+                Err(_) => fail!(
+                    NotFound,
+                    "the bank's adapters adapt layer '{}', which is not declared; declare it, or set ignore_undeclared",
+                    note.name
+                ),
+            }
+            start += note.lambda_b + note.lambda_d + note.bias;
+        }
+        adapted.sort_by_key(|(number, ..)| *number);
+        if adapted.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            fail!(Format, "a family lists a layer twice");
+        }
+        let kind = Kind::new(layers, config, store, adapted.iter().map(|(number, _, note)| (*number, note.bias > 0)))?;
+        let mut pieces: Vec<(usize, usize, usize)> = Vec::new();
+        for ((_, start, note), (_, ranges)) in adapted.iter().zip(kind.ranges()) {
+            let bias = ranges.bias.map_or(0, |span| span.count);
+            let (given, wanted) =
+                ([note.lambda_b, note.lambda_d, note.bias], [ranges.lambda_b.count, ranges.lambda_d.count, bias]);
+            if given != wanted {
+                fail!(
+                    Shape,
+                    "the bank's vectors of layer '{}' have {given:?} numbers; wanted {wanted:?} (out_total, 2r, learned bias)",
+                    note.name
+                );
+            }
+            let (to, count) = (ranges.lambda_b.start, given.iter().sum::<usize>());
+            match pieces.last_mut() {
+                Some(last) if last.0 + last.2 == *start && last.1 + last.2 == to => last.2 += count,
+                _ => pieces.push((*start, to, count)),
+            }
+        }
+        Ok(Family { kind, pieces })
+    }
+}
+
+impl From<Element> for Dtype {
+    fn from(element: Element) -> Self {
+        match element {
+            Element::F32 => Dtype::F32,
+            Element::F16 => Dtype::F16,
+            Element::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
+impl From<Dtype> for Element {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Element::F32,
+            Dtype::F16 => Element::F16,
+            Dtype::Bf16 => Element::Bf16,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The file of a bank: a head, two commit records that take turns, and data that is only ever added at the end.
+//!
+//! ```text
+//! 0      magic "pverabnk", version
+//! 1024   commit record of even sequence numbers
+//! 2048   commit record of odd ones
+//! 4096   data: vectors, projections, catalogues, index segments, in the order in which they were added
+//! ```
+//!
+//! Everything is little endian. What counts is what the valid commit record with the larger sequence number says; bytes
+//! beyond its end are what a killed writer left, and the next one writes over them. A record is written when all that it
+//! names is on the disk.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::adapter::io;
+use crate::error::{Error, Result};
+use crate::fail;
+use crate::memory::{Allocator, Buffer};
+
+const MAGIC: [u8; 8] = *b"pverabnk";
+const VERSION: u32 = 1;
+/// Where the commit records of even and of odd sequence numbers are, and how long one is.
+const RECORDS: [u64; 2] = [1024, 2048];
+const RECORD: usize = 1024;
+/// Where data begin.
+pub const DATA: u64 = 4096;
+/// A record has room for these; segments at least double from the last to the first, so that no bank needs more.
+pub const MOST_SEGMENTS: usize = 48;
+
+/// A stretch of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// Where an index segment lies: its items, then their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentPlace {
+    pub offset: u64,
+    pub items: u32,
+    pub name_bytes: u32,
+}
+
+/// What a commit record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub sequence: u64,
+    /// The first byte that does not count.
+    pub end: u64,
+    pub catalogue: Place,
+    pub catalogue_crc: u32,
+    /// From the oldest to the newest.
+    pub segments: Vec<SegmentPlace>,
+}
+
+impl Commit {
+    /// Of a bank that holds nothing.
+    pub fn first() -> Self {
+        let catalogue = Place { offset: DATA, bytes: 0 };
+        Self { sequence: 0, end: DATA, catalogue, catalogue_crc: 0, segments: Vec::new() }
+    }
+
+    fn encoded(&self) -> Vec<u8> {
+        assert!(self.segments.len() <= MOST_SEGMENTS);
+        let mut bytes = Vec::with_capacity(RECORD);
+        for number in [self.sequence, self.end, self.catalogue.offset, self.catalogue.bytes] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.catalogue_crc.to_le_bytes());
+        bytes.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
+        for segment in &self.segments {
+            bytes.extend_from_slice(&segment.offset.to_le_bytes());
+            bytes.extend_from_slice(&segment.items.to_le_bytes());
+            bytes.extend_from_slice(&segment.name_bytes.to_le_bytes());
+        }
+        bytes.resize(RECORD - 4, 0);
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// None for bytes that are no record.
+    fn decoded(bytes: &[u8]) -> Option<Self> {
+        let (content, crc) = bytes.split_at(RECORD - 4);
+        if crc32fast::hash(content) != read_u32(crc, 0) {
+            return None;
+        }
+        let count = read_u32(content, 36) as usize;
+        let segment = |number: usize| SegmentPlace {
+            offset: read_u64(content, 40 + 16 * number),
+            items: read_u32(content, 48 + 16 * number),
+            name_bytes: read_u32(content, 52 + 16 * number),
+        };
+        (count <= MOST_SEGMENTS).then(|| Self {
+            sequence: read_u64(content, 0),
+            end: read_u64(content, 8),
+            catalogue: Place { offset: read_u64(content, 16), bytes: read_u64(content, 24) },
+            catalogue_crc: read_u32(content, 32),
+            segments: (0..count).map(segment).collect(),
+        })
+    }
+}
+
+pub fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from(read_u32(bytes, at)) | u64::from(read_u32(bytes, at + 4)) << 32
+}
+
+/// How a bank is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Any number of programs at a time, also beside one that writes.
+    #[default]
+    Read,
+    /// One program at a time.
+    Write,
+    /// A new file, to be written.
+    Create,
+}
+
+/// Opens the file; a writer keeps others out as long as it is open.
+pub fn open(path: &Path, access: Access) -> Result<File> {
+    let mut options = OpenOptions::new();
+    // Without it, a pipe in the file's place would wait for ever.
+    options.read(true).write(access != Access::Read).custom_flags(libc::O_NONBLOCK);
+    options.create_new(access == Access::Create);
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::new(
+            crate::error::Code::Exists,
+            format!("'{}' exists already; wanted a path for a new bank", path.display()),
+        ),
+        _ => io(path, "open", &error),
+    })?;
+    if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
+        fail!(Io, "'{}' is not a file", path.display());
+    }
+    if access != Access::Read {
+        lock(&file, path)?;
+    }
+    if access == Access::Create {
+        create(&file).map_err(|error| io(path, "write", &error))?;
+    }
+    Ok(file)
+}
+
+pub fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            fail!(State, "'{}' is being written by another handle or program; one writes at a time", path.display())
+        }
+        Err(TryLockError::Error(error)) => Err(io(path, "lock", &error)),
+    }
+}
+
+/// The head and the first record.
+pub fn create(file: &File) -> io::Result<()> {
+    let mut head = vec![0; DATA as usize];
+    head[..8].copy_from_slice(&MAGIC);
+    head[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    let first = RECORDS[0] as usize;
+    head[first..first + RECORD].copy_from_slice(&Commit::first().encoded());
+    file.write_all_at(&head, 0)?;
+    file.sync_all()
+}
+
+/// The commit that counts.
+pub fn last_commit(file: &File, path: &Path) -> Result<Commit> {
+    let mut head = vec![0; DATA as usize];
+    let length = file.metadata().map_err(|error| io(path, "read", &error))?.len();
+    if length < DATA {
+        fail!(Format, "'{}' has {length} bytes; wanted a bank of adapters, which has {DATA} at least", path.display());
+    }
+    file.read_exact_at(&mut head, 0).map_err(|error| io(path, "read", &error))?;
+    if head[..8] != MAGIC {
+        fail!(Format, "'{}' is not a bank of adapters", path.display());
+    }
+    let version = read_u32(&head, 8);
+    if version != VERSION {
+        fail!(Format, "'{}' is a bank of version {version}; this library reads version {VERSION}", path.display());
+    }
+    let records = RECORDS.map(|at| Commit::decoded(&head[at as usize..at as usize + RECORD]));
+    let fits = |commit: &Commit| commit.end <= length && commit.end >= DATA;
+    match records.into_iter().flatten().filter(fits).max_by_key(|commit| commit.sequence) {
+        Some(commit) => Ok(commit),
+        None => fail!(Format, "'{}' has no valid commit record; it is damaged or cut short", path.display()),
+    }
+}
+
+/// Makes a commit count: when this returns, it is on the disk.
+pub fn write_commit(file: &File, commit: &Commit) -> io::Result<()> {
+    file.sync_data()?;
+    file.write_all_at(&commit.encoded(), RECORDS[(commit.sequence % 2) as usize])?;
+    file.sync_data()
+}
+
+/// Reads a stretch, which must lie within the data.
+pub fn read(file: &File, path: &Path, what: &str, place: Place, end: u64) -> Result<Buffer<u8>> {
+    let within = place.offset >= DATA && place.offset.checked_add(place.bytes).is_some_and(|last| last <= end);
+    if !within {
+        let Place { offset, bytes } = place;
+        fail!(Format, "'{}': {what} would lie at {offset}, {bytes} bytes; the bank ends at {end}", path.display());
+    }
+    let bytes = usize::try_from(place.bytes).map_err(|_| Error::out_of_memory())?;
+    let mut buffer = Buffer::zeroed(&Allocator::default(), bytes)?;
+    file.read_exact_at(&mut buffer, place.offset).map_err(|error| io(path, "read", &error))?;
+    Ok(buffer)
+}
+
+/// Writes at the end of the data, in large pieces.
+pub struct Tail<'a> {
+    file: &'a File,
+    path: &'a Path,
+    /// Where `pending` will lie.
+    written: u64,
+    pending: Vec<u8>,
+}
+
+/// Bytes that are written at a time.
+const PIECE: usize = 1 << 20;
+
+impl<'a> Tail<'a> {
+    pub fn new(file: &'a File, path: &'a Path, end: u64) -> Result<Self> {
+        let mut pending = Vec::new();
+        pending.try_reserve_exact(2 * PIECE).map_err(|_| Error::out_of_memory())?;
+        Ok(Self { file, path, written: end, pending })
+    }
+
+    /// Where the next byte goes.
+    pub fn end(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        for piece in bytes.chunks(PIECE) {
+            self.pending.extend_from_slice(piece);
+            if self.pending.len() >= PIECE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
+        let outcome = self.file.write_all_at(&self.pending, self.written);
+        outcome.map_err(|error| io(self.path, "write", &error))?;
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}

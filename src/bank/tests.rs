@@ -1,0 +1,477 @@
+//! Tests of banks: what goes in comes out, whatever is damaged, killed or evicted.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+
+use super::*;
+use crate::adapter::LoadOptions;
+use crate::config::Config;
+use crate::memory::Allocator;
+use crate::model::{Layer, Listener, Silent};
+use crate::noise::{NormalKey, adapter_identity};
+use crate::projection::Frozen;
+use crate::tensor::Dtype;
+
+/// Hears every warning.
+#[derive(Clone, Default)]
+struct Ear(Arc<Mutex<Vec<String>>>);
+
+impl Ear {
+    fn heard(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Listener for Ear {
+    fn warning(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+
+    fn progress(&self, _: &str, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pvera-bank-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const LAYERS: [(&str, usize, usize); 3] = [("q", 7, 5), ("k", 4, 9), ("v", 7, 3)];
+
+fn model_of(order: &[usize], listener: Box<dyn Listener>) -> Arc<Model> {
+    let model = Model::new(Allocator::default(), listener);
+    for (name, inputs, outputs) in order.iter().map(|number| LAYERS[*number]) {
+        let layer = Layer {
+            name: name.into(),
+            in_features: inputs,
+            out_features: outputs,
+            in_offset: 0,
+            out_offset: 0,
+            in_total: inputs,
+            out_total: outputs,
+            weight: None,
+            bias: None,
+            output_head: false,
+        };
+        model.declare(layer).unwrap();
+    }
+    Arc::new(model)
+}
+
+fn model() -> Arc<Model> {
+    model_of(&[0, 1, 2], Box::new(Silent))
+}
+
+/// A trained-looking adapter: values that every element type holds.
+fn adapter(model: &Model, rank: usize, seed: u64) -> Adapter {
+    let mut config = Config { rank, ..Config::default() };
+    config.set_json("target_modules", r#"["q", "v"]"#).unwrap();
+    let mut own = Adapter::create(model, &config, None, &LoadOptions::default()).unwrap();
+    let values = own.parameters_mut().unwrap().all_mut();
+    NormalKey::new(seed, 0, 0).fill(0, 0, false, values);
+    values.iter_mut().for_each(|value| *value = (*value * 8.0).round() / 8.0);
+    own
+}
+
+fn open(model: &Arc<Model>, path: &Path, access: Access) -> Bank {
+    Bank::open(model, path, &Options { access, ..Options::default() }).unwrap()
+}
+
+/// Parameters by layer name, wherever they lie.
+fn vectors(adapter: &Adapter) -> Vec<(String, Vec<f32>)> {
+    let layers = adapter.adapted_layers().map(|number| {
+        let vectors = adapter.vectors(number).unwrap();
+        let values = [vectors.lambda_b.on_host(), vectors.lambda_d.on_host()].concat();
+        (adapter.layers().get(number).unwrap().name.clone(), values)
+    });
+    let mut layers: Vec<_> = layers.collect();
+    layers.sort_by(|first, second| first.0.cmp(&second.0));
+    layers
+}
+
+#[test]
+fn what_goes_in_comes_out_in_every_element_type_and_order_of_layers() {
+    let folder = Folder::new("types");
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let (path, model) = (folder.path(dtype.name()), model());
+        let bank = open(&model, &path, Access::Create);
+        let own = [adapter(&model, 2, 1), adapter(&model, 4, 2), adapter(&model, 2, 3)];
+        bank.append(&[("one", &own[0]), ("two", &own[1]), ("three", &own[2])], dtype).unwrap();
+        drop(bank);
+        let other = model_of(&[2, 1, 0], Box::new(Silent));
+        for model in [model.clone(), other] {
+            let bank = open(&model, &path, Access::Read);
+            assert_eq!((bank.len(), bank.name(1).unwrap()), (3, "two".to_owned()));
+            for (name, own) in ["one", "two", "three"].iter().zip(&own) {
+                let read = bank.adapter(name).unwrap();
+                assert_eq!(vectors(&read), vectors(own), "{name} {dtype:?}");
+                assert_eq!(read.config().rank, own.config().rank);
+                assert_eq!(read.identity(), Some(adapter_identity(name)));
+                assert!(read.store().same_values(own.store()) && !read.is_trainable());
+            }
+            let [one, three] = ["one", "three"].map(|name| bank.adapter(name).unwrap());
+            assert!(Arc::ptr_eq(one.store(), three.store()), "one store for all");
+        }
+    }
+}
+
+#[test]
+fn a_bank_grows_in_commits_and_has_few_segments() {
+    let folder = Folder::new("grows");
+    let (path, model) = (folder.path("bank"), model());
+    let bank = open(&model, &path, Access::Create);
+    let own: Vec<Adapter> = (0..200).map(|seed| adapter(&model, 2, seed)).collect();
+    let name = |number: usize| format!("adapter {number}");
+    for (number, adapter) in own.iter().enumerate() {
+        bank.append(&[(&name(number), adapter)], Dtype::F32).unwrap();
+    }
+    for number in (0..200).step_by(3) {
+        bank.remove(&[&name(number)]).unwrap();
+    }
+    for number in (0..200).step_by(6) {
+        bank.append(&[(&name(number), &own[(number + 1) % 200])], Dtype::F32).unwrap();
+    }
+    let check = |bank: &Bank| {
+        for number in 0..200 {
+            let wanted = match (number % 3, number % 6) {
+                (_, 0) => Some((number + 1) % 200),
+                (0, _) => None,
+                _ => Some(number),
+            };
+            let found = bank.adapter(&name(number)).ok();
+            assert_eq!(found.map(|found| vectors(&found)), wanted.map(|wanted| vectors(&own[wanted])), "{number}");
+        }
+        assert_eq!(bank.len(), 200 - 67 + 34);
+    };
+    check(&bank);
+    assert!(bank.state().commit.segments.len() <= 8, "{:?}", bank.state().commit.segments);
+    drop(bank);
+    let bank = open(&model, &path, Access::Write);
+    check(&bank);
+    let before = bank.usage();
+    bank.compact().unwrap();
+    check(&bank);
+    let after = bank.usage();
+    assert!(before.unused_bytes > 0 && after.unused_bytes == 0, "{before:?} {after:?}");
+    assert!(after.file_bytes <= before.file_bytes - before.unused_bytes);
+    drop(bank);
+    check(&open(&model, &path, Access::Read));
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_row_with_a_bank_adapter_has_the_bits_of_the_published_one() {
+    let folder = Folder::new("rows");
+    let model = model();
+    let bank = open(&model, &folder.path("bank"), Access::Create);
+    let own = [adapter(&model, 2, 1), adapter(&model, 4, 2)];
+    bank.append(&[("one", &own[0]), ("two", &own[1])], Dtype::F32).unwrap();
+    let (snapshot, slots) = bank.snapshot(&[Some("two"), None, Some("one"), Some("two")]).unwrap();
+    assert_eq!(slots, [0, -1, 1, 0]);
+    for (name, own) in ["one", "two"].iter().zip(&own) {
+        let slot = snapshot.slots().get(snapshot.slots().find(name).unwrap()).unwrap();
+        assert_eq!(vectors(&slot.adapter), vectors(own));
+        assert_eq!(slot.identity, adapter_identity(name), "the noise of the name it would be published under");
+    }
+    assert_eq!(bank.snapshot(&[Some("three")]).err().unwrap().code(), Code::NotFound);
+}
+
+#[test]
+fn projections_that_no_key_draws_are_in_the_file() {
+    let folder = Folder::new("held");
+    let (path, model) = (folder.path("bank"), model());
+    let given = |offset: f32, rows: usize, cols: usize| {
+        let values: Vec<f32> = (0..rows * cols).map(|place| place as f32 / 3.0 + offset).collect();
+        Frozen::from_f32(&Allocator::default(), &values, rows, cols).unwrap()
+    };
+    let store = |offset: f32| Arc::new(Store::new(given(offset, 4, 7), given(offset, 9, 2), Dtype::F32).unwrap());
+    let mut config = Config { rank: 2, ..Config::default() };
+    config.set_json("target_modules", r#"["q"]"#).unwrap();
+    let make = |offset| Adapter::create(&model, &config, Some(store(offset)), &LoadOptions::default()).unwrap();
+    let own = [make(0.5), make(1.5), make(0.5)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("one", &own[0]), ("two", &own[1])], Dtype::F32).unwrap();
+    let small = bank.usage().file_bytes;
+    bank.append(&[("three", &own[2])], Dtype::F32).unwrap();
+    assert!(bank.usage().file_bytes - small < 4 * (28 + 18), "a store is written once");
+    for compacted in [false, true] {
+        if compacted {
+            bank.compact().unwrap();
+        }
+        let bank = open(&model_of(&[0], Box::new(Silent)), &path, Access::Read);
+        for (name, own) in ["one", "two", "three"].iter().zip(&own) {
+            assert!(bank.adapter(name).unwrap().store().same_values(own.store()), "{name}");
+        }
+        assert_eq!(bank.verify().unwrap(), 0);
+    }
+}
+
+#[test]
+fn the_cache_keeps_within_its_budget_what_was_used_last() {
+    let folder = Folder::new("cache");
+    let (path, model) = (folder.path("bank"), model());
+    let own: Vec<Adapter> = (0..10).map(|seed| adapter(&model, 2, seed)).collect();
+    let names: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+    let all: Vec<(&str, &Adapter)> = names.iter().map(String::as_str).zip(&own).collect();
+    open(&model, &path, Access::Create).append(&all, Dtype::F32).unwrap();
+    let first = open(&model, &path, Access::Read);
+    first.adapter("0").unwrap();
+    let one = first.usage().cached_bytes;
+    let options = Options { cache_bytes: Some(3 * one), ..Options::default() };
+    let bank = Bank::open(&model, &path, &options).unwrap();
+    for name in ["0", "1", "2", "0", "3", "0", "1"] {
+        bank.adapter(name).unwrap();
+    }
+    let usage = bank.usage();
+    assert_eq!((usage.cached, usage.cached_bytes, usage.hits, usage.misses), (3, 3 * one, 2, 5));
+    let held = bank.adapter("0").unwrap();
+    assert_eq!(bank.usage().hits, 3, "it was used often enough to stay");
+    for name in &names[4..] {
+        bank.adapter(name).unwrap();
+    }
+    assert_eq!(vectors(&held), vectors(&own[0]), "whoever holds an adapter keeps it");
+    let options = Options { cache_bytes: Some(one - 1), ..Options::default() };
+    let none = Bank::open(&model, &path, &options).unwrap();
+    none.adapter("5").unwrap();
+    assert_eq!((none.usage().cached, none.usage().cached_bytes), (0, 0), "larger than the whole budget");
+}
+
+#[test]
+fn a_replaced_adapter_is_never_served_from_the_cache() {
+    let folder = Folder::new("replaced");
+    let (path, model) = (folder.path("bank"), model());
+    let bank = open(&model, &path, Access::Create);
+    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2), adapter(&model, 2, 3)];
+    bank.append(&[("a", &own[0]), ("b", &own[2])], Dtype::F32).unwrap();
+    let (before, _) = bank.snapshot(&[Some("a")]).unwrap();
+    bank.append(&[("a", &own[1])], Dtype::F32).unwrap();
+    assert_eq!(vectors(&bank.adapter("a").unwrap()), vectors(&own[1]));
+    assert_eq!(vectors(&before.slots().get(0).unwrap().adapter), vectors(&own[0]), "a pass keeps what it began with");
+    bank.remove(&["b"]).unwrap();
+    bank.compact().unwrap();
+    assert_eq!(vectors(&bank.adapter("a").unwrap()), vectors(&own[1]));
+    assert_eq!(bank.adapter("b").unwrap_err().code(), Code::NotFound);
+}
+
+/// Every state that a kill can leave: the data of a commit in part, its record in part.
+#[test]
+fn a_kill_leaves_the_bank_before_or_after_a_commit() {
+    let folder = Folder::new("kill");
+    let (path, model) = (folder.path("bank"), model());
+    let own = [adapter(&model, 2, 1), adapter(&model, 4, 2), adapter(&model, 2, 3)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("a", &own[0])], Dtype::F32).unwrap();
+    let before = fs::read(&path).unwrap();
+    bank.append(&[("a", &own[1]), ("b", &own[2])], Dtype::F32).unwrap();
+    drop(bank);
+    let after = fs::read(&path).unwrap();
+    let holds = |bytes: &[u8]| {
+        let torn = folder.path("torn");
+        fs::write(&torn, bytes).unwrap();
+        let bank = open(&model, &torn, Access::Write);
+        let found: Vec<_> =
+            ["a", "b"].iter().map(|name| bank.adapter(name).ok().map(|found| vectors(&found))).collect();
+        // Whatever was left, the next commit writes over it.
+        bank.append(&[("c", &own[0])], Dtype::F32).unwrap();
+        assert_eq!(vectors(&bank.adapter("c").unwrap()), vectors(&own[0]));
+        drop(bank);
+        let again = open(&model, &torn, Access::Read);
+        let still: Vec<_> =
+            ["a", "b"].iter().map(|name| again.adapter(name).ok().map(|found| vectors(&found))).collect();
+        assert_eq!(found, still);
+        found
+    };
+    let (old, new) = (vec![Some(vectors(&own[0])), None], vec![Some(vectors(&own[1])), Some(vectors(&own[2]))]);
+    // Data come first, in any part, and nothing of them counts.
+    for end in (before.len()..=after.len()).step_by(37).chain([after.len()]) {
+        let mut torn = before.clone();
+        torn.extend_from_slice(&after[before.len()..end]);
+        assert_eq!(holds(&torn), old, "killed at {end}");
+    }
+    // Then the record, of which any part may be on the disk.
+    let changed: Vec<usize> = (0..before.len()).filter(|place| before[*place] != after[*place]).collect();
+    let (first, last) = (changed[0], changed[changed.len() - 1]);
+    for end in (first..=last).step_by(5).chain([last]) {
+        let mut torn = after.clone();
+        torn[end..=last].copy_from_slice(&before[end..=last]);
+        assert_eq!(holds(&torn), old, "killed in the record at {end}");
+    }
+    assert_eq!(holds(&after), new);
+}
+
+/// Whatever byte is changed: an adapter is what it was, or its loss is told; nothing else comes out, nothing panics.
+#[test]
+fn damage_is_named_and_costs_no_more_than_it_must() {
+    let folder = Folder::new("damage");
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
+    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2), adapter(&model, 2, 3)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("first", &own[0]), ("second", &own[1]), ("third", &own[2])], Dtype::F32).unwrap();
+    let state = bank.state();
+    let (_, second) = state.index.find("second").unwrap();
+    let segment = state.commit.segments[0];
+    drop((bank, state));
+    let sound = fs::read(&path).unwrap();
+    let mut lost = [0; 4];
+    for place in (0..sound.len()).step_by(3) {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1 << (place % 8);
+        fs::write(&path, &bytes).unwrap();
+        let Ok(bank) = Bank::open(&model, &path, &Options::default()) else {
+            lost[3] += 1;
+            continue;
+        };
+        let heard = ear.heard();
+        let mut missing = 0;
+        for (name, own) in ["first", "second", "third"].iter().zip(&own) {
+            match bank.adapter(name) {
+                Ok(found) => assert_eq!(vectors(&found), vectors(own), "{name} with byte {place} changed"),
+                Err(error) => {
+                    assert!(matches!(error.code(), Code::Format | Code::NotFound | Code::Io), "{error}");
+                    missing += 1;
+                }
+            }
+        }
+        assert_eq!(heard.len(), bank.usage().damaged);
+        assert!(missing <= 1 || place as u64 >= segment.offset || place < 4096, "{missing} lost to byte {place}");
+        lost[missing] += 1;
+    }
+    assert!(lost[0] > 0 && lost[1] > 0 && lost[3] > 0, "{lost:?}");
+    // One byte of one adapter's vectors.
+    fs::write(&path, &sound).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff], second.offset + 2).unwrap();
+    let bank = open(&model, &path, Access::Write);
+    let error = bank.adapter("second").unwrap_err();
+    let wanted = format!("the vectors of adapter 'second', which lie at {}, are damaged", second.offset);
+    assert_eq!((error.code(), error.message().contains(&wanted)), (Code::Format, true), "{error}");
+    assert_eq!(bank.verify().unwrap(), 1);
+    assert!(ear.heard()[0].contains(&wanted));
+    bank.compact().unwrap();
+    assert!(ear.heard()[0].contains(&wanted));
+    assert_eq!((bank.len(), bank.verify().unwrap()), (2, 0));
+    // One byte of its name.
+    fs::write(&path, &sound).unwrap();
+    let names = segment.offset as usize + 3 * ITEM;
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"S", (names + "first".len()) as u64).unwrap();
+    drop(bank);
+    let bank = open(&model, &path, Access::Read);
+    assert_eq!((bank.len(), bank.usage().damaged), (2, 1));
+    assert!(ear.heard()[0].contains("the entry of adapter 'Second' is damaged and left out"));
+}
+
+#[test]
+fn what_a_bank_cannot_do_is_said() {
+    let folder = Folder::new("refused");
+    let (path, model) = (folder.path("bank"), model());
+    let bank = open(&model, &path, Access::Create);
+    let own = adapter(&model, 2, 1);
+    let told = |outcome: Result<()>| {
+        let error = outcome.unwrap_err();
+        (error.code(), error.message().to_owned())
+    };
+    let says = |outcome: Result<()>, code: Code, words: &str| {
+        let (found, message) = told(outcome);
+        assert!(found == code && message.contains(words), "{found:?}: {message}; wanted {code:?}: {words}");
+    };
+    says(bank.append(&[("", &own)], Dtype::F32), Code::Argument, "names[0] has 0 bytes");
+    says(bank.append(&[("a", &own), ("a", &own)], Dtype::F32), Code::Argument, "names[1] is 'a', as an earlier one");
+    says(bank.remove(&["a"]), Code::NotFound, "holds no adapter of the name 'a'");
+    let other = super::tests::model();
+    let foreign = adapter(&other, 2, 1);
+    says(bank.append(&[("a", &foreign)], Dtype::F32), Code::State, "adapter 'a': it was made for another model");
+    let mut large = adapter(&model, 2, 1);
+    large.parameters_mut().unwrap().all_mut()[3] = 1e6;
+    says(
+        bank.append(&[("ok", &own), ("a", &large)], Dtype::F16),
+        Code::Overflow,
+        "adapter 'a': parameter 3 is 1000000",
+    );
+    assert_eq!(bank.len(), 0, "all or none");
+    let second = Bank::open(&model, &path, &Options { access: Access::Write, ..Options::default() });
+    says(second.map(|_| ()), Code::State, "is being written by another handle or program");
+    let second = Bank::open(&model, &path, &Options { access: Access::Create, ..Options::default() });
+    says(second.map(|_| ()), Code::Exists, "exists already");
+    let reader = open(&model, &path, Access::Read);
+    says(reader.append(&[("a", &own)], Dtype::F32), Code::State, "open for reading");
+    says(Bank::open(&model, &folder.0, &Options::default()).map(|_| ()), Code::Io, "is not a file");
+    fs::write(folder.path("text"), "pverabnk and nothing more").unwrap();
+    says(Bank::open(&model, &folder.path("text"), &Options::default()).map(|_| ()), Code::Format, "has 25 bytes");
+    bank.append(&[("a", &own)], Dtype::F32).unwrap();
+    drop((bank, reader));
+    let fewer = model_of(&[0], Box::new(Silent));
+    let bank = open(&fewer, &path, Access::Read);
+    says(bank.adapter("a").map(|_| ()), Code::NotFound, "adapt layer 'v', which is not declared");
+    let options = Options { ignore_undeclared: true, ..Options::default() };
+    let bank = Bank::open(&fewer, &path, &options).unwrap();
+    assert_eq!(vectors(&bank.adapter("a").unwrap()), vectors(&own)[..1]);
+}
+
+#[test]
+fn a_bank_of_a_larger_model_may_not_ask_for_any_amount_of_memory() {
+    let folder = Folder::new("greedy");
+    let (path, model) = (folder.path("bank"), model());
+    let mut config = Config { rank: 2, ..Config::default() };
+    config.set_json("target_modules", r#"["q"]"#).unwrap();
+    let options = LoadOptions { in_max: Some(1000), ..LoadOptions::default() };
+    let own = Adapter::create(&model, &config, None, &options).unwrap();
+    open(&model, &path, Access::Create).append(&[("a", &own)], Dtype::F32).unwrap();
+    let fresh = super::tests::model();
+    let error = open(&fresh, &path, Access::Read).adapter("a").unwrap_err();
+    assert!(error.message().contains("drawn for in_max 1000"), "{error}");
+    let allowed = Options { in_max: Some(1000), ..Options::default() };
+    let bank = Bank::open(&fresh, &path, &allowed).unwrap();
+    assert!(bank.adapter("a").unwrap().store().same_values(own.store()));
+}
+
+#[test]
+fn readers_and_a_writer_run_side_by_side() {
+    let folder = Folder::new("side");
+    let (path, model) = (folder.path("bank"), model());
+    let bank = open(&model, &path, Access::Create);
+    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2)];
+    let wanted = own.each_ref().map(vectors);
+    let both: Vec<(String, &Adapter)> = (0..20).map(|number| (number.to_string(), &own[0])).collect();
+    let both: Vec<(&str, &Adapter)> = both.iter().map(|(name, adapter)| (name.as_str(), *adapter)).collect();
+    bank.append(&both, Dtype::F32).unwrap();
+    std::thread::scope(|scope| {
+        for reader in 0..3 {
+            let (bank, wanted) = (&bank, &wanted);
+            scope.spawn(move || {
+                for round in 0..300usize {
+                    let name = ((round + reader) % 20).to_string();
+                    let found = vectors(&bank.adapter(&name).unwrap());
+                    assert!(wanted.contains(&found), "half a swap");
+                }
+            });
+        }
+        for round in 0..30usize {
+            bank.append(&[(&(round % 20).to_string(), &own[(round + 1) % 2])], Dtype::F32).unwrap();
+            if round % 10 == 9 {
+                bank.compact().unwrap();
+            }
+        }
+    });
+    assert_eq!(bank.verify().unwrap(), 0);
+}

@@ -1,0 +1,286 @@
+//! Writing a bank: adding and replacing adapters, removing them, and compaction.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::catalogue::Catalogue;
+use super::file::{self, Access, Commit, Place, Tail};
+use super::index::{Change, Index, Vectors};
+use super::{Bank, State};
+use crate::adapter::{Adapter, Kind, io, sync_folder};
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::memory::{Allocator, Buffer};
+use crate::noise::adapter_identity;
+use crate::projection::Store;
+use crate::tensor::{Device, Dtype};
+
+/// Whoever writes holds this.
+#[derive(Debug, Default)]
+pub struct Writer {
+    /// A commit record failed: nobody knows whether it is on the disk.
+    broken: bool,
+}
+
+/// Longer names are somebody's mistake.
+const LONGEST_NAME: usize = 4096;
+
+impl Bank {
+    /// Adds adapters, or puts them in the place of those of the same names; all of them or none. Vectors are rounded to
+    /// `dtype`. When this returns, they are on the disk.
+    pub fn append(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
+        let mut writer = self.writer()?;
+        let state = self.state();
+        check_names(adapters.iter().map(|(name, _)| *name))?;
+        let mut addition = Addition::new(self, &state, dtype)?;
+        let mut changes = Vec::new();
+        changes.try_reserve_exact(adapters.len()).map_err(|_| Error::out_of_memory())?;
+        for (name, adapter) in adapters {
+            let vectors = addition.add(name, adapter).map_err(|error| error.within(format!("adapter '{name}'")))?;
+            changes.push(Change { name, vectors: Some(vectors) });
+        }
+        let Addition { catalogue, tail, stores, .. } = addition;
+        self.commit(&mut writer, &state, catalogue, changes, tail)?;
+        self.bound().stores.extend(stores);
+        Ok(())
+    }
+
+    /// Removes adapters; all of them or none.
+    pub fn remove(&self, names: &[&str]) -> Result<()> {
+        let mut writer = self.writer()?;
+        let state = self.state();
+        check_names(names.iter().copied())?;
+        if let Some(name) = names.iter().find(|name| state.index.find(name).is_none()) {
+            fail!(NotFound, "'{}' holds no adapter of the name '{name}'", self.path.display());
+        }
+        let changes = names.iter().map(|name| Change { name, vectors: None }).collect();
+        let tail = Tail::new(&state.file, &self.path, state.commit.end)?;
+        self.commit(&mut writer, &state, state.catalogue.clone(), changes, tail)
+    }
+
+    /// Writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters
+    /// are left out, with a warning that names each. Programs that have the bank open go on with the old file.
+    pub fn compact(&self) -> Result<()> {
+        let _writer = self.writer()?;
+        let state = self.state();
+        let fresh = Unfinished::beside(&self.path)?;
+        let file = Arc::new(file::open(&fresh.path, Access::Create)?);
+        let empty = State::empty(file.clone(), state.generation + 1);
+        let mut tail = Tail::new(&file, &fresh.path, empty.commit.end)?;
+        let catalogue = state.catalogue.copied(&state.file, &self.path, state.commit.end, &mut tail)?;
+        let changes = self.copied(&state, &mut tail)?;
+        let next = empty.after(catalogue, changes, tail)?;
+        file::write_commit(&file, &next.commit).map_err(|error| io(&fresh.path, "write", &error))?;
+        fs::rename(&fresh.path, &self.path).map_err(|error| io(&self.path, "replace", &error))?;
+        self.show(next);
+        self.cache().clear();
+        sync_folder(folder_of(&self.path))
+    }
+
+    /// Copies the vectors of every adapter that is not damaged.
+    fn copied<'a>(&self, state: &'a State, tail: &mut Tail<'_>) -> Result<Vec<Change<'a>>> {
+        let (listener, total) = (self.model.listener(), state.index.len());
+        let mut changes = Vec::new();
+        changes.try_reserve_exact(total).map_err(|_| Error::out_of_memory())?;
+        for (place, (name, vectors)) in state.index.iter().enumerate() {
+            if place % 1024 == 0 && !listener.progress("compact the bank", place as u64, total as u64) {
+                fail!(Cancelled, "the progress callback stopped the compaction of '{}'", self.path.display());
+            }
+            match self.vectors(state, name, vectors) {
+                Ok(bytes) => {
+                    let vectors = Vectors { offset: tail.end(), ..vectors };
+                    tail.push(&bytes)?;
+                    changes.push(Change { name, vectors: Some(vectors) });
+                }
+                Err(error) if error.code() == Code::Format => listener.warning(error.message()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(changes)
+    }
+
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let Some(writer) = &self.writer else {
+            fail!(State, "'{}' is open for reading; open it to write", self.path.display())
+        };
+        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.broken {
+            fail!(State, "an earlier write to '{}' failed at its end; open it again", self.path.display());
+        }
+        Ok(writer)
+    }
+
+    /// Writes what is left, makes it count, and shows it to readers.
+    fn commit(
+        &self,
+        writer: &mut Writer,
+        state: &State,
+        catalogue: Catalogue,
+        changes: Vec<Change<'_>>,
+        tail: Tail<'_>,
+    ) -> Result<()> {
+        let next = state.after(catalogue, changes, tail)?;
+        if let Err(error) = file::write_commit(&state.file, &next.commit) {
+            writer.broken = true;
+            return Err(io(&self.path, "write", &error));
+        }
+        self.show(next);
+        Ok(())
+    }
+
+    fn show(&self, next: State) {
+        let next = Arc::new(next);
+        let old = std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), next);
+        drop(old);
+    }
+}
+
+impl State {
+    /// Of a file in which nothing is yet.
+    fn empty(file: Arc<File>, generation: u32) -> Self {
+        let commit = Commit::first();
+        Self { file, generation, commit, catalogue: Catalogue::default(), index: Index::default(), damaged: 0 }
+    }
+
+    /// The state after these changes, whose vectors the tail has. When this returns, all of it is in the file, but for the
+    /// commit record.
+    fn after(&self, catalogue: Catalogue, changes: Vec<Change<'_>>, mut tail: Tail<'_>) -> Result<Self> {
+        let mut commit = Commit { sequence: self.commit.sequence + 1, ..self.commit.clone() };
+        if catalogue != self.catalogue {
+            let json = catalogue.to_json()?;
+            commit.catalogue = Place { offset: tail.end(), bytes: json.len() as u64 };
+            commit.catalogue_crc = crc32fast::hash(&json);
+            tail.push(&json)?;
+        }
+        let fresh = self.index.fresh(changes)?;
+        let index = self.index.with(&fresh, tail.end())?;
+        tail.push(&fresh.bytes)?;
+        tail.flush()?;
+        commit.segments = index.places();
+        commit.end = tail.end();
+        let (file, generation, damaged) = (self.file.clone(), self.generation, self.damaged);
+        Ok(Self { file, generation, commit, catalogue, index, damaged })
+    }
+}
+
+/// Adapters on their way into the file.
+struct Addition<'a> {
+    bank: &'a Bank,
+    state: &'a State,
+    dtype: Dtype,
+    catalogue: Catalogue,
+    tail: Tail<'a>,
+    /// Those that are new in the catalogue.
+    stores: Vec<(usize, Arc<Store>)>,
+    /// The family of the last adapter: thousands of one kind come one after the other.
+    last: Option<(Kind, u32)>,
+}
+
+impl<'a> Addition<'a> {
+    fn new(bank: &'a Bank, state: &'a State, dtype: Dtype) -> Result<Self> {
+        let tail = Tail::new(&state.file, &bank.path, state.commit.end)?;
+        Ok(Self { bank, state, dtype, catalogue: state.catalogue.clone(), tail, stores: Vec::new(), last: None })
+    }
+
+    /// Writes one adapter's vectors.
+    fn add(&mut self, name: &str, adapter: &Adapter) -> Result<Vectors> {
+        if !Arc::ptr_eq(adapter.layers(), &self.bank.model.layers()) {
+            fail!(State, "it was made for another model; load it for the bank's");
+        }
+        if let Some(tensor) = adapter.tensors().first() {
+            fail!(Unsupported, "it carries the tensor '{}'; a bank holds vectors only", tensor.name);
+        }
+        if adapter.parameters().device() != Device::Host {
+            return self.add(name, &adapter.frozen(&Allocator::default())?);
+        }
+        let family = self.family(adapter)?;
+        let values = adapter.parameters().all();
+        if let Some(place) = values.iter().position(|value| !self.dtype.rounded(*value).is_finite()) {
+            let (value, dtype) = (values[place], self.dtype.name());
+            fail!(Overflow, "parameter {place} is {value}; wanted finite numbers that {dtype} holds");
+        }
+        let mut bytes = Buffer::<u8>::zeroed(&Allocator::default(), values.len() * self.dtype.size())?;
+        // SAFETY: the buffer has room for as many elements, and is aligned for every type of them.
+        unsafe { self.dtype.narrow(values, bytes.as_mut_ptr(), 0) };
+        let vectors = Vectors {
+            offset: self.tail.end(),
+            identity: adapter.identity().unwrap_or_else(|| adapter_identity(name)),
+            family,
+            crc: crc32fast::hash(&bytes),
+            dtype: self.dtype,
+        };
+        self.tail.push(&bytes)?;
+        Ok(vectors)
+    }
+
+    fn family(&mut self, adapter: &Adapter) -> Result<u32> {
+        let kind = Kind::of(adapter);
+        if let Some((last, number)) = &self.last
+            && last.is(&kind)
+        {
+            return Ok(*number);
+        }
+        let store = self.store(kind.store())?;
+        let number = self.catalogue.family_of(&kind, store)?;
+        self.last = Some((kind, number));
+        Ok(number)
+    }
+
+    /// The number of a store; a new one is written into the file, where its key does not draw it.
+    fn store(&mut self, store: &Arc<Store>) -> Result<usize> {
+        for number in 0..self.state.catalogue.stores.len() {
+            if self.bank.store(self.state, number)?.same_values(store) {
+                return Ok(number);
+            }
+        }
+        if let Some((number, _)) = self.stores.iter().find(|(_, known)| known.same_values(store)) {
+            return Ok(*number);
+        }
+        let number = self.catalogue.add_store(store, &mut self.tail)?;
+        self.stores.push((number, store.clone()));
+        Ok(number)
+    }
+}
+
+/// A file that is removed when it has not taken its place.
+struct Unfinished {
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// A path beside the bank, whose lock the caller holds: what lies there is of a killed compaction.
+    fn beside(bank: &Path) -> Result<Self> {
+        let Some(name) = bank.file_name() else { fail!(Argument, "'{}' has no file name", bank.display()) };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".pvera-compaction");
+        let path = bank.with_file_name(hidden);
+        let _ = fs::remove_file(&path);
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for (place, name) in names.enumerate() {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            fail!(Argument, "names[{place}] has {} bytes; wanted 1 to {LONGEST_NAME}", name.len());
+        }
+        if !seen.insert(name) {
+            fail!(Argument, "names[{place}] is '{name}', as an earlier one; wanted each once");
+        }
+    }
+    Ok(())
+}
