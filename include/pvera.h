@@ -111,6 +111,19 @@ typedef struct pvera_adapter pvera_adapter;
 typedef struct pvera_snapshot pvera_snapshot;
 
 /**
+ * Many adapters of one network in one file: thousands to hundreds of thousands. Names are known when a bank is open,
+ * vectors are read when an adapter is first used, and kept as long as a budget allows. May be used by many threads; no
+ * reader waits for a writer's disk. It keeps its model alive.
+ *
+ * A bank holds each adapter's vectors and noise number, its config once for all that share it, and projections once (or
+ * their key, where they were drawn from it). An adapter that carries tensors is refused.
+ *
+ * What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it
+ * was when it was opened; within one handle, calls see what was written through it before.
+ */
+typedef struct pvera_bank pvera_bank;
+
+/**
  * A layer and the adapters that may run on it. Immutable; may be used by many threads, as far as the parameters behind it
  * are not written meanwhile.
  */
@@ -1490,6 +1503,217 @@ pvera_error *pvera_snapshot_linear(const pvera_snapshot *snapshot, size_t layer,
  * snapshot is NULL or an owned snapshot, not used again; nor is any of its linears.
  */
 void pvera_snapshot_free(pvera_snapshot *snapshot);
+
+/* ---- Banks: thousands of adapters in one file ---- */
+
+/**
+ * Read; any number of handles and programs at a time, also beside one that writes.
+ */
+#define PVERA_BANK_READ 0
+
+/**
+ * Read and write; one handle at a time, of all programs.
+ */
+#define PVERA_BANK_WRITE 1
+
+/**
+ * A new bank, to be written; PVERA_ERROR_EXISTS where there is a file already.
+ */
+#define PVERA_BANK_CREATE 2
+
+/**
+ * How a bank is opened. Zero is the default: to read, with a cache that is never emptied.
+ */
+typedef struct pvera_bank_options {
+    /**
+     * sizeof(pvera_bank_options).
+     */
+    size_t struct_size;
+    /**
+     * PVERA_BANK_….
+     */
+    int32_t access;
+    /**
+     * 0 or 1 (as any other number): leave out vectors of layers that are not declared here, instead of refusing them.
+     */
+    uint8_t ignore_undeclared;
+    /**
+     * What adapters that were read may take, in bytes; the least recently used go first. 0: any amount. Adapters that
+     * somebody holds live on when they go from here.
+     */
+    size_t cache_bytes;
+    /**
+     * The largest in_features over all adapted layers of the whole model: needed where this program declares only some of
+     * them and the projections come from a key. 0: the largest declared ones.
+     */
+    size_t in_max;
+    /**
+     * The same of out_features.
+     */
+    size_t out_max;
+} pvera_bank_options;
+
+/**
+ * What a bank holds, in the file and in memory.
+ */
+typedef struct pvera_bank_usage {
+    /**
+     * sizeof(pvera_bank_usage), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Adapters.
+     */
+    size_t adapters;
+    /**
+     * Entries that were damaged when the bank was opened, and are left out.
+     */
+    size_t damaged;
+    /**
+     * Bytes of the file that count.
+     */
+    uint64_t file_bytes;
+    /**
+     * Of these, what replaced and removed adapters and older indexes take: pvera_bank_compact gives them back.
+     */
+    uint64_t unused_bytes;
+    /**
+     * Bytes of memory that names and places take.
+     */
+    size_t index_bytes;
+    /**
+     * Adapters that are kept in memory.
+     */
+    size_t cached;
+    /**
+     * Bytes that they take.
+     */
+    size_t cached_bytes;
+    /**
+     * How often an adapter was found in memory.
+     */
+    uint64_t hits;
+    /**
+     * How often one had to be read.
+     */
+    uint64_t misses;
+} pvera_bank_usage;
+
+/**
+ * Opens a bank for the layers of a model. Entries that are damaged are left out, with a warning that names each.
+ *
+ * Errors: PVERA_ERROR_IO, PVERA_ERROR_FORMAT for another file or a damaged one, PVERA_ERROR_STATE for one that is
+ * being written through another handle, PVERA_ERROR_EXISTS.
+ *
+ * Pointers:
+ * model is a model, path a text, options NULL or sized options, bank a place for the result.
+ */
+pvera_error *pvera_bank_open(const pvera_model *model,
+                             const char *path,
+                             const pvera_bank_options *options,
+                             pvera_bank **bank);
+
+/**
+ * Frees a bank; NULL is nothing. Its adapters and snapshots live on.
+ *
+ * Pointers:
+ * bank is NULL or an owned bank, not used again.
+ */
+void pvera_bank_free(pvera_bank *bank);
+
+/**
+ * Adds count adapters under names, or puts them in the place of those of the same names: all of them or none. Vectors are
+ * rounded once to dtype (f32, f16 or bf16; zero: f32). When it returns, they are on the disk. Many at a time cost less
+ * than one at a time. A trainable adapter is written as it is now.
+ *
+ * Pointers:
+ * bank is a bank; names and adapters point to count texts and adapters made for the bank's model.
+ */
+pvera_error *pvera_bank_append(const pvera_bank *bank,
+                               size_t count,
+                               const char *const *names,
+                               const pvera_adapter *const *adapters,
+                               pvera_dtype dtype);
+
+/**
+ * Removes count adapters: all of them or none. Adapters and snapshots that somebody holds live on.
+ *
+ * Pointers:
+ * bank is a bank; names points to count texts.
+ */
+pvera_error *pvera_bank_remove(const pvera_bank *bank, size_t count, const char *const *names);
+
+/**
+ * Writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters are
+ * left out, with a warning that names each. Other programs that have the bank open go on with the old file.
+ *
+ * Pointers:
+ * bank is a bank.
+ */
+pvera_error *pvera_bank_compact(const pvera_bank *bank);
+
+/**
+ * Reads everything, warns of each adapter that is damaged, and counts them. The progress callback may stop it.
+ *
+ * Pointers:
+ * bank is a bank; damaged is a place for the result.
+ */
+pvera_error *pvera_bank_verify(const pvera_bank *bank, size_t *damaged);
+
+/**
+ * What the bank holds. usage.struct_size is set by the caller.
+ *
+ * Pointers:
+ * bank is a bank; usage is sized.
+ */
+pvera_error *pvera_bank_get_usage(const pvera_bank *bank, pvera_bank_usage *usage);
+
+/**
+ * Whether the bank holds an adapter of that name.
+ *
+ * Pointers:
+ * bank is a bank, name a text, contains a place for the result.
+ */
+pvera_error *pvera_bank_contains(const pvera_bank *bank, const char *name, bool *contains);
+
+/**
+ * The name of the adapter of a number below usage.adapters, in the order in which names were first added (removing one
+ * moves those after it); freed with pvera_text_free.
+ *
+ * Pointers:
+ * bank is a bank; name is a place for the result.
+ */
+pvera_error *pvera_bank_name_at(const pvera_bank *bank,
+                                size_t number,
+                                char **name);
+
+/**
+ * The adapter of that name, from memory or read now: an adapter as any other, to be published, copied, saved, freed. Its
+ * noise has the number that the bank holds: a hash of the name, where it was appended without one of its own. It does not
+ * change when the bank does.
+ *
+ * Errors: PVERA_ERROR_NOT_FOUND; PVERA_ERROR_FORMAT where its vectors are damaged.
+ *
+ * Pointers:
+ * bank is a bank, name a text, adapter a place for the result.
+ */
+pvera_error *pvera_bank_adapter(const pvera_bank *bank,
+                                const char *name,
+                                pvera_adapter **adapter);
+
+/**
+ * A snapshot of the adapters that the rows of a batch want, for one pass: names[i] is row i's, or NULL for the base alone.
+ * slots[i] gets its slot in the snapshot, for pvera_rows.slot; rows of one name have one slot. What is published on the
+ * model is not in it.
+ *
+ * Pointers:
+ * bank is a bank; names points to count texts or NULLs, slots to count places; snapshot is a place for the result.
+ */
+pvera_error *pvera_bank_snapshot(const pvera_bank *bank,
+                                 size_t count,
+                                 const char *const *names,
+                                 int32_t *slots,
+                                 pvera_snapshot **snapshot);
 
 /* ---- Linears: adapted layers ---- */
 

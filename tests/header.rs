@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Sections of the header, in the order in which a newcomer reads them.
-const SECTIONS: [(&str, &str); 19] = [
+const SECTIONS: [(&str, &str); 20] = [
     ("error", "Errors"),
     ("version", "Version"),
     ("bytes", "Texts and bytes that the library gives away"),
@@ -16,6 +16,7 @@ const SECTIONS: [(&str, &str); 19] = [
     ("adapter", "Adapters: load, create, train, save"),
     ("tensor", "Tensors that an adapter carries"),
     ("snapshot", "Snapshots: the adapters of a model for one pass"),
+    ("bank", "Banks: thousands of adapters in one file"),
     ("linear", "Linears: adapted layers"),
     ("compute", "Computing without a tape"),
     ("training", "Forward and backward"),

@@ -1,5 +1,6 @@
 //! One adapter: its configuration, its store, and its two vectors for every layer.
 
+mod combine;
 mod create;
 mod folder;
 mod kind;
@@ -15,13 +16,13 @@ mod tensors;
 mod tests;
 
 pub use create::Apart;
+pub(crate) use folder::sync_folder;
 pub use kind::Kind;
 pub use load::LoadOptions;
 pub use parameters::{Parameters, Ranges, Span};
 pub use save::Checkpoint;
-pub(crate) use folder::sync_folder;
-pub(crate) use source::io;
 pub use source::Source;
+pub(crate) use source::io;
 pub use store_file::{read_store, store_from_memory};
 pub use tensors::{ElementType, Tensor};
 

@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::Buffer;
 use crate::model::Model;
-use crate::projection::{Frozen, Origin, Size, Store};
+use crate::projection::{Frozen, Origin, Rounding, Size, Store};
 use crate::tensor::Dtype;
 
 /// Larger ones are somebody's mistake: a family of a thousand layers takes some 100 KB.
@@ -40,7 +40,8 @@ pub struct StoreNote {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Projections {
-    Drawn { key: u64, rounded_to: Element },
+    Drawn { key: u64, rounding: Element },
+    DrawnOnGrid { key: u64 },
     Held { a: Piece, b: Piece, saved_as: Element },
 }
 
@@ -146,7 +147,8 @@ impl Catalogue {
     /// The number of a new store. What its key does not draw is written into the file.
     pub fn add_store(&mut self, store: &Store, tail: &mut Tail<'_>) -> Result<usize> {
         let projections = match store.origin() {
-            Some(Origin { key, rounded_to }) => Projections::Drawn { key, rounded_to: rounded_to.into() },
+            Some(Origin { key, rounding: Rounding::To(dtype) }) => Projections::Drawn { key, rounding: dtype.into() },
+            Some(Origin { key, rounding: Rounding::Int8Grid }) => Projections::DrawnOnGrid { key },
             None => Projections::Held {
                 a: Piece::written(store.a(), tail)?,
                 b: Piece::written(store.b(), tail)?,
@@ -188,26 +190,11 @@ impl StoreNote {
 
     /// Reads or draws the store.
     pub fn store(&self, model: &Model, file: &File, path: &Path, end: u64, limits: Limits) -> Result<Arc<Store>> {
-        let size = Size { rank: self.rank, in_max: self.in_max, out_max: self.out_max };
         let store = match &self.projections {
-            Projections::Drawn { key, rounded_to } => {
-                if size.in_max > limits.in_max || size.out_max > limits.out_max {
-                    fail!(
-                        Projection,
-                        "the bank's projections are drawn for in_max {}, out_max {}; the declared layers reach {} and {} (options.in_max and options.out_max allow more)",
-                        size.in_max,
-                        size.out_max,
-                        limits.in_max,
-                        limits.out_max
-                    );
-                }
-                let listener = model.listener();
-                let mut watch = |drawn: u64, total: u64| match listener.progress("draw projections", drawn, total) {
-                    true => Ok(()),
-                    false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
-                };
-                Store::from_key_watched(model.allocator(), *key, size, (*rounded_to).into(), &mut watch)?
+            Projections::Drawn { key, rounding } => {
+                self.drawn(model, *key, Rounding::To((*rounding).into()), limits)?
             }
+            Projections::DrawnOnGrid { key } => self.drawn(model, *key, Rounding::Int8Grid, limits)?,
             Projections::Held { a, b, saved_as } => {
                 let rows = self.rank.checked_mul(2).ok_or(Error::out_of_memory())?;
                 let a = a.read(model, file, path, "A", (rows, self.in_max), end)?;
@@ -216,6 +203,26 @@ impl StoreNote {
             }
         };
         Ok(model.stores().share(Arc::new(store)))
+    }
+
+    fn drawn(&self, model: &Model, key: u64, rounding: Rounding, limits: Limits) -> Result<Store> {
+        let size = Size { rank: self.rank, in_max: self.in_max, out_max: self.out_max };
+        if size.in_max > limits.in_max || size.out_max > limits.out_max {
+            fail!(
+                Projection,
+                "the bank's projections are drawn for in_max {}, out_max {}; the declared layers reach {} and {} (options.in_max and options.out_max allow more)",
+                size.in_max,
+                size.out_max,
+                limits.in_max,
+                limits.out_max
+            );
+        }
+        let listener = model.listener();
+        let mut watch = |drawn: u64, total: u64| match listener.progress("draw projections", drawn, total) {
+            true => Ok(()),
+            false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
+        };
+        Store::from_key_watched(model.allocator(), key, size, rounding, &mut watch)
     }
 }
 

@@ -8,13 +8,13 @@ use super::config::pvera_config;
 use super::context::pvera_context;
 use super::error::pvera_error;
 use super::guard;
-use super::handle::{self, borrow, output};
+use super::handle::{self, borrow, output, write_if_wanted};
 use super::input::{self, Sized_};
 use super::matrix::{optional_dtype, pvera_dtype};
 use super::model::pvera_model;
 use super::store::pvera_store;
 use crate::adapter::{Adapter, LoadOptions, Span};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
 
@@ -228,6 +228,50 @@ pub unsafe extern "C" fn pvera_adapter_trainable_on(
             "the context computes on {}; wanted one of PVERA_BACKEND_CUDA, or pvera_adapter_trainable",
             context.0.place()
         )
+    })
+}
+
+/// One adapter in the place of a weighted sum of count adapters: the one whose mean delta is nearest to
+/// Σ weights[i] · delta of adapters[i]. They are of one model and one store, adapt the same layers and learned no biases;
+/// config and layers are those of the first, with alpha multiplied into λ_b.
+///
+/// Of a layer, Σ wᵢ λ_bᵢ λ_dᵢᵀ (mu halves) is replaced by its largest singular pair. error (may be NULL) gets how far that
+/// is: the largest, over layers, of the relative Frobenius norm of the rest. It is 0 where the adapters share λ_d, or λ_b,
+/// up to a factor. The exact sum is run by `pvera_rows.active`, at the price of one latent for each adapter.
+///
+/// **The variance** is not that of the sum. There, noises are independent and variances add, Σ wᵢ² Varᵢ. Here one latent is
+/// drawn, with a logvar half that is the mean of the adapters' weighted by |wᵢ|: of equal adapters with weights that add up
+/// to 1 it is the variance of one of them.
+///
+/// # Safety
+/// `adapters` points to `count` adapters, not written meanwhile, `weights` to `count` numbers; `error` is NULL or a place, and
+/// `combined` a place, for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_adapter_combine(
+    count: usize,
+    adapters: *const *const pvera_adapter,
+    weights: *const f64,
+    error: *mut f64,
+    combined: *mut *mut pvera_adapter,
+) -> *mut pvera_error {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (adapters, weights) =
+            unsafe { (input::array("adapters", adapters, count)?, input::array("weights", weights, count)?) };
+        // SAFETY: as above.
+        let out = unsafe { output("combined", combined)? };
+        let mut list: Vec<(&Adapter, f64)> = Vec::new();
+        list.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
+        for (place, (adapter, weight)) in adapters.iter().zip(weights).enumerate() {
+            // SAFETY: as above.
+            list.push((unsafe { &borrow(&format!("adapters[{place}]"), *adapter)?.0 }, *weight));
+        }
+        let (own, rest) = Adapter::combined(&list, &Allocator::default())?;
+        let own = handle::give(pvera_adapter(Arc::new(own)))?;
+        // SAFETY: as above.
+        unsafe { write_if_wanted(error, rest) };
+        out.write(own);
+        Ok(())
     })
 }
 

@@ -126,6 +126,41 @@ pub unsafe fn required<T: Sized_>(given: *const T) -> Result<T> {
     unsafe { sized(given) }
 }
 
+/// A sized struct that the library fills as far as the caller's goes.
+///
+/// # Safety
+/// `place` is NULL or points to as many writable bytes as its first field says.
+pub unsafe fn sized_output<'a, T: Sized_>(place: *mut T) -> Result<SizedOutput<'a, T>> {
+    if place.is_null() {
+        fail!(Null, "{} is NULL; wanted the address of a struct", T::NAME);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { sized(place.cast_const())? };
+    // SAFETY: as above; the first field is the size.
+    let size = unsafe { place.cast::<usize>().read() };
+    Ok(SizedOutput { place, size, lifetime: std::marker::PhantomData })
+}
+
+/// A struct that was checked and not yet filled.
+pub struct SizedOutput<'a, T> {
+    place: *mut T,
+    size: usize,
+    lifetime: std::marker::PhantomData<&'a mut T>,
+}
+
+impl<T: Sized_> SizedOutput<'_, T> {
+    /// Writes all fields but the size that the caller has room for.
+    pub fn write(self, value: T) {
+        let known = self.size.min(size_of::<T>()) - size_of::<usize>();
+        let from = (&raw const value).cast::<u8>();
+        // SAFETY: `sized_output` checked the place; both structs have as many bytes after their sizes.
+        unsafe {
+            let to = self.place.cast::<u8>().add(size_of::<usize>());
+            std::ptr::copy_nonoverlapping(from.add(size_of::<usize>()), to, known);
+        }
+    }
+}
+
 /// Reads a sized struct. NULL is all defaults; a shorter one (of an older header) is completed with zeros; a longer one
 /// (of a newer header) is accepted when what we do not know is zero.
 ///

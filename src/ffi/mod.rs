@@ -6,6 +6,7 @@
 #![allow(non_camel_case_types)]
 
 pub mod adapter;
+pub mod bank;
 pub mod bytes;
 pub mod compute;
 pub mod config;

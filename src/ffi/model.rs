@@ -1,6 +1,7 @@
 //! `pvera_model`: the host's layers, and the adapters published under names.
 
 use std::ffi::c_char;
+use std::sync::Arc;
 
 use super::adapter::pvera_adapter;
 use super::context::{pvera_allocator, pvera_callbacks};
@@ -108,7 +109,7 @@ unsafe impl Sized_ for pvera_model_options {
 
 /// The layers of one network and the adapters published for it. May be used by many threads; publishing never waits for a
 /// running pass, because a pass holds a snapshot.
-pub struct pvera_model(pub(super) Model);
+pub struct pvera_model(pub(super) Arc<Model>);
 
 /// A model without layers. `options` may be NULL.
 ///
@@ -123,7 +124,7 @@ pub unsafe extern "C" fn pvera_model_new(
         // SAFETY: the caller's promise.
         let (options, out) = unsafe { (input::sized(options)?, output("model", model)?) };
         let own = Model::new(options.allocator.checked("options.allocator")?, options.callbacks.listener());
-        out.write(handle::give(pvera_model(own))?);
+        out.write(handle::give(pvera_model(Arc::new(own)))?);
         Ok(())
     })
 }

@@ -14,13 +14,20 @@ use crate::backend::cpu::Uses;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Allocator;
-use crate::projection::{Frozen, Size, Store};
+use crate::projection::{Frozen, Rounding, Size, Store};
 use crate::tensor::Dtype;
 
 /// What packing is for, as bits: forward, sample, moments and latent.
 pub const PVERA_PACK_FORWARD: u32 = 1;
 /// Backward, with the forward that it recomputes left to PVERA_PACK_FORWARD.
 pub const PVERA_PACK_BACKWARD: u32 = 2;
+
+/// As PEFT draws them; the default.
+pub const PVERA_GRID_NONE: i32 = 0;
+/// For new adapters: the draw rounded to integers from −127 to 127 times one factor for A and one for B. Packed, a value
+/// takes one byte and loses nothing, so that A and B of a wide model stay in a core's cache. No key of PEFT draws such a
+/// store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
+pub const PVERA_GRID_INT8: i32 = 1;
 
 /// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`.
 /// Immutable and reference counted: a clone is the same store. May be used by many threads.
@@ -42,6 +49,10 @@ pub struct pvera_store_options {
     pub base_dtype: pvera_dtype,
     /// For A and B.
     pub allocator: pvera_allocator,
+    /// `PVERA_GRID_…`.
+    pub grid: i32,
+    /// Zero. (Fills the struct.)
+    pub reserved: u32,
 }
 
 // SAFETY: integers, pointers and optional functions; the size comes first.
@@ -58,7 +69,8 @@ unsafe fn optional(allocator: *const pvera_allocator) -> Result<Allocator> {
     unsafe { allocator.as_ref() }.map_or(Ok(Allocator::default()), |given| given.checked("allocator"))
 }
 
-/// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator.
+/// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid: that,
+/// rounded).
 ///
 /// # Safety
 /// `options` is sized options; `store` is a place for the result.
@@ -82,7 +94,19 @@ pub unsafe extern "C" fn pvera_store_from_key(
         }
         let size = Size { rank: options.rank, in_max: options.in_max, out_max: options.out_max };
         let round_to = optional_dtype("options.base_dtype", options.base_dtype)?.unwrap_or(Dtype::F32);
-        let own = Store::from_key(&options.allocator.checked("options.allocator")?, key, size, round_to)?;
+        let rounding = match (options.grid, round_to) {
+            (PVERA_GRID_NONE, _) => Rounding::To(round_to),
+            (PVERA_GRID_INT8, Dtype::F32) => Rounding::Int8Grid,
+            (PVERA_GRID_INT8, _) => fail!(
+                Argument,
+                "options.grid is PVERA_GRID_INT8 and options.base_dtype is {}; values are rounded once, so wanted one of them",
+                round_to.name()
+            ),
+            (other, _) => {
+                fail!(Argument, "options.grid is {other}; wanted PVERA_GRID_NONE (0) or PVERA_GRID_INT8 (1)")
+            }
+        };
+        let own = Store::from_key(&options.allocator.checked("options.allocator")?, key, size, rounding)?;
         out.write(handle::give(pvera_store(Arc::new(own)))?);
         Ok(())
     })

@@ -52,7 +52,14 @@ pub struct Model {
 impl Model {
     pub fn new(allocator: Allocator, listener: Box<dyn Listener>) -> Self {
         let layers = Mutex::new(Arc::new(Layers::new(allocator)));
-        Self { layers, slots: RwLock::default(), writing: Mutex::default(), stores: Interned::default(), allocator, listener }
+        Self {
+            layers,
+            slots: RwLock::default(),
+            writing: Mutex::default(),
+            stores: Interned::default(),
+            allocator,
+            listener,
+        }
     }
 
     /// Adds a layer. All layers are declared before the first adapter is made for them.

@@ -50,7 +50,7 @@ mod tests;
 
 pub use dropout::{DropoutKey, dropout_threshold};
 pub use key::{adapter_identity, layer_hash};
-pub use mt19937::{Mt19937, draw_projection};
+pub use mt19937::{Mt19937, draw_projection, projection_bound};
 pub use normals::NormalKey;
 pub use rows::Row;
 pub use torch::{TorchGenerator, torch_normals};

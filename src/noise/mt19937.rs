@@ -61,12 +61,17 @@ impl Mt19937 {
     }
 }
 
+/// The largest value that [`draw_projection`] draws.
+pub fn projection_bound(fan_in: usize) -> f32 {
+    (3f64.sqrt() * (2f64.sqrt() / (fan_in as f64).sqrt())) as f32
+}
+
 /// Draws a frozen projection bit for bit as PEFT does: Kaiming uniform, `U(−b, b)` with `b = √3·(√2/√fan_in)`.
 ///
 /// One stream, `Mt19937::new(projection_prng_key)`, gives all of A (`[2r, in_max]` row major, `fan_in` = in_max) and
 /// then all of B (`[out_max, r]`, `fan_in` = r). `fan_in` is at least 1.
 pub fn draw_projection(stream: &mut Mt19937, fan_in: usize, out: &mut [f32]) {
-    let bound = (3f64.sqrt() * (2f64.sqrt() / (fan_in as f64).sqrt())) as f32;
+    let bound = projection_bound(fan_in);
     let width = f64::from(bound - -bound);
     for value in out {
         // One rounding, as in PyTorch's fused multiply-add: product and sum are exact in f64.

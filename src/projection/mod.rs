@@ -13,7 +13,7 @@ use crate::backend::cpu::{FloatMode, Packs, Pair, Uses};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
-use crate::noise::{Mt19937, draw_projection};
+use crate::noise::{Mt19937, draw_projection, projection_bound};
 use crate::tensor::Dtype;
 
 /// `A [2r, in_max]` and `B [out_max, r]`. A layer uses `A[:, :in]` and `B[:out, :]`.
@@ -28,12 +28,47 @@ pub struct Store {
     packs: Packs,
 }
 
-/// What a store was drawn from, and what its values were rounded to.
+/// What a store was drawn from, and how its values were rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub key: u64,
-    pub rounded_to: Dtype,
+    pub rounding: Rounding,
 }
+
+/// How values drawn from a key are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the element type of the base model, as PEFT does.
+    To(Dtype),
+    /// To integers from −127 to 127 times one factor for A and one for B: a packed value then takes one byte, and loses
+    /// nothing. No key of PEFT draws such a store, so that its checkpoints hold it.
+    Int8Grid,
+}
+
+impl From<Dtype> for Rounding {
+    fn from(dtype: Dtype) -> Self {
+        Rounding::To(dtype)
+    }
+}
+
+impl Rounding {
+    /// Rounds values that were drawn uniformly from ±`bound`.
+    fn round(self, values: &mut [f32], bound: f32) {
+        match self {
+            Rounding::To(Dtype::F32) => {}
+            Rounding::To(dtype) => values.iter_mut().for_each(|value| *value = dtype.rounded(*value)),
+            Rounding::Int8Grid => {
+                // Sixteen significant bits, so that every product is exact: the kernels find the factor again as the
+                // largest value over 127.
+                let factor = f32::from_bits((bound / GRID).to_bits() & !0xff);
+                values.iter_mut().for_each(|value| *value = f32::from((*value / factor).round() as i8) * factor);
+            }
+        }
+    }
+}
+
+/// The largest integer of the grid.
+const GRID: f32 = 127.0;
 
 /// Values drawn between two looks at the watch: some milliseconds' work.
 const WATCHED: usize = 1 << 20;
@@ -49,9 +84,9 @@ pub struct Size {
 impl Store {
     /// What PEFT draws from `projection_prng_key`, bit for bit: one MT19937 stream, all of A, then all of B.
     ///
-    /// `round_to` is the element type of the base model: PEFT casts A and B to it first.
-    pub fn from_key(allocator: &Allocator, key: u64, size: Size, round_to: Dtype) -> Result<Self> {
-        Self::from_key_watched(allocator, key, size, round_to, &mut |_, _| Ok(()))
+    /// PEFT casts A and B to the element type of the base model first.
+    pub fn from_key(allocator: &Allocator, key: u64, size: Size, rounding: impl Into<Rounding>) -> Result<Self> {
+        Self::from_key_watched(allocator, key, size, rounding, &mut |_, _| Ok(()))
     }
 
     /// The same, with `watch(values drawn, values in all)` called now and then; its error ends the draw.
@@ -59,12 +94,12 @@ impl Store {
         allocator: &Allocator,
         key: u64,
         size: Size,
-        round_to: Dtype,
+        rounding: impl Into<Rounding>,
         watch: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<Self> {
         // The bits are PyTorch's under the mode that every process starts in; a host may have set another.
         let _mode = FloatMode::enter();
-        let Size { rank, in_max, out_max } = size;
+        let (rounding, Size { rank, in_max, out_max }) = (rounding.into(), size);
         for (name, value) in [("rank", rank), ("in_max", in_max), ("out_max", out_max)] {
             if value == 0 {
                 fail!(Argument, "{name} is 0; wanted at least 1, to draw projections from the key");
@@ -79,7 +114,7 @@ impl Store {
             for piece in values.chunks_mut(WATCHED) {
                 watch(drawn, total)?;
                 draw_projection(&mut stream, cols, piece);
-                piece.iter_mut().for_each(|value| *value = round_to.rounded(*value));
+                rounding.round(piece, projection_bound(cols));
                 drawn += piece.len() as u64;
             }
             Frozen::from_f32(allocator, &values, rows, cols)
@@ -87,7 +122,7 @@ impl Store {
         let a = draw(counts.0, rows_of_a, in_max)?;
         let b = draw(counts.1, out_max, rank)?;
         // PEFT's autocast_adapter_dtype stores rounded projections in f32.
-        let origin = Some(Origin { key, rounded_to: round_to });
+        let origin = Some(Origin { key, rounding });
         Ok(Self { origin, ..Self::new(a, b, Dtype::F32)? })
     }
 

@@ -165,7 +165,8 @@ fn int8_scale(weight: &Weight<'_>) -> Option<f32> {
         true
     });
     let scale = largest / 127.0;
-    let on_grid = |value: &f32| ((value / scale).round() * scale).to_bits() == value.to_bits();
+    // Through the integer: it has no −0.
+    let on_grid = |value: &f32| (f32::from((value / scale).round() as i8) * scale).to_bits() == value.to_bits();
     (scale.is_normal() && weight.each_line(|values| values.iter().all(on_grid))).then_some(scale)
 }
 
