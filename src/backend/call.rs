@@ -62,9 +62,12 @@ pub struct Term<'a> {
 }
 
 impl Term<'_> {
-    /// Whether the two go through the same A and B, with the same rank.
+    /// Whether the two go through the same A and B, with the same rank and in the same columns of p.
     pub fn shares_projections(&self, other: &Term<'_>) -> bool {
-        self.a.data() == other.a.data() && self.b.data() == other.b.data() && self.rank() == other.rank()
+        self.a.data() == other.a.data()
+            && self.b.data() == other.b.data()
+            && self.rank() == other.rank()
+            && self.p_column == other.p_column
     }
 
     pub fn rank(&self) -> usize {

@@ -154,7 +154,8 @@ impl<'a> Planner<'a, '_> {
         Ok(Plan { calls, projections, slots: slots_of.into_slice(), width, latents, request: self.request })
     }
 
-    /// One adapter a row. Rows share columns of p; with dropout, each layer has columns of its own.
+    /// One adapter a row. Rows share columns of p, and layers do; but for an adapter with dropout each layer has columns of
+    /// its own, whatever the other rows' adapters do: so a row of dx is summed as if it were alone.
     fn per_row(&self, slots: Slots<'_>) -> Result<Plan<'a>> {
         let used = match slots {
             Slots::OnHost(slots) if slots.len() != self.rows => {
@@ -180,31 +181,37 @@ impl<'a> Planner<'a, '_> {
                 place_of[place] = terms.len() as i32;
                 terms.push(term);
                 own_slots.push(*slot);
-                project_for_both(union[place].get_or_insert(term), &term);
+                if term.dropout.is_none() {
+                    project_for_both(union[place].get_or_insert(term), &term);
+                }
             }
             latents += widest;
             layers.push((*linear, terms.into_slice(), self.of_row(slots, used, place_of)?));
             slots_of.push(&*own_slots.into_slice());
         }
         let mut calls = self.arena.list(layers.len())?;
-        let mut width = 0;
-        let (layers, drops) = (layers.into_slice(), |term: &Term<'_>| term.dropout.is_some());
-        let drops = layers.iter().any(|(_, terms, _)| terms.iter().any(drops));
-        for (linear, terms, membership) in layers {
-            if drops {
-                terms.iter_mut().for_each(|term| term.p_column = width);
-                width += widest(terms);
-            }
-            calls.push(self.call(linear, terms, *membership));
+        let mut projections = self.arena.list(1 + layers.len())?;
+        let shared = self.shared_projection(slots, used, union)?;
+        let some_share = !shared.terms.is_empty();
+        if some_share {
+            projections.push(shared);
         }
+        let mut own_width = 0;
+        for (linear, terms, membership) in layers.into_slice() {
+            let column = own_width;
+            for term in terms.iter_mut().filter(|term| term.dropout.is_some()) {
+                term.p_column = column;
+                own_width = own_width.max(column + 2 * term.rank());
+            }
+            let call = self.call(linear, terms, *membership);
+            calls.push(call);
+            if some_share && own_width > column {
+                projections.push(self.dropping(call)?);
+            }
+        }
+        let width = own_width.max(widest(shared.terms));
         let calls = &*calls.into_slice();
-        let projections = if drops {
-            calls
-        } else {
-            let shared = self.shared_projection(slots, used, union)?;
-            width = widest(shared.terms);
-            self.arena.filled(shared, 1)?
-        };
+        let projections = if some_share { &*projections.into_slice() } else { calls };
         Ok(Plan { calls, projections, slots: slots_of.into_slice(), width, latents, request: self.request })
     }
 
@@ -235,6 +242,26 @@ impl<'a> Planner<'a, '_> {
             terms.push(*term);
         }
         Ok(self.call(self.linears[0], terms.into_slice(), self.of_row(slots, used, place_of)?))
+    }
+
+    /// A layer's call with those of its terms alone that drop.
+    fn dropping(&self, call: Call<'a>) -> Result<Call<'a>> {
+        let mut terms = self.arena.list(call.terms.len())?;
+        let kept = self.arena.filled(-1, call.terms.len())?;
+        for (term, kept) in call.terms.iter().zip(&mut *kept).filter(|(term, _)| term.dropout.is_some()) {
+            *kept = terms.len() as i32;
+            terms.push(*term);
+        }
+        let terms = terms.into_slice();
+        let of_term = |term: &i32| usize::try_from(*term).map_or(*term, |term| kept[term]);
+        let membership = match call.membership {
+            Membership::All => Membership::All,
+            Membership::ByRow(rows) => Membership::ByRow(self.arena.collected(rows.iter().map(of_term))?),
+            Membership::BySlot { slot, term_of_slot } => {
+                Membership::BySlot { slot, term_of_slot: self.arena.collected(term_of_slot.iter().map(of_term))? }
+            }
+        };
+        Ok(Call { terms, membership, ..call })
     }
 
     fn of_row(&self, slots: Slots<'_>, used: &[i32], place_of: &[i32]) -> Result<Membership<'a>> {
