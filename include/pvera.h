@@ -529,7 +529,7 @@ typedef struct pvera_matrix_mut {
 /**
  * Where x (or dy) and the base weight are both bf16, their product is made in bf16 arithmetic: twice as fast where the CPU
  * has it, emulated where not. For pairs of k, odd then even, each a fused multiply-add into f32, subnormals flushed to
- * zero. The same bits on every x86 CPU; elsewhere they may differ where a result is next to a subnormal.
+ * zero. The same bits on x86-64 and 64-bit Arm; elsewhere they may differ where a result is next to a subnormal.
  */
 #define PVERA_PRODUCTS_BF16 1
 
@@ -866,6 +866,18 @@ pvera_error *pvera_config_set_json(pvera_config *config, const char *field, cons
 #define PVERA_PACK_BACKWARD 2
 
 /**
+ * As PEFT draws them; the default.
+ */
+#define PVERA_GRID_NONE 0
+
+/**
+ * For new adapters: the draw rounded to integers from −127 to 127 times one factor for A and one for B. Packed, a value
+ * takes one byte and loses nothing, so that A and B of a wide model stay in a core's cache. No key of PEFT draws such a
+ * store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
+ */
+#define PVERA_GRID_INT8 1
+
+/**
  * How large a store drawn from a key is.
  */
 typedef struct pvera_store_options {
@@ -893,15 +905,26 @@ typedef struct pvera_store_options {
      * For A and B.
      */
     pvera_allocator allocator;
+    /**
+     * PVERA_GRID_….
+     */
+    int32_t grid;
+    /**
+     * Zero. (Fills the struct.)
+     */
+    uint32_t reserved;
 } pvera_store_options;
 
 /**
- * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator.
+ * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid: that,
+ * rounded).
  *
  * Pointers:
  * options is sized options; store is a place for the result.
  */
-pvera_error *pvera_store_from_key(uint64_t key, const pvera_store_options *options, pvera_store **store);
+pvera_error *pvera_store_from_key(uint64_t key,
+                                  const pvera_store_options *options,
+                                  pvera_store **store);
 
 /**
  * A store of given matrices a [2r, in_max] and b [out_max, r], which are copied.
@@ -1304,6 +1327,29 @@ pvera_error *pvera_adapter_trainable_on(const pvera_adapter *adapter,
                                         float *memory,
                                         size_t count,
                                         pvera_adapter **copy);
+
+/**
+ * One adapter in the place of a weighted sum of count adapters: the one whose mean delta is nearest to
+ * Σ weights[i] · delta of adapters[i]. They are of one model and one store, adapt the same layers and learned no biases;
+ * config and layers are those of the first, with alpha multiplied into λ_b.
+ *
+ * Of a layer, Σ wᵢ λ_bᵢ λ_dᵢᵀ (mu halves) is replaced by its largest singular pair. error (may be NULL) gets how far that
+ * is: the largest, over layers, of the relative Frobenius norm of the rest. It is 0 where the adapters share λ_d, or λ_b,
+ * up to a factor. The exact sum is run by pvera_rows.active, at the price of one latent for each adapter.
+ *
+ * **The variance** is not that of the sum. There, noises are independent and variances add, Σ wᵢ² Varᵢ. Here one latent is
+ * drawn, with a logvar half that is the mean of the adapters' weighted by |wᵢ|: of equal adapters with weights that add up
+ * to 1 it is the variance of one of them.
+ *
+ * Pointers:
+ * adapters points to count adapters, not written meanwhile, weights to count numbers; error is NULL or a place, and
+ * combined a place, for the results.
+ */
+pvera_error *pvera_adapter_combine(size_t count,
+                                   const pvera_adapter *const *adapters,
+                                   const double *weights,
+                                   double *error,
+                                   pvera_adapter **combined);
 
 /**
  * Another handle on the same adapter.

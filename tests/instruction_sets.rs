@@ -6,15 +6,16 @@ mod common;
 use std::io::Write;
 
 use common::cases::{Case, STORED, Stored, adapters};
-use common::layers::{Spec, spec};
+use common::layers::{Spec, config, spec};
 use common::setup::{POLICIES, Setup};
-use pvera::backend::Kl;
+use common::step::BEFORE;
+use pvera::backend::{Kl, Mode};
 use pvera::context::{Context, Kind};
-use pvera::linear::{Choice, Noise, Request, Rows};
-use pvera::memory::Allocator;
+use pvera::linear::{Choice, ModeChoice, Noise, Request, Rows, sample};
+use pvera::memory::{Allocator, Buffer};
 use pvera::model::WeightLayout;
 use pvera::simd::Features;
-use pvera::tensor::Dtype;
+use pvera::tensor::{Device, Dtype, MatrixMut, Parts};
 
 const NAMED: [(&str, Features); 4] = [
     ("avx2", Features::AVX2),
@@ -50,6 +51,44 @@ fn every_mask_takes_its_feature_away() {
         let known = NAMED.iter().any(|(known, _)| *known == name);
         assert!(known, "PVERA_TEST_FEATURES names {name}; wanted some of avx2, avx512, avx512_bf16 and neon");
         assert!(!absent.contains(&name), "PVERA_TEST_FEATURES names {name}, which this machine lacks");
+    }
+}
+
+/// An output so large that its tiles are written past the caches, where it lies so that they can be and where not.
+#[test]
+fn large_outputs_have_the_bits_of_small_ones_wherever_they_lie() {
+    const ROWS: usize = 700;
+    const DRAWS: usize = 16;
+    const COLS: usize = 768;
+    let setup = Setup::new(3, &[spec("layer", 32, COLS)], &[config(8, 1)], ROWS);
+    let linear = setup.linears()[0];
+    let request = Request {
+        rows: Rows { choice: Choice::Sum(&[(0, 0.5)]), ..Rows::default() },
+        noise: Noise { mode: ModeChoice::All(Mode::Sample), seed: 4, ..Noise::default() },
+        training: false,
+    };
+    let drawn = |context: &Context, draws: usize, stride: usize, at: usize| {
+        let mut y = Buffer::<f32>::zeroed(&Allocator::default(), draws * ROWS * stride + 64).unwrap();
+        y.fill(BEFORE);
+        let parts =
+            Parts { rows: draws * ROWS, cols: COLS, row_stride: stride, dtype: Dtype::F32, device: Device::Host };
+        // SAFETY: the buffer holds these rows.
+        let matrix = unsafe { MatrixMut::new("y", y[at..].as_mut_ptr().cast(), parts) }.unwrap();
+        sample(context, linear, &setup.x.matrix(), &request, draws, &matrix).unwrap();
+        let outside = y.iter().filter(|value| **value == BEFORE).count();
+        assert_eq!(outside, y.len() - draws * ROWS * COLS, "nothing between the rows is written");
+        let rows = (0..draws * ROWS).flat_map(|row| &y[at + row * stride..][..COLS]);
+        rows.map(|value| value.to_bits()).collect::<Vec<u32>>()
+    };
+    // Two draws are below the size that goes past the caches.
+    let small = drawn(&without(Features(u32::MAX)), 2, COLS, 0);
+    let mut wanted = None;
+    for (stride, at) in [(COLS, 0), (COLS + 16, 16), (COLS, 4), (COLS + 1, 0)] {
+        for mask in MASKS {
+            let found = drawn(&without(mask), DRAWS, stride, at);
+            assert!(found[..small.len()] == small[..], "stride {stride}, {mask:?}");
+            assert!(*wanted.get_or_insert_with(|| found.clone()) == found, "stride {stride}, {mask:?}");
+        }
     }
 }
 

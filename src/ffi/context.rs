@@ -37,7 +37,7 @@ pub const PVERA_CPU_NEON: u32 = 8;
 pub const PVERA_PRODUCTS_F32: i32 = 0;
 /// Where x (or dy) and the base weight are both bf16, their product is made in bf16 arithmetic: twice as fast where the CPU
 /// has it, emulated where not. For pairs of k, odd then even, each a fused multiply-add into f32, subnormals flushed to
-/// zero. The same bits on every x86 CPU; elsewhere they may differ where a result is next to a subnormal.
+/// zero. The same bits on x86-64 and 64-bit Arm; elsewhere they may differ where a result is next to a subnormal.
 pub const PVERA_PRODUCTS_BF16: i32 = 1;
 
 /// The host's memory, for everything whose size depends on shapes and files. All zero: the process's allocator.

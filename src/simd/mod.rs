@@ -88,6 +88,9 @@ enum Level {
     Neon,
 }
 
+/// Bytes of a cache line.
+pub const CACHE_LINE: usize = 64;
+
 /// Work that is compiled once for each instruction set.
 ///
 /// `run` and all that it calls must be `#[inline(always)]`: only then is it compiled for the set.

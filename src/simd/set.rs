@@ -7,8 +7,8 @@ use half::f16;
 
 /// A set of instructions. Every operation rounds as IEEE 754 says, so all sets give the same bits.
 ///
-/// # Safety
-/// Operations may be executed only on a machine that has the set, inside [`Isa::run`](super::Isa::run).
+/// Operations are executed only on a machine that has the set, inside [`Isa::run`](super::Isa::run): nobody else has a set to
+/// call them with.
 pub trait Set: Copy {
     /// A vector of `LANES` f32.
     type Vector: Copy;

@@ -4,10 +4,8 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::Kernel;
 use super::set::{Set, first, second};
-
-const CACHE_LINE: usize = 64;
+use super::{CACHE_LINE, Kernel};
 
 /// # Safety
 /// The machine has these features.

@@ -44,8 +44,11 @@ impl Stored {
             Stored::Bf16 => values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32()),
             Stored::F16 => values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32()),
             Stored::Int8 => {
+                // No −0, which is no integer.
                 let scale = grid(size);
-                values.iter_mut().for_each(|value| *value = (*value / scale).round().clamp(-127.0, 127.0) * scale);
+                values
+                    .iter_mut()
+                    .for_each(|value| *value = (*value / scale).round().clamp(-127.0, 127.0) * scale + 0.0);
                 // Every part of the matrix has the same largest value, and with it the same scale.
                 (0..rows).for_each(|row| values[row * cols] = 127.0 * scale);
             }

@@ -8,9 +8,9 @@ mod oracle;
 mod products;
 
 /// ±1 around the micro-kernels' rows, the rows from which blocks are widened, and the tallest block.
-const ROWS: [usize; 15] = [1, 2, 3, 5, 6, 7, 11, 12, 13, 23, 24, 25, 191, 192, 193];
+const ROWS: [usize; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 23, 24, 25, 191, 192, 193];
 /// ±1 around a panel's width and one and two blocks of k.
-const DEPTHS: [usize; 10] = [1, 2, 15, 16, 17, 255, 256, 257, 511, 513];
+const DEPTHS: [usize; 11] = [1, 2, 15, 16, 17, 255, 256, 257, 511, 512, 513];
 /// ±1 around a panel, a unit, a stretch of columns and a tile's row.
 const OUTPUTS: [usize; 14] = [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 96, 97, 129];
 

@@ -211,3 +211,26 @@ fn a_shard_may_begin_at_an_odd_input() {
         }
     }
 }
+
+/// A base weight is not looked at before it is packed: NaN, infinities and −0 among integers times one factor go through.
+#[test]
+fn no_value_is_lost_in_a_packed_weight() {
+    let (inputs, outputs) = (40, 33);
+    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0] {
+        let mut values: Vec<f32> = (0..inputs * outputs).map(|place| ((place * 37) % 255) as f32 - 127.0).collect();
+        values[5 * inputs + 7] = odd;
+        let host = Host::f32(outputs, inputs, &values);
+        let weight = Weight::output_major(&host.matrix());
+        let panels = Panels::new(&Allocator::default(), &weight, false).unwrap();
+        assert_eq!(panels.element(), Element::F32, "{odd} is on no grid");
+        let mut room = Vec::new();
+        let x = Host::f32(1, inputs, &vec![1.0; inputs]);
+        let x = pack_x(&x, false, &mut room);
+        for isa in Isa::all() {
+            let found = [Operand::Packed { panels: &panels, first_output: 0, first_k: 0 }, Operand::Lying(weight)]
+                .map(|weight| compute(&Product { isa, x, weight, square: false }, 0..1, 0..outputs)[5]);
+            let same = found[0].to_bits() == found[1].to_bits() || found.iter().all(|value| value.is_nan());
+            assert!(same && found[0].is_finite() == odd.is_finite(), "{isa:?}, {odd}: {found:?}");
+        }
+    }
+}

@@ -3,45 +3,28 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
+use super::tile::DEPTH;
 use crate::backend::Weight;
 use crate::tensor::Dtype;
-
-/// Length of one chain; matrixmultiply's own depth of a packed block.
-pub const DEPTH: usize = 256;
 
 /// Outputs of a 16-bit weight widened at a time: with `DEPTH` half a megabyte, which stays in L2.
 const PANEL: usize = 512;
 
-/// What to do with a weight's elements on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elements {
-    AsTheyAre,
-    Squared,
-}
-
 /// f32 of scratch that [`product`] needs for a weight.
-pub fn panel_floats(weight: &Weight<'_>, elements: Elements) -> usize {
-    let in_place = weight.dtype() == Dtype::F32 && elements == Elements::AsTheyAre;
-    if in_place { 0 } else { PANEL.min(weight.outputs()) * DEPTH.min(weight.inputs()) }
+pub fn panel_floats(weight: &Weight<'_>) -> usize {
+    if weight.dtype() == Dtype::F32 { 0 } else { PANEL.min(weight.outputs()) * DEPTH.min(weight.inputs()) }
 }
 
-/// `c = x Wᵀ`, or `c += x Wᵀ` block by block.
-pub fn product(
-    x: ArrayView2<'_, f32>,
-    weight: Weight<'_>,
-    elements: Elements,
-    mut c: ArrayViewMut2<'_, f32>,
-    accumulate: bool,
-    panel: &mut [f32],
-) {
+/// `c = x Wᵀ`.
+pub fn product(x: ArrayView2<'_, f32>, weight: Weight<'_>, mut c: ArrayViewMut2<'_, f32>, panel: &mut [f32]) {
     assert_eq!((x.ncols(), x.nrows(), weight.outputs()), (weight.inputs(), c.nrows(), c.ncols()));
     if c.is_empty() {
         return;
     }
-    if weight.dtype() == Dtype::F32 && elements == Elements::AsTheyAre {
+    if weight.dtype() == Dtype::F32 {
         let strides = (weight.input_stride() as isize, weight.output_stride() as isize);
         // SAFETY: a Weight describes inputs × outputs readable elements; it is never written.
-        unsafe { gemm(x, weight.data().cast(), strides, c, accumulate) };
+        unsafe { gemm(x, weight.data().cast(), strides, c, false) };
         return;
     }
     for first_output in (0..weight.outputs()).step_by(PANEL) {
@@ -49,7 +32,7 @@ pub fn product(
         for first_input in (0..weight.inputs()).step_by(DEPTH) {
             let inputs = DEPTH.min(weight.inputs() - first_input);
             let block = weight.outputs_from(first_output, outputs).inputs_from(first_input, inputs);
-            let strides = widen(block, elements, panel);
+            let strides = widen(block, panel);
             // SAFETY: the panel holds inputs × outputs elements in these strides.
             unsafe {
                 gemm(
@@ -57,7 +40,7 @@ pub fn product(
                     panel.as_ptr(),
                     strides,
                     c.slice_mut(s![.., first_output..first_output + outputs]),
-                    accumulate || first_input > 0,
+                    first_input > 0,
                 );
             }
         }
@@ -65,7 +48,7 @@ pub fn product(
 }
 
 /// Widens a block along its contiguous direction; returns its (input, output) strides in the panel.
-fn widen(block: Weight<'_>, elements: Elements, panel: &mut [f32]) -> (isize, isize) {
+fn widen(block: Weight<'_>, panel: &mut [f32]) -> (isize, isize) {
     let (outputs, inputs) = (block.outputs(), block.inputs());
     let by_output = block.input_stride() == 1;
     let (lines, length) = if by_output { (outputs, inputs) } else { (inputs, outputs) };
@@ -73,9 +56,6 @@ fn widen(block: Weight<'_>, elements: Elements, panel: &mut [f32]) -> (isize, is
     for (line, values) in panel.chunks_exact_mut(length).take(lines).enumerate() {
         // SAFETY: a line of the block, contiguous in memory (one of the strides is 1).
         unsafe { block.dtype().widen(block.data(), line * line_stride, values) };
-        if elements == Elements::Squared {
-            values.iter_mut().for_each(|value| *value *= *value);
-        }
     }
     if by_output { (1, inputs as isize) } else { (outputs as isize, 1) }
 }
@@ -87,11 +67,11 @@ unsafe fn gemm(
     weight: *const f32,
     (input_stride, output_stride): (isize, isize),
     mut c: ArrayViewMut2<'_, f32>,
-    accumulate: bool,
+    adds: bool,
 ) {
     let (rows, depth, outputs) = (x.nrows(), x.ncols(), c.ncols());
     let (x_strides, c_strides) = ([x.strides()[0], x.strides()[1]], [c.strides()[0], c.strides()[1]]);
-    let beta = if accumulate { 1.0 } else { 0.0 };
+    let beta = if adds { 1.0 } else { 0.0 };
     // SAFETY: the views and the caller's promise cover every element that these sizes and strides reach.
     unsafe {
         matrixmultiply::sgemm(

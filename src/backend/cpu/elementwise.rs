@@ -1,7 +1,7 @@
 //! What is done to tiles and vectors element by element, compiled for each instruction set.
 
 use super::tile::TILE_STRIDE;
-use crate::simd::{Kernel, Set};
+use crate::simd::{Isa, Kernel, Set};
 use crate::tensor::bf16_bits;
 
 /// `sum = base`, or `base + bias`, for rows of tiles.
@@ -83,18 +83,34 @@ pub enum Output {
     Bf16(*mut u16),
 }
 
-impl Kernel for Finish<'_> {
+/// What is promised of its pointers by whoever runs it.
+struct Promised<T>(T);
+
+impl Kernel for Promised<Finish<'_>> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Set>(self) {
+        self.0.rows_of_y::<S>();
+    }
+}
+
+impl Finish<'_> {
+    /// # Safety
+    /// y has these rows and columns, which nothing else touches meanwhile; streamed ones lie as [`Output`] says.
+    pub unsafe fn run(self, isa: Isa) {
+        isa.run(Promised(self));
+    }
+
+    #[inline(always)]
+    fn rows_of_y<S: Set>(&self) {
         let cols = self.lambda_b.len();
         for row in 0..self.rows {
             let base = &self.base[row * TILE_STRIDE..][..cols];
             let delta = &self.delta[row * TILE_STRIDE..][..cols];
             let coefficient = |j: usize| self.scale * self.lambda_b[j];
             let offset = row * self.y_stride;
-            // SAFETY: the caller's y has these rows and columns, which no other task touches.
+            // SAFETY: the promise of `run`.
             unsafe {
                 match (self.y, self.bias) {
                     (Output::F32(y), Some(bias)) => {
@@ -121,9 +137,7 @@ impl Kernel for Finish<'_> {
             S::end_streaming();
         }
     }
-}
 
-impl Finish<'_> {
     /// One row, past the caches.
     ///
     /// # Safety
@@ -194,11 +208,24 @@ pub struct AddRowProducts<'a> {
     pub totals: &'a mut [f32],
 }
 
-impl Kernel for AddRowProducts<'_> {
+impl Kernel for Promised<AddRowProducts<'_>> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Set>(mut self) {
+        self.0.columns::<S>();
+    }
+}
+
+impl AddRowProducts<'_> {
+    /// # Safety
+    /// Every pointer leads to as many factors as there are totals.
+    pub unsafe fn run(self, isa: Isa) {
+        isa.run(Promised(self));
+    }
+
+    #[inline(always)]
+    fn columns<S: Set>(&mut self) {
         let cols = self.totals.len();
         let mut first = 0;
         while first + 4 * S::LANES <= cols {
@@ -212,16 +239,14 @@ impl Kernel for AddRowProducts<'_> {
         for column in first..cols {
             let mut chain = 0.0;
             for (left, right) in self.left.iter().zip(self.right) {
-                // SAFETY: a row has a factor for each total.
+                // SAFETY: the promise of `run`.
                 let (left, right) = unsafe { (*left.add(column), *right.add(column)) };
                 chain = (self.scale * left).mul_add(right, chain);
             }
             self.totals[column] += chain;
         }
     }
-}
 
-impl AddRowProducts<'_> {
     #[inline(always)]
     fn vectors<S: Set, const COUNT: usize>(&mut self, first: usize) {
         let totals = &mut self.totals[first..][..COUNT * S::LANES];
@@ -230,7 +255,7 @@ impl AddRowProducts<'_> {
         for (left, right) in self.left.iter().zip(self.right) {
             for (number, chain) in chains.iter_mut().enumerate() {
                 let at = first + number * S::LANES;
-                // SAFETY: a row has a factor for each total.
+                // SAFETY: the promise of `run`.
                 let (left, right) = unsafe { (S::load(left.add(at)), S::load(right.add(at))) };
                 *chain = S::mul_add(S::mul(scale, left), right, *chain);
             }

@@ -21,7 +21,8 @@ impl Drop for FloatMode {
 }
 
 /// Subnormals flushed to zero, as the bf16 products of x86-64 do by themselves; the mode before comes back on drop. Arm
-/// decides before rounding what is flushed, x86-64 after: `simd` makes up for that.
+/// decides before rounding what is flushed, x86-64 after: `simd` makes up for that. Rust assumes the default mode, so that nothing
+/// but the kernels of a product runs inside.
 pub struct Flushing {
     saved: Register,
 }

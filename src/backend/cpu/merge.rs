@@ -3,7 +3,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::Cpu;
-use super::dense::{Elements, panel_floats, product};
+use super::dense::{panel_floats, product};
 use super::float_mode::FloatMode;
 use super::groups::{self, ROW_BLOCK};
 use crate::backend::{Term, Weight, check_merged};
@@ -26,7 +26,7 @@ pub fn merge(
     let mut delta = cpu.workers.lend(ROW_BLOCK * inputs)?;
     // As large as the weight, and rare: not from what the context keeps.
     let mut sum = Buffer::<f32>::zeroed(cpu.workers.allocator(), outputs * inputs)?;
-    let panel = terms.iter().map(|term| panel_floats(&term.a.transposed(), Elements::AsTheyAre)).max().unwrap_or(0);
+    let panel = terms.iter().map(|term| panel_floats(&term.a.transposed())).max().unwrap_or(0);
     let mut panel = cpu.workers.lend(panel)?;
     let _mode = FloatMode::enter();
     for block in groups::blocks(0..outputs) {
@@ -44,7 +44,7 @@ pub fn merge(
             let rows = ArrayView2::from_shape((block.len(), rank), &left[..block.len() * rank]).expect("sized");
             let target =
                 ArrayViewMut2::from_shape((block.len(), inputs), &mut delta[..block.len() * inputs]).expect("sized");
-            product(rows, mean_half, Elements::AsTheyAre, target, false, &mut panel);
+            product(rows, mean_half, target, &mut panel);
             for (place, output) in block.clone().enumerate() {
                 let coefficient = term.scale * term.lambda_b[output];
                 let row = &mut sum[output * inputs..][..inputs];

@@ -5,13 +5,11 @@ use half::f16;
 use super::panels::{PANEL, WIDTH};
 use super::tile::DEPTH;
 use crate::backend::Weight;
-use crate::simd::{Kernel, Set};
+use crate::simd::{CACHE_LINE, Kernel, Set};
 use crate::tensor::Dtype;
 
 /// Words of room that packing a block needs: sixteen rows beside a panel.
 pub const PACKING_ROOM: usize = 2 * PANEL;
-
-const CACHE_LINE: usize = 64;
 
 /// How many rows ahead of their use lines are asked for, where a row's sixteen outputs lie side by side: each row is in
 /// another page then, which the hardware does not foresee. Measured for one row of 4096²: 6.6 ms instead of 11.5.

@@ -115,11 +115,11 @@ impl Panels {
         self.element.panel_bytes(self.depth)
     }
 
-    /// Panel `panel` from value `k` on; k is even where elements are pairs.
-    pub fn at(&self, panel: usize, k: usize) -> *const u8 {
+    /// Panel `panel` from value `k` on, and all panels after it; k is even where elements are pairs.
+    pub fn at(&self, panel: usize, k: usize) -> &[u8] {
         assert!(k <= self.depth && panel * WIDTH < self.outputs.next_multiple_of(UNIT));
         let per_k = self.element.panel_bytes(2) / 2;
-        self.bytes[panel * self.panel_bytes() + k * per_k..].as_ptr()
+        &self.bytes[panel * self.panel_bytes() + k * per_k..]
     }
 }
 
@@ -165,15 +165,15 @@ fn int8_scale(weight: &Weight<'_>) -> Option<f32> {
         true
     });
     let scale = largest / 127.0;
-    // Through the integer: it has no −0.
+    // Through the integer, which is neither −0 nor NaN.
     let on_grid = |value: &f32| (f32::from((value / scale).round() as i8) * scale).to_bits() == value.to_bits();
     (scale.is_normal() && weight.each_line(|values| values.iter().all(on_grid))).then_some(scale)
 }
 
 /// Widens whole lines of a panel.
 pub struct Widen<'a> {
-    /// As many elements as `values`, from an even k on.
-    pub from: *const u8,
+    /// As many elements as `values` or more, from an even k on.
+    pub from: &'a [u8],
     pub element: Element,
     pub scale: f32,
     pub values: &'a mut [f32],
@@ -184,9 +184,11 @@ impl Kernel for Widen<'_> {
 
     #[inline(always)]
     fn run<S: Set>(self) {
+        assert!(self.from.len() >= self.element.panel_bytes(self.values.len().div_ceil(WIDTH)));
+        let from = self.from.as_ptr();
         if self.element == Element::Bf16Pairs {
-            // SAFETY: `from` holds as many elements as there are values.
-            return unsafe { widen_pairs::<S>(self.from.cast(), self.values) };
+            // SAFETY: `from` holds as many elements as there are values, by the assertion.
+            return unsafe { widen_pairs::<S>(from.cast(), self.values) };
         }
         let scale = S::splat(self.scale);
         for (number, out) in self.values.chunks_exact_mut(S::LANES).enumerate() {
@@ -194,10 +196,10 @@ impl Kernel for Widen<'_> {
             // SAFETY: as above.
             unsafe {
                 let vector = match self.element {
-                    Element::Bf16 => S::load_bf16(self.from.cast::<u16>().add(at)),
-                    Element::F16 => S::load_f16(self.from.cast::<f16>().add(at)),
-                    Element::Int8 => S::mul(S::load_i8(self.from.cast::<i8>().add(at)), scale),
-                    Element::F32 | Element::Bf16Pairs => S::load(self.from.cast::<f32>().add(at)),
+                    Element::Bf16 => S::load_bf16(from.cast::<u16>().add(at)),
+                    Element::F16 => S::load_f16(from.cast::<f16>().add(at)),
+                    Element::Int8 => S::mul(S::load_i8(from.cast::<i8>().add(at)), scale),
+                    Element::F32 | Element::Bf16Pairs => S::load(from.cast::<f32>().add(at)),
                 };
                 S::store(vector, out.as_mut_ptr());
             }

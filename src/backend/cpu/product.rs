@@ -14,8 +14,7 @@ use crate::tensor::{Dtype, Matrix};
 /// Columns computed at a time. A tile row holds them even where they begin inside a unit.
 pub const COLUMNS: usize = TILE_STRIDE - UNIT;
 
-/// Rows from which a 16-bit or int8 block is widened once instead of for every tile of rows. (12 rows: 96 % of the peak in
-/// registers; measured in benches/kernels.rs.)
+/// Rows from which a 16-bit or int8 block is widened once instead of for every tile of rows: from two tiles on.
 const WORTH_WIDENING: usize = 24;
 
 /// f32 of room that a product needs when its weight is not packed.
@@ -129,10 +128,14 @@ impl Product<'_> {
     /// `tile[i · TILE_STRIDE + the number returned]`; what lies around it is overwritten.
     pub fn columns(&self, rows: Range<usize>, first: usize, count: usize, tile: &mut [f32], room: &mut [f32]) -> usize {
         assert!(count <= COLUMNS && rows.end <= self.x.capacity && tile.len() >= rows.len() * TILE_STRIDE);
-        let begin = match self.weight {
-            Operand::Packed { first_output, .. } => first_output + first,
-            Operand::Lying(_) => first,
+        let (begin, outputs, inputs) = match self.weight {
+            Operand::Packed { panels, first_output, first_k } => {
+                assert!(!self.square || panels.element() != Element::Bf16Pairs, "pairs are not squared");
+                (first_output + first, panels.outputs(), panels.depth().saturating_sub(first_k))
+            }
+            Operand::Lying(weight) => (first, weight.outputs(), weight.inputs()),
         };
+        assert!(begin + count <= outputs && self.x.depth <= inputs && !(self.square && self.x.pairs));
         let unit = begin / UNIT;
         let units = (begin + count).div_ceil(UNIT) - unit;
         let _flushing = self.x.pairs.then(Flushing::enter);
@@ -162,7 +165,7 @@ impl Product<'_> {
         let panel = |number: usize| panels.at(units.start * UNIT / WIDTH + number, in_panel);
         if self.x.pairs || rows < WORTH_WIDENING || panels.element() == Element::F32 {
             let (element, scale) = (panels.element(), panels.scale());
-            return Packed { at: panel(0), panel_bytes: panels.panel_bytes(), element, scale };
+            return Packed { at: panel(0).as_ptr(), panel_bytes: panels.panel_bytes(), element, scale };
         }
         for (number, out) in room.chunks_exact_mut(PANEL).take(units.len() * UNIT / WIDTH).enumerate() {
             let (element, scale) = (panels.element(), panels.scale());

@@ -115,18 +115,21 @@ fn sum(
         let ones = [1.0_f32; COLUMNS];
         for block in source.rows.clone().step_by(ROWS) {
             let (mut lefts, mut rights) = ([ones.as_ptr(); ROWS], [ones.as_ptr(); ROWS]);
+            let mut copies = left_copies.chunks_exact_mut(COLUMNS).zip(right_copies.chunks_exact_mut(COLUMNS));
             let mut held = 0;
             for row in block..(block + ROWS).min(source.rows.end) {
                 if source.call.membership.holds(row, source.index) {
-                    let copies = held * COLUMNS..held * COLUMNS + count;
-                    lefts[held] = left.part(row, first, &mut left_copies[copies.clone()]).as_ptr();
+                    let (left_copy, right_copy) = copies.next().expect("room for every row of a chain");
+                    lefts[held] = left.part(row, first, &mut left_copy[..count]).as_ptr();
                     if let Some(right) = &right {
-                        rights[held] = right.part(row, first, &mut right_copies[copies]).as_ptr();
+                        rights[held] = right.part(row, first, &mut right_copy[..count]).as_ptr();
                     }
                     held += 1;
                 }
             }
-            isa.run(AddRowProducts { scale, left: &lefts[..held], right: &rights[..held], totals: &mut *totals });
+            let sums = AddRowProducts { scale, left: &lefts[..held], right: &rights[..held], totals: &mut *totals };
+            // SAFETY: each leads to `count` factors.
+            unsafe { sums.run(isa) };
         }
         Ok(())
     })

@@ -45,28 +45,32 @@ impl Block {
     /// # Safety
     /// The pointers cover what the fields say; c is not accessed otherwise meanwhile.
     pub unsafe fn compute(self, isa: Isa) {
-        isa.run(self);
+        isa.run(Promised(self));
     }
 }
 
-impl Kernel for Block {
+/// A block whose pointers cover what its fields say.
+struct Promised(Block);
+
+impl Kernel for Promised {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Set>(self) {
+        let block = self.0;
         // SAFETY: the promise of `compute`.
         unsafe {
-            match (self.element, self.square) {
-                (Element::F32, false) => rows::<S, Plain<f32, false>>(&self),
-                (Element::F32, true) => rows::<S, Plain<f32, true>>(&self),
-                (Element::Bf16, false) => rows::<S, Plain<u16, false>>(&self),
-                (Element::Bf16, true) => rows::<S, Plain<u16, true>>(&self),
-                (Element::F16, false) => rows::<S, Plain<f16, false>>(&self),
-                (Element::F16, true) => rows::<S, Plain<f16, true>>(&self),
-                (Element::Int8, false) => rows::<S, Plain<i8, false>>(&self),
-                (Element::Int8, true) => rows::<S, Plain<i8, true>>(&self),
-                (Element::Bf16Pairs, _) if self.pairs => rows::<S, Pairs>(&self),
-                (Element::Bf16Pairs, _) => rows::<S, WidenedPairs>(&self),
+            match (block.element, block.square) {
+                (Element::F32, false) => rows::<S, Plain<f32, false>>(&block),
+                (Element::F32, true) => rows::<S, Plain<f32, true>>(&block),
+                (Element::Bf16, false) => rows::<S, Plain<u16, false>>(&block),
+                (Element::Bf16, true) => rows::<S, Plain<u16, true>>(&block),
+                (Element::F16, false) => rows::<S, Plain<f16, false>>(&block),
+                (Element::F16, true) => rows::<S, Plain<f16, true>>(&block),
+                (Element::Int8, false) => rows::<S, Plain<i8, false>>(&block),
+                (Element::Int8, true) => rows::<S, Plain<i8, true>>(&block),
+                (Element::Bf16Pairs, _) if block.pairs => rows::<S, Pairs>(&block),
+                (Element::Bf16Pairs, _) => rows::<S, WidenedPairs>(&block),
             }
         }
     }

@@ -37,15 +37,44 @@ pub struct Layer<'g> {
     /// Where this layer's latents begin among the group's.
     first_latent: usize,
     latent_width: usize,
-    kl_rows: &'g [UnsafeCell<f64>],
+    kl_rows: RowValues<'g>,
     /// `g ∘ σ` `[n, latents]`, for the first-order variance.
     slopes: MatrixMut<'g>,
     /// Room for sorting the rows by their noise.
     order: &'g mut [usize],
 }
 
-// SAFETY: `kl_rows` is written by the task that has the row, and read when all are done.
-unsafe impl Sync for Layer<'_> {}
+/// A value for each row, or none.
+#[derive(Clone, Copy)]
+pub struct RowValues<'g>(&'g [UnsafeCell<f64>]);
+
+// SAFETY: a value is written by the task that has its row, and read when all are done.
+unsafe impl Sync for RowValues<'_> {}
+
+impl<'g> RowValues<'g> {
+    fn new(values: &'g mut [f64]) -> Self {
+        // SAFETY: an UnsafeCell has the layout of what it holds, and the exclusive borrow goes on as this one.
+        Self(unsafe { &*(std::ptr::from_mut(values) as *const [UnsafeCell<f64>]) })
+    }
+
+    /// Adds to a row's value, where there is one.
+    ///
+    /// # Safety
+    /// The caller's task has the row.
+    pub unsafe fn add(self, row: usize, value: f64) {
+        if let Some(place) = self.0.get(row) {
+            // SAFETY: the caller's promise.
+            unsafe { *place.get() += value };
+        }
+    }
+
+    /// # Safety
+    /// All tasks are done.
+    unsafe fn sum(self) -> f64 {
+        // SAFETY: the caller's promise.
+        self.0.iter().map(|value| unsafe { *value.get() }).sum()
+    }
+}
 
 /// What a layer is asked for besides dp.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +155,7 @@ impl<'g> Layer<'g> {
             dm: MatrixMut::from_f32(dm, chunk, 2 * latent_width),
             first_latent,
             latent_width,
-            kl_rows: cells(arena.filled(0.0, if wants.kl_value { call.rows } else { 0 })?),
+            kl_rows: RowValues::new(arena.filled(0.0, if wants.kl_value { call.rows } else { 0 })?),
             slopes: MatrixMut::from_f32(slopes, slope_rows, latent_width),
             order: arena.filled(0, slope_rows)?,
         })
@@ -209,7 +238,7 @@ impl<'g> Layer<'g> {
     pub fn deliver(&mut self, wanted: &mut Gradients<'_, '_>) {
         if let Some(value) = wanted.kl_value.as_deref_mut() {
             // SAFETY: all tasks are done.
-            *value = self.kl_rows.iter().map(|row| unsafe { *row.get() }).sum::<f64>() / self.kl_divisor;
+            *value = unsafe { self.kl_rows.sum() } / self.kl_divisor;
         }
         if let Some(variance) = &mut wanted.variance {
             reduce::add_variance(self.call, &self.slopes.as_const(), self.latent_width, self.order, variance);
@@ -218,10 +247,4 @@ impl<'g> Layer<'g> {
             sums.deliver(targets, wanted.overwrite);
         }
     }
-}
-
-/// Numbers that tasks write, each its own.
-fn cells(values: &mut [f64]) -> &[UnsafeCell<f64>] {
-    // SAFETY: an UnsafeCell has the layout of what it holds, and the exclusive borrow goes on as this one.
-    unsafe { &*(std::ptr::from_mut(values) as *const [UnsafeCell<f64>]) }
 }

@@ -1,14 +1,12 @@
 //! dy → dp, row by row: g, the latents' gradients, the KL term, the slopes.
 
-use std::cell::UnsafeCell;
-
 use super::super::elementwise::{AddVectors, Weighted};
 use super::super::groups::RowBlock;
 use super::super::latent;
 use super::super::product::{COLUMNS, Product, RowsToPack};
 use super::super::scratch::Scratch;
 use super::super::tile::TILE_STRIDE;
-use super::layer::LayerGroup;
+use super::layer::{LayerGroup, RowValues};
 use crate::backend::{Call, PriorGradients, Term};
 use crate::error::Result;
 use crate::simd::Isa;
@@ -32,7 +30,7 @@ pub struct RowJob<'a, 'g> {
     pub expanded: Option<&'g MatrixMut<'g>>,
     pub slopes: Option<&'g MatrixMut<'g>>,
     /// One a row, or empty.
-    pub kl_rows: &'g [UnsafeCell<f64>],
+    pub kl_rows: RowValues<'g>,
 }
 
 impl RowJob<'_, '_> {
@@ -123,10 +121,8 @@ impl RowJob<'_, '_> {
             // SAFETY: each row belongs to one task; its terms have columns of their own.
             unsafe { slopes.store(row, term.latent_column - self.first_latent, eps) };
         }
-        if let Some(value) = self.kl_rows.get(row) {
-            // SAFETY: each row belongs to one task.
-            unsafe { *value.get() += divergence };
-        }
+        // SAFETY: each row belongs to one task.
+        unsafe { self.kl_rows.add(row, divergence) };
         self.add_prior(term.latent_column, row, dmu, dlogvar, eps);
         if term.logvar_bound != f32::INFINITY {
             for k in 0..rank {
