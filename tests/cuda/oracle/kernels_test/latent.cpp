@@ -13,13 +13,13 @@ static void one_mask(Random &random, size_t count, size_t cols) {
     SomeRows rows(random, terms, count, by_row);
     Stored x(layout.dtype(), count, cols, layout.gap(), layout.start()),
         out(DTYPE_F32, count, cols, layout.gap(), layout.start());
-    Stored given(layout.dtype(), random.chance(3) ? count : 0, cols, layout.gap(), layout.start());
+    Stored given(layout.dtype(), random.chance(4) ? count : 0, cols, layout.gap(), layout.start());
     x.fill(random);
     given.fill(random);
     if (random.chance(3)) x.put(random.below(count), random.below(cols), random.of<float>({INFINITY, NAN}));
     const uint64_t in_offset =
         random.of<uint64_t>({0, 0, 1, 15, 16, 4096, 12345, (uint64_t{1} << 32) - 5, (uint64_t{1} << 35) + 3});
-    const u32 group = 1, index = static_cast<u32>(random.below(terms.each.size()));
+    const u32 group = some_group(random), index = static_cast<u32>(random.below(terms.each.size()));
     meet_threshold(random, terms, rows, group, index, in_offset, cols);
     begin_case("mask x " + x.text() + ", given " + given.text() + ", offset " + std::to_string(in_offset) +
                (by_row ? ", by row" : ", dropout " + std::to_string(terms.each[index].term.dropout)));
@@ -30,7 +30,7 @@ static void one_mask(Random &random, size_t count, size_t cols) {
     out.upload();
     const Mask mask{x.matrix(),  given.matrix(), out.at<float>(),        out.stride, terms.at(), rows.rows(),
                     rows.seed(), in_offset,      static_cast<u32>(cols), group,      index,      0};
-    Device::launch("mask", divided(cols, 256), some_height(random, count), 1, 256, mask);
+    Device::launch("mask", divided(cols, ELEMENT_THREADS), some_height(random, count), 1, ELEMENT_THREADS, mask);
     for (size_t row = 0; row < count; row++) {
         const OneTerm *term = rows.taken(row, group, index);
         for (size_t col = 0; term && col < cols; col++) {
@@ -46,7 +46,7 @@ void test_mask() {
     Random random(4);
     Sizes widths(random, {1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 511, 512, 513});
     Sizes heights = heights_of(random, {1, 2, 5, 16, 17});
-    for (int round = 0; round < rounds(100); round++)
+    for (int round = 0; round < rounds(400); round++)
         one_mask(random, heights.next(), widths.next());
 }
 
@@ -58,10 +58,10 @@ class LatentCase {
   public:
     LatentCase(Random &random, LatentKind kind, size_t rank, size_t count)
         : random(random), kind(kind), by_row(random.chance(2)),
-          draws(kind == LATENT_Z ? random.of<size_t>({1, 1, 2, 3, 5}) : 1), group(random.of<u32>({0, 1, EVERY})),
+          draws(kind == LATENT_Z ? random.of<size_t>({1, 1, 2, 3, 5}) : 1), group(some_group(random)),
           terms(random, 4, 2, {rank, random.of<size_t>({rank, rank / 2 + 1, 1})}, 1),
           rows(random, terms, count, by_row), index(static_cast<u32>(random.below(terms.each.size()))),
-          antithetic(random.chance(2)), p(random, random.of<size_t>({1, 1, 2, 3, 7}), count, terms.p_columns) {
+          antithetic(random.chance(2)), p(random, some_parts(random), count, terms.p_columns) {
         // Without a list of rows a kernel does what it does for one term.
         widest = by_row ? terms.widest : terms.each[index].term.rank;
         if (random.chance(4)) spoil();
@@ -293,5 +293,6 @@ void test_normals() {
             one_normals(random, rank, heights.next(), antithetic);
     }
     // Many: an operation that is fused where it should not be shows in few of them.
-    one_normals(random, 1000, Layout::far_apart ? 2 : 1000, false);
+    for (bool antithetic : {false, true})
+        one_normals(random, 1000, Layout::far_apart ? 2 : 500, antithetic);
 }

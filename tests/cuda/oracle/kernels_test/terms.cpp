@@ -112,7 +112,8 @@ void meet_threshold(Random &random, Terms &terms, const SomeRows &rows, u32 grou
     const size_t row = random.below(rows.count());
     const OneTerm *taken = rows.taken(row, group, index);
     for (OneTerm &one : terms.each) {
-        if (&one == taken) one.term.drop_below = dropout_word(one, rows, row, in_offset + random.below(cols));
+        if (&one == taken) one.term.drop_below =
+                dropout_word(one, rows, row, in_offset + random.below(cols)) + static_cast<u32>(random.below(2));
     }
 }
 
@@ -149,5 +150,5 @@ void Faults::compare() const {
 }
 
 size_t some_height(Random &random, size_t rows) {
-    return std::min(rows, random.of<size_t>({rows, rows, 1, 3, rows / 2 + 1}));
+    return random.of<size_t>({rows, rows, 1, 2, rows / 2 + 1, rows + 2});
 }

@@ -65,7 +65,7 @@ class SomeRows {
     uint32_t sample_base;
 };
 
-// Makes the word of some column of some row the first that its term keeps.
+// Makes the word of some column of some row the first that its term keeps, or the last that it drops.
 void meet_threshold(Random &random, Terms &terms, const SomeRows &rows, u32 group, u32 index, uint64_t in_offset,
                     size_t cols);
 
@@ -96,5 +96,8 @@ class Faults {
 
 bool operator!=(const Fault &left, const Fault &right);
 
-// A height of grid that makes blocks go on from row to row.
+// The group of a launch.
+inline u32 some_group(Random &random) { return random.of<u32>({0, 1, EVERY}); }
+
+// A height of grid: that of the rows; or less, so that blocks go on from row to row; or more, for nothing.
 size_t some_height(Random &random, size_t rows);
