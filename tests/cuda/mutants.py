@@ -7,9 +7,9 @@ The double of libcuda in FOLDER changes one instruction of one kernel when it lo
 then the commands of --then, one after the other, and the first that fails has killed the mutant. A sample takes as many mutants
 of each class from each kernel, as far as there are so many; --sample 0 takes all.
 
-Survivors are printed. What changes nothing that can be seen is explained in mutants.txt: kernel, class, instruction and what it
-becomes as regular expressions, then why; separated by tabs. Fails for a survivor that nobody explained, for an explanation of a
-mutant that was killed, and where fewer than 95 % of all are killed.
+Survivors are printed. What changes nothing that can be seen is explained in mutants.txt, a line each, separated by tabs: the kernel
+and the change among its neighbours ("… | original -> mutated | …", AROUND lines on both sides) as regular expressions, then why.
+Fails for a survivor that nobody explained, for an explanation of a mutant that was killed, and where fewer than 95 % are killed.
 """
 
 import argparse
@@ -31,12 +31,18 @@ STEPS = 300_000_000
 # Seconds, for a command that hangs.
 LIMIT = 600
 
+# Lines that explanations see before and after a change.
+AROUND = 8
+
 
 class Mutant:
-    def __init__(self, line):
-        fields = line.rstrip("\n").split("\t")
-        self.file, self.kernel, self.number, self.kind, self.line = fields[0], fields[1], int(fields[2]), fields[4], fields[5]
-        self.change = f"{fields[6]} -> {fields[7]}"
+    def __init__(self, line, sources):
+        self.file, self.kernel, number, _, self.kind, at, original, becomes = line.split("\t")
+        self.number, self.line = int(number), int(at)
+        self.change = f"{original} -> {becomes}"
+        # The change among what surrounds it.
+        lines, here = sources[self.file], self.line - 1
+        self.context = " | ".join(lines[max(0, here - AROUND) : here] + [self.change] + lines[here + 1 : here + 1 + AROUND])
 
     def __str__(self):
         return f"{self.kernel}:{self.number} {self.kind}, line {self.line}: {self.change}"
@@ -46,13 +52,11 @@ class Rule:
     """An explanation, and the mutants that it is for."""
 
     def __init__(self, line):
-        kernel, kind, change, self.why = line.split("\t")
-        self.kernel, self.kind, self.change = re.compile(kernel), re.compile(kind), re.compile(change)
+        kernel, context, self.why = line.split("\t")
+        self.kernel, self.context = re.compile(kernel), re.compile(context)
 
     def explains(self, mutant):
-        return bool(
-            self.kernel.fullmatch(mutant.kernel) and self.kind.fullmatch(mutant.kind) and self.change.search(mutant.change)
-        )
+        return bool(self.kernel.fullmatch(mutant.kernel) and self.context.search(mutant.context))
 
 
 class Tests:
@@ -87,9 +91,11 @@ class Tests:
 
 
 def listed(double):
-    files = sorted(str(path) for path in PTX.glob("*.ptx"))
+    """Every mutant of every kernel."""
+    files = sorted(PTX.glob("*.ptx"))
+    sources = {str(path): [" ".join(line.split()) for line in path.read_text().splitlines()] for path in files}
     output = subprocess.run([double / "mutants", *files], check=True, capture_output=True, text=True).stdout
-    return [Mutant(line) for line in output.splitlines()]
+    return [Mutant(line, sources) for line in output.splitlines()]
 
 
 def sampled(mutants, count, seed):

@@ -10,7 +10,7 @@ class FinishCase {
   public:
     FinishCase(Random &random, Start start, size_t count, size_t cols)
         : random(random), start(start), by_row(random.chance(2)), square(random.chance(4)),
-          draws(random.of<size_t>({1, 1, 2, 3})), cols(cols), terms(random, random.of<size_t>({1, 2, 4}), 2, {1}, cols),
+          draws(random.of<size_t>({1, 1, 2, 3})), cols(cols), terms(random, random.of<size_t>({0, 1, 2, 2, 4}), 2, {1}, cols),
           rows(random, terms, count, by_row), base(random, some_parts(random), count, cols),
           delta(random, some_parts(random), draws * count, terms.delta_columns) {
         Layout layout(random);

@@ -28,7 +28,7 @@ static void one_sum(Random &random, size_t count, size_t cols) {
     const Sums sums{left.matrix(), right.matrix(), rows.rows().term,        out.at<float>(),
                     out.stride,    random.value(), static_cast<u32>(count), static_cast<u32>(cols),
                     index};
-    Device::launch("sums", divided(cols, SUM_COLS), parts, 1, SUM_COLS, sums);
+    Device::launch("sums", divided(cols, SUM_COLS), some_height(random, parts), 1, SUM_COLS, sums);
     for (size_t part = 0; part < parts; part++) {
         for (size_t col = 0; col < cols; col++) {
             float sum = 0.0f;

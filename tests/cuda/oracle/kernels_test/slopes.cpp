@@ -8,16 +8,30 @@ namespace {
 
 // What both kernels read.
 struct Latents {
-    Latents(Random &random, size_t rank, size_t count)
+    Latents(Random &random, size_t rank, size_t count, bool wide = false)
         : by_row(random.chance(2)), group(some_group(random)),
           terms(random, 4, 2, {rank, random.of<size_t>({rank, rank / 2 + 1, 1})}, 1),
           rows(random, terms, count, by_row), index(static_cast<u32>(random.below(terms.each.size()))),
-          p(Layout(random).dtype(), count, terms.p_columns, Layout(random).gap(), Layout(random).start()) {
+          p(wide ? DTYPE_F32 : Layout(random).dtype(), count, terms.p_columns, Layout(random).gap(), Layout(random).start()) {
         p.fill(random);
         if (!random.chance(4)) return;
         for (size_t row = 0; row < count; row++) {
             const float odd = random.of<float>({1e4f, 400.0f, 178.0f, 90.0f, -1e4f, -200.0f, NAN, INFINITY});
             p.put(row, random.below(terms.p_columns), odd);
+        }
+    }
+
+    // Latents of mean 0 and of one logvar a row; noise that tells.
+    template <typename OfRow> void tell(Mode mode, OfRow logvar) {
+        terms.tell(mode);
+        rows.tell();
+        for (size_t row = 0; row < p.rows; row++) {
+            for (const OneTerm &one : terms.each) {
+                for (size_t k = 0; k < one.term.rank; k++) {
+                    p.put(row, one.term.p_column + k, 0.0f);
+                    p.put(row, one.term.p_column + one.term.rank + k, logvar(row));
+                }
+            }
         }
     }
 
@@ -51,8 +65,8 @@ struct Latents {
 
 class SlopesCase {
   public:
-    SlopesCase(Random &random, size_t rank, size_t count)
-        : random(random), in(random, rank, count), has_kl(random.chance(2)), antithetic(random.chance(2)), kl_each(random.value() / 64),
+    SlopesCase(Random &random, size_t rank, size_t count, bool wide = false)
+        : random(random), in(random, rank, count, wide), has_kl(random.chance(2)), antithetic(random.chance(2)), kl_each(random.value() / 64),
           g(random, some_parts(random), count, in.terms.widest) {
         Layout layout(random);
         const size_t latents = in.terms.last_latent, own = latents - in.terms.first_latent;
@@ -71,6 +85,22 @@ class SlopesCase {
         dm = f32(2 * own);
         dp = f32(in.terms.p_columns);
         dp->fill(random);
+    }
+
+    // dlogvar is half of one exponential (as a deviation, or less 1 as a variance), or of one normal.
+    void tell(Mode mode) {
+        has_kl = mode == MODE_MEAN;
+        antithetic = false;
+        kl_each = 1.0f;
+        for (auto *matrix : {&eps, &prior_dmu, &prior_dlogvar})
+            *matrix = std::make_unique<Stored>();
+        in.tell(mode, [&](size_t row) {
+            return mode == MODE_SAMPLE ? 0.0f : (mode == MODE_MEAN ? 1 : 2) * TELLING_EXPONENTS[row];
+        });
+        for (size_t row = 0; row < in.rows.count(); row++) {
+            for (size_t k = 0; k < in.terms.widest; k++)
+                g.put(row, k, 1.0f);
+        }
     }
 
     void run() {
@@ -171,19 +201,31 @@ void test_slopes() {
         SlopesCase(random, ranks.next(), heights.next()).run();
     // An operation that is rounded otherwise shows in few of many.
     for (int round = 0; round < 4; round++)
-        SlopesCase(random, 500, Layout::far_apart ? 2 : 200).run();
+        SlopesCase(random, 500, Layout::far_apart ? 2 : 40).run();
+    for (Mode mode : {MODE_MEAN, MODE_FIXED, MODE_SAMPLE}) {
+        // By row or not.
+        for (int round = 0; round < 6; round++) {
+            SlopesCase tells(random, 16, mode == MODE_SAMPLE ? TELLING_IDENTITIES.size() : TELLING_EXPONENTS.size(),
+                             true);
+            tells.tell(mode);
+            tells.run();
+        }
+    }
 }
 
-static void one_divergence(Random &random, size_t rank, size_t count, bool zeros = false) {
+// With a logvar, that of all latents, whose mean is 0.
+static void one_divergence(Random &random, size_t rank, size_t count, const float *logvar = nullptr) {
     Latents in(random, rank, count);
-    for (size_t row = 0; zeros && row < count; row++) {
-        for (size_t column = 0; column < in.terms.p_columns; column++)
-            in.p.put(row, column, 0.0f);
+    if (logvar != nullptr) {
+        // Types narrower than p's would not hold it: λ_d does.
+        in.tell(MODE_MEAN, [](size_t) { return 1.0f; });
+        for (OneTerm &one : in.terms.each)
+            one.lambda_d.host.assign(one.lambda_d.host.size(), *logvar);
     }
     begin_case("divergence " + in.text());
     List<double> kl;
     for (size_t row = 0; row < count; row++)
-        kl.host.push_back(zeros ? 0.0 : random.value());
+        kl.host.push_back(logvar == nullptr ? random.value() : 0.0);
     in.upload();
     const Divergence divergence{in.p.matrix(), in.terms.at(), in.rows.rows(), kl.upload(), in.group, in.index};
     Device::launch("divergence", divided(count, DIVERGENCE_THREADS), 1, 1, DIVERGENCE_THREADS, divergence);
@@ -221,14 +263,17 @@ void test_divergence() {
     Sizes heights = heights_of(random, {1, 2, 127, 128, 129, 200});
     for (int round = 0; round < rounds(60); round++)
         one_divergence(random, ranks.next(), heights.next());
-    for (int round = 0; round < 2; round++)
-        one_divergence(random, 500, Layout::far_apart ? 2 : 200);
-    one_divergence(random, 3, 5, true);
+    std::vector<float> logvars = TELLING_EXPONENTS;
+    logvars.push_back(0.0f);
+    for (int round = 0; round < 8; round++) {
+        for (const float &logvar : logvars)
+            one_divergence(random, 1, 5, &logvar);
+    }
 }
 
 void test_kl_total() {
     Random random(14);
-    for (size_t count = 1; count <= 40; count++)
+    for (size_t count = 0; count <= 40; count++)
         one_kl_total(random, count, false);
     one_kl_total(random, 5, true);
 }

@@ -50,6 +50,16 @@ Terms::Terms(Random &random, size_t count, size_t groups, const std::vector<size
     }
 }
 
+void Terms::tell(Mode mode) {
+    for (OneTerm &one : each) {
+        one.term.mode = mode;
+        one.term.bound = INFINITY;
+        one.term.layer_hash = TELLING_KEY.layer_hash;
+        one.term.adapter_identity = TELLING_KEY.adapter_identity;
+        one.lambda_d.host.assign(one.lambda_d.host.size(), 1.0f);
+    }
+}
+
 const Term *Terms::upload() {
     table.host.clear();
     for (OneTerm &one : each) {
@@ -79,6 +89,15 @@ SomeRows::SomeRows(Random &random, const Terms &terms, size_t count, bool by_row
     // Counting on wraps.
     identity_base = random.chance(3) ? ~uint64_t{0} : random.word();
     sample_base = random.chance(3) ? 0xffffffff : bits();
+}
+
+void SomeRows::tell() {
+    seed_number = TELLING_KEY.seed;
+    if (!seed_at.host.empty()) seed_at.host = {seed_number};
+    identity.host.assign(TELLING_IDENTITIES.begin(), TELLING_IDENTITIES.end());
+    identity.host.resize(number);
+    sample.host.clear();
+    sample_base = 0;
 }
 
 void SomeRows::upload() {

@@ -20,6 +20,8 @@ class Terms {
   public:
     Terms(Random &random, size_t count, size_t groups, const std::vector<size_t> &ranks, size_t outputs);
 
+    // One term alone, without a bound, whose latents are p itself; and whose noise tells.
+    void tell(Mode mode);
     // After changes to the terms.
     const Term *upload();
     const Term *at() const { return table.at(); }
@@ -38,6 +40,8 @@ class SomeRows {
   public:
     SomeRows(Random &random, const Terms &terms, size_t count, bool by_row);
 
+    // Keys whose noise tells; sample 0.
+    void tell();
     void upload();
     Rows rows() const;
     Seed seed() const;
