@@ -155,7 +155,9 @@ def main():
         print(f"killed  {mutant}\n        though explained: {explained[mutant]}")
     table(chosen, killers, 1 + len(options.then), alive)
     rate = 1 - len(alive) / len(chosen)
-    print(f"{rate:.2%} of {len(chosen)} mutants are killed, of {len(mutants)} that there are (seed {options.seed})")
+    seen = len(chosen) - sum(why is not None for why in alive.values())
+    print(f"{rate:.2%} of {len(chosen)} mutants are killed, {1 - (len(chosen) - len(alive)) / seen:.2%} of the {seen} that can be seen live;")
+    print(f"{len(mutants)} there are (seed {options.seed})")
     return 1 if rate < WANTED or None in alive.values() or wrongly else 0
 
 

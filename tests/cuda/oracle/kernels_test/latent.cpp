@@ -69,7 +69,7 @@ class LatentCase {
             if (kind == LATENT_MOMENTS && random.chance(2))
                 one.lambda_d.host.assign(one.lambda_d.host.size(), 1.0f);
         }
-        if (random.chance(4)) spoil();
+        if (random.chance(3)) spoil();
         Layout layout(random);
         z = std::make_unique<Stored>(DTYPE_F32, draws * count, terms.z_columns, layout.gap(), layout.start());
         const size_t latents = terms.last_latent;
@@ -135,7 +135,8 @@ class LatentCase {
     void spoil() {
         for (size_t row = 0; row < rows.count(); row++) {
             const float odd = random.of<float>({1e4f, 400.0f, 178.0f, 90.0f, -1e4f, -200.0f, NAN, INFINITY});
-            p.put(row, random.below(terms.p_columns), odd);
+            for (int times = 0; times < 3; times++)
+                p.put(row, random.below(terms.p_columns), odd);
         }
     }
 
@@ -283,9 +284,9 @@ void test_latent() {
     Random random(5);
     Sizes ranks(random, {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 255, 256, 257});
     Sizes heights = heights_of(random, {1, 2, 3, 7, 8, 9, 15, 16, 17, 33});
-    for (int round = 0; round < rounds(160); round++)
+    for (int round = 0; round < rounds(240); round++)
         LatentCase(random, LATENT_Z, ranks.next(), heights.next()).run();
-    for (int round = 0; round < rounds(60); round++)
+    for (int round = 0; round < rounds(100); round++)
         LatentCase(random, LATENT_VARIANCE, ranks.next(), heights.next()).run();
     for (int round = 0; round < rounds(160); round++)
         LatentCase(random, LATENT_MOMENTS, ranks.next(), heights.next()).run();
