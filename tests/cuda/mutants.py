@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mutants of the embedded PTX: do the tests notice?
 
-    mutants.py --double FOLDER --kernels-test PROGRAM [--then COMMAND]... [--sample 2000] [--seed 1]
+    mutants.py --double FOLDER --kernels-test PROGRAM [--then COMMAND]... [--sample 3000] [--seed 1]
 
 The double of libcuda in FOLDER changes one instruction of one kernel when it loads its PTX. The tests of that kernel are asked first,
 then the commands of --then, one after the other, and the first that fails has killed the mutant. A sample takes as many mutants
@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--double", type=pathlib.Path, required=True)
     parser.add_argument("--kernels-test", type=pathlib.Path, required=True)
     parser.add_argument("--then", action="append", default=[])
-    parser.add_argument("--sample", type=int, default=2000)
+    parser.add_argument("--sample", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kernel", default=".*", help="only kernels that match")
     parser.add_argument("--workers", type=int, default=2)
@@ -156,8 +156,8 @@ def main():
     table(chosen, killers, 1 + len(options.then), alive)
     rate = 1 - len(alive) / len(chosen)
     seen = len(chosen) - sum(why is not None for why in alive.values())
-    print(f"{rate:.2%} of {len(chosen)} mutants are killed, {1 - (len(chosen) - len(alive)) / seen:.2%} of the {seen} that can be seen live;")
-    print(f"{len(mutants)} there are (seed {options.seed})")
+    print(f"{rate:.2%} of {len(chosen)} mutants are killed, of {len(mutants)} that there are (seed {options.seed});")
+    print(f"of the {seen} that can be seen, {(len(chosen) - len(alive)) / max(1, seen):.2%}")
     return 1 if rate < WANTED or None in alive.values() or wrongly else 0
 
 
