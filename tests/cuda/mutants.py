@@ -3,13 +3,14 @@
 
     mutants.py --double FOLDER --kernels-test PROGRAM [--then COMMAND]... [--sample 3000] [--seed 1]
 
-The double of libcuda in FOLDER changes one instruction of one kernel when it loads its PTX. The tests of that kernel are asked first,
-then the commands of --then, one after the other, and the first that fails has killed the mutant. A sample takes as many mutants
-of each class from each kernel, as far as there are so many; --sample 0 takes all.
+The double of libcuda in FOLDER changes one instruction of one kernel when it loads its PTX. The tests of that kernel are
+asked first, then the commands of --then, one after the other, and the first that fails has killed the mutant. A sample takes
+as many mutants of each class from each kernel, as far as there are so many; --sample 0 takes all.
 
-Survivors are printed. What changes nothing that can be seen is explained in mutants.txt, a line each, separated by tabs: the kernel
-and the change among its neighbours ("… | original -> mutated | …", AROUND lines on both sides) as regular expressions, then why.
-Fails for a survivor that nobody explained, for an explanation of a mutant that was killed, and where fewer than 95 % are killed.
+Survivors are printed. What changes nothing that can be seen is explained in mutants.txt, a line each, separated by tabs: the
+kernel and the change among its neighbours ("… | original -> mutated | …", AROUND lines on both sides) as regular expressions,
+then why. Fails for a survivor that nobody explained, for an explanation of a mutant that was killed, and where fewer than
+95 % are killed.
 """
 
 import argparse
@@ -42,7 +43,8 @@ class Mutant:
         self.change = f"{original} -> {becomes}"
         # The change among what surrounds it.
         lines, here = sources[self.file], self.line - 1
-        self.context = " | ".join(lines[max(0, here - AROUND) : here] + [self.change] + lines[here + 1 : here + 1 + AROUND])
+        before, after = lines[max(0, here - AROUND) : here], lines[here + 1 : here + 1 + AROUND]
+        self.context = " | ".join(before + [self.change] + after)
 
     def __str__(self):
         return f"{self.kernel}:{self.number} {self.kind}, line {self.line}: {self.change}"
@@ -114,7 +116,7 @@ def sampled(mutants, count, seed):
 
 
 def table(chosen, killers, stages, reasons):
-    print(f"{'class':<12} {'mutants':>8} {'killed by its kernel':>21} {'by whole calls':>15} {'explained':>10} {'alive':>6}")
+    print(f"{'class':<12} {'mutants':>8} {'killed by kernel':>17} {'by whole calls':>15} {'explained':>10} {'alive':>6}")
     for kind in sorted({mutant.kind for mutant in chosen}) + [None]:
         of_kind = [mutant for mutant in chosen if kind in (None, mutant.kind)]
         first = sum(killers[mutant] == 0 for mutant in of_kind)
@@ -122,7 +124,7 @@ def table(chosen, killers, stages, reasons):
         explained = sum(reasons.get(mutant) is not None for mutant in of_kind)
         left = len(of_kind) - first - later - explained
         later = later if stages > 1 else "-"
-        print(f"{kind or 'all':<12} {len(of_kind):>8} {first:>21} {later:>15} {explained:>10} {left:>6}")
+        print(f"{kind or 'all':<12} {len(of_kind):>8} {first:>17} {later:>15} {explained:>10} {left:>6}")
 
 
 def main():
@@ -135,7 +137,8 @@ def main():
     parser.add_argument("--kernel", default=".*", help="only kernels that match")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    rules = [Rule(line) for line in (HERE / "mutants.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = (HERE / "mutants.txt").read_text().splitlines()
+    rules = [Rule(line) for line in lines if line and not line.startswith("#")]
     tests = Tests(options.double.resolve(), options.kernels_test.resolve(), options.then)
     mutants = [mutant for mutant in listed(options.double.resolve()) if re.fullmatch(options.kernel, mutant.kernel)]
     chosen = sampled(mutants, options.sample, options.seed)

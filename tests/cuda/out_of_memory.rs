@@ -1,5 +1,5 @@
-//! Device memory that ends in the middle of something: an error that says so, nothing lost and nothing left behind, and the
-//! same call works when there is memory again.
+//! Device memory that ends in the middle of something: an error that says so, nothing lost and nothing left behind, and
+//! the same call works when there is memory again.
 
 use std::ffi::CStr;
 use std::rc::Rc;

@@ -129,7 +129,8 @@ fn every_way_of_asking() {
     no_complaints(&gpu);
 }
 
-/// x, dy, y, dx, noise and mask of 16 bits; rows of an odd number of elements, so that every other one begins between words.
+/// x, dy, y, dx, noise and mask of 16 bits; rows of an odd number of elements, so that every other one begins between
+/// words.
 #[test]
 #[ignore = "needs a libcuda"]
 fn narrow_elements_at_odd_strides() {

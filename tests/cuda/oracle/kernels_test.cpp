@@ -3,8 +3,9 @@
 //     kernels_test [--library libcuda.so.1] [--seed n] [--kernel latent] [--first] [--far] [--overrun] [file.ptx ...]
 //
 // Over the oracle it needs nothing; over a GPU, or a double that interprets PTX, it takes the files that the library
-// embeds. --kernel runs what tests one kernel; with --first a mismatch is the end. With --far the rows of every matrix lie more than 2³² elements apart, for which a device needs some hundred
-// gigabytes, unless they are only addresses, as they are to the oracle.
+// embeds. --kernel runs what tests one kernel; with --first a mismatch is the end. With --far the rows of every matrix
+// lie more than 2³² elements apart, for which a device needs some hundred gigabytes, unless they are only addresses, as
+// they are to the oracle.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>

@@ -10,7 +10,8 @@ class FinishCase {
   public:
     FinishCase(Random &random, Start start, size_t count, size_t cols)
         : random(random), start(start), by_row(random.chance(2)), square(random.chance(4)),
-          draws(random.of<size_t>({1, 1, 2, 3})), cols(cols), terms(random, random.of<size_t>({0, 1, 2, 2, 4}), 2, {1}, cols),
+          draws(random.of<size_t>({1, 1, 2, 3})), cols(cols),
+          terms(random, random.of<size_t>({0, 1, 2, 2, 4}), 2, {1}, cols),
           rows(random, terms, count, by_row), base(random, some_parts(random), count, cols),
           delta(random, some_parts(random), draws * count, terms.delta_columns) {
         Layout layout(random);
@@ -49,7 +50,8 @@ class FinishCase {
         finish.cols = static_cast<u32>(cols);
         finish.start = start;
         finish.square = square;
-        Device::launch("finish", divided(cols, ELEMENT_THREADS), some_height(random, draws * rows.count()), 1, ELEMENT_THREADS, finish);
+        Device::launch("finish", divided(cols, ELEMENT_THREADS), some_height(random, draws * rows.count()), 1,
+                       ELEMENT_THREADS, finish);
         for (size_t row = 0; row < draws * rows.count(); row++) {
             for (size_t col = 0; col < cols; col++)
                 y->put(row, col, wanted(row, col));

@@ -148,7 +148,8 @@ static void one_accumulate(Random &random, size_t count, size_t cols) {
     const Accumulate accumulate{
         read.matrix(), to.matrix(), adds ? some.parts() : Parts{}, given.matrix(), terms.at(), rows.rows(),
         rows.seed(),   in_offset,   static_cast<u32>(cols),        group,          index,      masked};
-    Device::launch("accumulate", divided(cols, ELEMENT_THREADS), some_height(random, count), 1, ELEMENT_THREADS, accumulate);
+    Device::launch("accumulate", divided(cols, ELEMENT_THREADS), some_height(random, count), 1, ELEMENT_THREADS,
+                   accumulate);
     for (size_t row = 0; row < count; row++) {
         const OneTerm *term = rows.taken(row, group, index);
         for (size_t col = 0; col < cols; col++) {

@@ -188,7 +188,8 @@ void test_combine() {
                         static_cast<u32>(of_call),
                         rows.rows().term,
                         by_row ? terms.at() : nullptr};
-        Device::launch("combine", divided(cols, ELEMENT_THREADS), some_height(random, height), 1, ELEMENT_THREADS, combine);
+        Device::launch("combine", divided(cols, ELEMENT_THREADS), some_height(random, height), 1, ELEMENT_THREADS,
+                       combine);
         for (size_t row = 0; row < height; row++) {
             if (by_row && rows.taken(row % of_call, group, 0) == nullptr) continue;
             for (size_t col = 0; col < cols; col++)

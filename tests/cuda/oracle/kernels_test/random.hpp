@@ -22,8 +22,8 @@ class Random {
     bool chance(unsigned one_in) { return below(one_in) == 0; }
     template <typename T> T of(const std::vector<T> &values) { return values[below(values.size())]; }
 
-    // Both signs, all bits of the fraction, sizes from 1/8 to 2; now and then a zero of either sign, or halfway between two
-    // neighbours of f16 or bf16.
+    // Both signs, all bits of the fraction, sizes from 1/8 to 2; now and then a zero of either sign, or halfway between
+    // two neighbours of f16 or bf16.
     float value() {
         if (chance(40)) return chance(2) ? 0.0f : -0.0f;
         const float size =

@@ -12,7 +12,8 @@ struct Latents {
         : by_row(random.chance(2)), group(some_group(random)),
           terms(random, 4, 2, {rank, random.of<size_t>({rank, rank / 2 + 1, 1})}, 1),
           rows(random, terms, count, by_row), index(static_cast<u32>(random.below(terms.each.size()))),
-          p(wide ? DTYPE_F32 : Layout(random).dtype(), count, terms.p_columns, Layout(random).gap(), Layout(random).start()) {
+          p(wide ? DTYPE_F32 : Layout(random).dtype(), count, terms.p_columns, Layout(random).gap(),
+            Layout(random).start()) {
         p.fill(random);
         if (!random.chance(4)) return;
         for (size_t row = 0; row < count; row++) {
@@ -66,8 +67,8 @@ struct Latents {
 class SlopesCase {
   public:
     SlopesCase(Random &random, size_t rank, size_t count, bool wide = false)
-        : random(random), in(random, rank, count, wide), has_kl(random.chance(2)), antithetic(random.chance(2)), kl_each(random.value() / 64),
-          g(random, some_parts(random), count, in.terms.widest) {
+        : random(random), in(random, rank, count, wide), has_kl(random.chance(2)), antithetic(random.chance(2)),
+          kl_each(random.value() / 64), g(random, some_parts(random), count, in.terms.widest) {
         Layout layout(random);
         const size_t latents = in.terms.last_latent, own = latents - in.terms.first_latent;
         const auto some = [&](unsigned one_in) {
@@ -104,8 +105,8 @@ class SlopesCase {
     }
 
     void run() {
-        begin_case("slopes " + in.text() + ", eps " + eps->text() + (has_kl ? ", kl" : "") + ", priors " + prior_dmu->text() + " and " +
-                   prior_dlogvar->text());
+        begin_case("slopes " + in.text() + ", eps " + eps->text() + (has_kl ? ", kl" : "") + ", priors " +
+                   prior_dmu->text() + " and " + prior_dlogvar->text());
         Device::launch("slopes", divided(divided(in.widest(), 16) * in.rows.count(), LATENT_BLOCKS), 1, 1,
                        LATENT_THREADS, uploaded());
         for (size_t row = 0; row < in.rows.count(); row++) {

@@ -73,8 +73,8 @@ template <typename T> class List {
     Room room;
 };
 
-// Strides and starts, odd and even, or nearly all multiples of four, and types. Far apart, the rows of every matrix are more
-// than 2³² elements from each other, so that an index that is computed in 32 bits goes astray.
+// Strides and starts, odd and even, or nearly all multiples of four, and types. Far apart, the rows of every matrix are
+// more than 2³² elements from each other, so that an index that is computed in 32 bits goes astray.
 struct Layout {
     explicit Layout(Random &random, bool fours = false) : random(random), fours(fours) {}
     size_t gap() {
