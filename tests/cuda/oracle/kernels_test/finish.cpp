@@ -25,6 +25,7 @@ class FinishCase {
         if (start == START_Y) y->fill(random);
         bias->fill(random);
         if (random.chance(3)) base.spoil(random);
+        if (random.chance(6)) zero(count);
     }
 
     void run() {
@@ -60,6 +61,20 @@ class FinishCase {
     }
 
   private:
+    // Nothing but zeros, to which the smallest number would show.
+    void zero(size_t count) {
+        for (size_t row = 0; row < draws * count; row++) {
+            for (size_t col = 0; col < cols; col++) {
+                y->put(row, col, 0.0f);
+                if (row < count) base.put(row, col, 0.0f);
+            }
+            for (size_t col = 0; col < terms.delta_columns; col++)
+                delta.put(row, col, 0.0f);
+        }
+        for (OneTerm &one : terms.each)
+            one.bias.host.assign(one.bias.host.size(), 0.0f);
+    }
+
     std::vector<const OneTerm *> terms_of(size_t row) const {
         std::vector<const OneTerm *> list;
         for (size_t index = 0; index < terms.each.size(); index++) {

@@ -170,6 +170,6 @@ void test_accumulate() {
     Random random(12);
     Sizes widths(random, {1, 2, 15, 16, 17, 255, 256, 257, 511, 512, 513});
     Sizes heights = heights_of(random, {1, 2, 5, 16, 17});
-    for (int round = 0; round < rounds(600); round++)
+    for (int round = 0; round < rounds(1000); round++)
         one_accumulate(random, heights.next(), widths.next());
 }
