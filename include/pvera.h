@@ -646,8 +646,8 @@ typedef struct pvera_callbacks {
  * used it. In f32 the results have the CPU's bits. What kernels find wrong is told by pvera_context_check. A call made
  * before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
  * tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked.
- * pvera_scratch_bytes foretells the device memory that it holds. The thread's current CUDA context is left as it was.
- * Calls and replays share one workspace: they are on one stream, or the host orders them.
+ * pvera_scratch_bytes foretells the device memory that it holds between calls. The thread's current CUDA context is left
+ * as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
  *
  * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
  * on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
@@ -687,7 +687,8 @@ pvera_error *pvera_cpu_features(uint32_t *features);
 pvera_error *pvera_context_cpu_features(const pvera_context *context, uint32_t *features);
 
 /**
- * Bytes of scratch memory that the context holds between calls.
+ * Bytes of scratch memory that the context holds between calls. Of a CUDA context: of device memory; its lists on the
+ * host, a few KiB, are not counted.
  *
  * Pointers:
  * context is a context; bytes is a place for the result.
@@ -2040,6 +2041,9 @@ pvera_error *pvera_project_width(const pvera_linear *linear,
  * backward that is asked for everything, dx included. Without a tape's own bytes (pvera_tape_bytes). An upper bound for
  * one calling thread; a context that serves other shapes too holds the largest of each. rows may be NULL. The first
  * question about a store packs its A and B, as the first call does.
+ *
+ * Of a CUDA context: bytes of device memory alone, as pvera_context_scratch_bytes, and nothing is packed or copied. Stores
+ * and adapters are not scratch. A dropout mask of the caller's takes n · in_features f32 more for each pair of projections.
  *
  * Pointers:
  * context is a context; linears points to count linears; rows is NULL or sized; bytes is a place for the result.

@@ -117,12 +117,13 @@ impl Context {
         self.workers.allocator()
     }
 
-    /// Bytes of scratch held between calls.
+    /// Bytes of scratch held between calls, where the context computes.
     pub fn scratch_bytes(&self) -> usize {
-        let on_host = self.workers.scratch_bytes() + self.arenas().iter().map(Arena::bytes).sum::<usize>();
         #[cfg(feature = "cuda")]
-        let on_host = on_host + self.cuda.as_ref().map_or(0, |device| device.workspace_bytes());
-        on_host
+        if let Some(device) = &self.cuda {
+            return device.workspace_bytes();
+        }
+        self.workers.scratch_bytes() + self.arenas().iter().map(Arena::bytes).sum::<usize>()
     }
 
     fn arenas(&self) -> MutexGuard<'_, Vec<Arena>> {

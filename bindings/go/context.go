@@ -151,7 +151,7 @@ func (c *Context) CPUFeatures() (CPUFeatures, error) {
 	return CPUFeatures(features), err
 }
 
-// ScratchBytes is the scratch memory that the context holds between calls.
+// ScratchBytes is the scratch memory that the context holds between calls; of a CUDA context, in device memory.
 func (c *Context) ScratchBytes() (int, error) {
 	if err := c.own().enter("context"); err != nil {
 		return 0, err

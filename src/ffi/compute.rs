@@ -313,6 +313,9 @@ pub unsafe extern "C" fn pvera_project_width(
 /// one calling thread; a context that serves other shapes too holds the largest of each. `rows` may be NULL. The first
 /// question about a store packs its A and B, as the first call does.
 ///
+/// Of a CUDA context: bytes of device memory alone, as `pvera_context_scratch_bytes`, and nothing is packed or copied. Stores
+/// and adapters are not scratch. A dropout mask of the caller's takes n · in_features f32 more for each pair of projections.
+///
 /// # Safety
 /// `context` is a context; `linears` points to `count` linears; `rows` is NULL or sized; `bytes` is a place for the result.
 #[unsafe(no_mangle)]

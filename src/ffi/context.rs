@@ -171,8 +171,8 @@ const MOST_THREADS: u32 = 1024;
 /// used it. In f32 the results have the CPU's bits. What kernels find wrong is told by `pvera_context_check`. A call made
 /// before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
 /// tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked.
-/// `pvera_scratch_bytes` foretells the device memory that it holds. The thread's current CUDA context is left as it was.
-/// Calls and replays share one workspace: they are on one stream, or the host orders them.
+/// `pvera_scratch_bytes` foretells the device memory that it holds between calls. The thread's current CUDA context is left
+/// as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
 ///
 /// Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
 /// on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
@@ -316,7 +316,8 @@ pub unsafe extern "C" fn pvera_context_cpu_features(
     })
 }
 
-/// Bytes of scratch memory that the context holds between calls.
+/// Bytes of scratch memory that the context holds between calls. Of a CUDA context: of device memory; its lists on the
+/// host, a few KiB, are not counted.
 ///
 /// # Safety
 /// `context` is a context; `bytes` is a place for the result.

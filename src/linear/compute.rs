@@ -9,7 +9,7 @@ use crate::context::{Context, Frame};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Arena};
-use crate::tensor::{Matrix, MatrixMut};
+use crate::tensor::{Device, Matrix, MatrixMut};
 
 /// `y = x Wᵀ + bias + delta` of each layer of a group with one input; without a weight, `y += delta`.
 pub fn forward(
@@ -127,7 +127,7 @@ pub fn latent(
     })
 }
 
-/// Bytes of scratch that a context holds after calls of this shape: forward, sample, moments or latent, and with
+/// Bytes of scratch that a context holds, where it computes, after calls of this shape: forward, sample, moments or latent, and with
 /// `training` a taped forward and a backward that is asked for everything.
 pub fn scratch_bytes(
     context: &Context,
@@ -154,7 +154,8 @@ pub fn scratch_bytes(
     let backward = training.then_some((&group, &dx));
     let bytes = frame.with_backend(|backend| backend.scratch_bytes(&forward, backward))?;
     // The lists of a real call are these and a few more; they may end a chunk of the arena earlier.
-    Ok(bytes + 2 * frame.arena().bytes())
+    let lists = if context.place() == Device::Host { 2 * frame.arena().bytes() } else { 0 };
+    Ok(bytes + lists)
 }
 
 /// Columns of p and of eps for such a request.

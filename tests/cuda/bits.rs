@@ -37,13 +37,19 @@ fn equal(what: &str, case: &Case, choice: Choice<'_>) {
     let wanted = everything(&setups.0, &context(Kind::Cpu, 0), &request, 3);
     let found = everything(&setups.1, &on_cuda, &request, 3);
     on_cuda.check().unwrap();
-    for ((name, found), (_, wanted)) in found.iter().zip(&wanted) {
+    same(what, &found, &wanted);
+    no_complaints(&gpu);
+}
+
+/// Outputs by name have the same bits.
+pub fn same(what: &str, found: &[(String, Vec<u32>)], wanted: &[(String, Vec<u32>)]) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    for ((name, found), (_, wanted)) in found.iter().zip(wanted) {
         assert_eq!(found.len(), wanted.len(), "{what}: {name}");
         let first = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
         let show = |at: usize| (f32::from_bits(found[at]), f32::from_bits(wanted[at]));
         assert_eq!(first, None, "{what}: {name}: {:?}", first.map(show));
     }
-    no_complaints(&gpu);
 }
 
 #[test]

@@ -109,6 +109,15 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// Sets a number of the double's scenario; false where there is none of that name, as on a real device.
+    pub fn set(&self, name: &CStr, value: u64) -> bool {
+        type Set = unsafe extern "C" fn(*const c_char, u64) -> c_int;
+        // SAFETY: a name that ends with a zero.
+        self.of_double::<Set>(c"pvera_double_set").is_some_and(|set| unsafe { set(name.as_ptr(), value) } == 0)
+    }
+}
+
 impl Memory for Gpu {
     fn upload(&self, bytes: &[u8]) -> u64 {
         let mut address = 0;

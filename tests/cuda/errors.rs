@@ -1,12 +1,19 @@
 //! What a call on a device refuses, and what it says.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pvera::adapter::LoadOptions;
+use pvera::backend::Part;
 use pvera::context::{Context, Kind};
 use pvera::error::Code;
-use pvera::linear::{Linear, Request, Tape, Wanted, backward, forward, record};
+use pvera::linear::{
+    Choice, Linear, MergeRequest, Request, Tape, VarianceTarget, Wanted, backward, expand, forward, merge, project,
+    record,
+};
 use pvera::memory::Allocator;
+use pvera::model::WeightLayout;
+use pvera::tensor::Dtype;
 
 use super::common::cases::{Case, Stored};
 use super::common::host::Host;
@@ -113,6 +120,51 @@ fn a_tape_belongs_to_its_device() {
         "the tape was recorded on CUDA device 0; this context computes on the CPU"
     );
     drop((tape, y));
+    no_complaints(&gpu);
+}
+
+/// Merges, parts of a call and first-order variance: refused before anything is written.
+#[test]
+#[ignore = "needs a libcuda"]
+fn what_the_cpu_alone_does() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let there = with_models_on(place, || case().setup(1));
+    let linear = there.linears()[0];
+    let says = |outcome: pvera::error::Result<()>, words: &str| {
+        let error = outcome.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unsupported, words));
+    };
+    let request =
+        MergeRequest { choice: Choice::First, layout: WeightLayout::OutIn, drop_sampling: true, wants_undo: false };
+    let (weight, mut merged) = (Host::zeros(10, 20).on(place), Host::zeros(10, 20).on(place));
+    says(
+        merge(&on_cuda, linear, &request, &weight.matrix(), &merged.matrix_mut()).map(|_| ()),
+        "the context computes on CUDA device 0; a merge runs on the CPU: wanted a context of PVERA_BACKEND_CPU, and the weight there",
+    );
+    let (x, request) = (there.x.on(place), Request::default());
+    let (mut p, mut y) =
+        (Host::filled(Dtype::F32, 3, 8, 0, 7.0).on(place), Host::filled(Dtype::F32, 3, 10, 0, 7.0).on(place));
+    let half = Part { index: 1, count: 2 };
+    let words = "count is 2; a call on a CUDA stream has one part, the whole: wanted 1";
+    says(project(&on_cuda, linear, &x.matrix(), &request, &p.matrix_mut(), half), words);
+    let words = format!("layer 'layer': {words}");
+    says(expand(&on_cuda, linear, &p.matrix(), &request, &y.matrix_mut(), half), &words);
+    assert!(p.back().values().iter().chain(&y.back().values()).all(|value| *value == 7.0));
+
+    let mut tape = Tape::new(Default::default(), Allocator::default());
+    let mut y = Host::zeros(3, 10).on(place);
+    // SAFETY: everything outlives the tape.
+    unsafe { record(&on_cuda, &there.linears(), &x.matrix(), &request, &mut tape, &[y.matrix_mut()]) }.unwrap();
+    let mut values = [7.0f64; 3];
+    let variance = VarianceTarget { values: NonNull::new(values.as_mut_ptr()).unwrap(), count: 3, index: None };
+    let wanted = [Wanted { variance: Some(variance), ..Wanted::default() }];
+    let dy = there.dy[0].on(place);
+    // SAFETY: as above.
+    let outcome = unsafe { backward(&on_cuda, &tape, &[dy.matrix()], &wanted, None, true) };
+    says(outcome, "gradients.variance is given; first-order variance is computed on the CPU only");
+    assert_eq!(values, [7.0; 3]);
+    drop((tape, merged));
     no_complaints(&gpu);
 }
 

@@ -8,6 +8,8 @@ mod driver;
 mod errors;
 mod golden;
 mod graphs;
+mod out_of_memory;
+mod requests;
 
 use std::rc::Rc;
 use std::sync::Arc;

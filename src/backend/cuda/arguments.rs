@@ -182,6 +182,7 @@ impl Fault {
 pub const PUT_WORDS: usize = defined("PUT_WORDS");
 
 /// Shapes of the kernels' blocks.
+pub const LIST_THREADS: u32 = defined("LIST_THREADS") as u32;
 pub const ELEMENT_THREADS: u32 = defined("ELEMENT_THREADS") as u32;
 pub const SPLIT_COLS: usize = defined("SPLIT_COLS");
 pub const SPLIT_ROWS: usize = defined("SPLIT_ROWS");
@@ -191,6 +192,7 @@ pub const TILE_ROWS: usize = defined("TILE_ROWS");
 pub const TILE_THREADS: u32 = defined("TILE_THREADS") as u32;
 pub const LATENT_BLOCKS: usize = defined("LATENT_BLOCKS");
 pub const LATENT_THREADS: u32 = defined("LATENT_THREADS") as u32;
+pub const DIVERGENCE_THREADS: u32 = defined("DIVERGENCE_THREADS") as u32;
 pub const SUM_COLS: usize = defined("SUM_COLS");
 pub const SUM_ROWS: usize = defined("SUM_ROWS");
 
@@ -378,8 +380,6 @@ pub struct Slopes {
     pub dm_stride: u64,
     pub dp: Address,
     pub dp_stride: u64,
-    pub slope: Address,
-    pub slope_stride: u64,
     pub fault: Address,
     pub kl_each: f32,
     pub has_kl: u32,

@@ -2,8 +2,8 @@
 //! last kernels of each output.
 
 use super::arguments::{
-    Accumulate, Deliver, Divergence, ELEMENT_THREADS, KlTotal, LATENT_BLOCK, LATENT_BLOCKS, LATENT_THREADS, LATENT_Z,
-    Matrix, Parts, SUM_COLS, SUM_ROWS, Slopes, Sums, Weigh,
+    Accumulate, DIVERGENCE_THREADS, Deliver, Divergence, ELEMENT_THREADS, KlTotal, LATENT_BLOCK, LATENT_BLOCKS,
+    LATENT_THREADS, LATENT_Z, Matrix, Parts, SUM_COLS, SUM_ROWS, Slopes, Sums, Weigh,
 };
 use super::driver::Address;
 use super::forward::{Layer, MOST_BLOCKS, elements};
@@ -130,8 +130,6 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
             dm_stride: dm.stride,
             dp: self.dp.data,
             dp_stride: self.dp.stride,
-            slope: 0,
-            slope_stride: 0,
             fault: self.turn.fault(),
             kl_each: (wanted.kl.weight / self.kl_divisor(wanted)) as f32,
             has_kl: u32::from(wanted.kl.weight != 0.0 || wanted.kl_value_at.is_some()),
@@ -163,7 +161,8 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
             for group in prepared.groups {
                 let (group, index, terms, rows) = (group.index, group.term, prepared.terms, prepared.rows);
                 let divergence = Divergence { p: self.p, terms, rows, kl, group, index };
-                turn.launch(Kernel::Divergence, [call.rows.div_ceil(128), 1, 1], 128, &divergence)?;
+                let grid = [call.rows.div_ceil(DIVERGENCE_THREADS as usize), 1, 1];
+                turn.launch(Kernel::Divergence, grid, DIVERGENCE_THREADS, &divergence)?;
             }
             let (rows, divisor) = (prepared.rows.count, self.kl_divisor(wanted));
             turn.launch(Kernel::KlTotal, [1, 1, 1], 1, &KlTotal { kl, out: value, divisor, rows, reserved: 0 })

@@ -1,7 +1,7 @@
 //! The short lists of a call, on their way to the device as kernel arguments: ordered by the stream, captured by value, and
 //! nobody waits for them.
 
-use super::arguments::{PUT_WORDS, Put};
+use super::arguments::{LIST_THREADS, PUT_WORDS, Put};
 use super::driver::Address;
 use super::kernels::Kernel;
 use super::turn::Turn;
@@ -52,7 +52,7 @@ impl<'a> Lists<'a> {
             let mut put = Put { to, count: chunk.len() as u32, reserved: 0, words: [0; PUT_WORDS] };
             put.words[..chunk.len()].copy_from_slice(chunk);
             // SAFETY: the workspace has the capacity.
-            unsafe { turn.launch(Kernel::Put, [1, 1, 1], 256, &put)? };
+            unsafe { turn.launch(Kernel::Put, [1, 1, 1], LIST_THREADS, &put)? };
         }
         Ok(())
     }

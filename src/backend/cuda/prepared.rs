@@ -1,6 +1,6 @@
 //! A call as kernels see it: its terms in device memory, its rows, and which of them go through which projections.
 
-use super::arguments::{self, Resolve, Rows, Seed};
+use super::arguments::{self, LIST_THREADS, Resolve, Rows, Seed};
 use super::driver::Address;
 use super::kernels::Kernel;
 use super::lists::Lists;
@@ -228,8 +228,9 @@ impl<'a> Prepared<'a> {
             rows: self.rows.count,
             slots: term_of_slot.len() as u32,
         };
+        let grid = [self.call.rows.div_ceil(LIST_THREADS as usize), 1, 1];
         // SAFETY: the caller's slots, a table of ours, workspace for the terms.
-        unsafe { turn.launch(Kernel::Resolve, [self.call.rows.div_ceil(256), 1, 1], 256, &resolve) }
+        unsafe { turn.launch(Kernel::Resolve, grid, LIST_THREADS, &resolve) }
     }
 
     /// The rows' terms where a group's rows are some of them; 0 where they are all.

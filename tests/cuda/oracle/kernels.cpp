@@ -6,8 +6,8 @@
 #include "arguments.cuh"
 
 #define FOR_EACH_KERNEL(ENTRY)                                                                                         \
-    ENTRY(put, Put, 256)                                                                                               \
-    ENTRY(resolve, Resolve, 256)                                                                                       \
+    ENTRY(put, Put, LIST_THREADS)                                                                                      \
+    ENTRY(resolve, Resolve, LIST_THREADS)                                                                              \
     ENTRY(product_split_k, Product, SPLIT_THREADS)                                                                     \
     ENTRY(product_split_j, Product, SPLIT_THREADS)                                                                     \
     ENTRY(product_tile_k, Product, TILE_THREADS)                                                                       \
@@ -18,7 +18,7 @@
     ENTRY(finish, Finish, ELEMENT_THREADS)                                                                             \
     ENTRY(weigh, Weigh, ELEMENT_THREADS)                                                                               \
     ENTRY(slopes, Slopes, LATENT_THREADS)                                                                              \
-    ENTRY(divergence, Divergence, 128)                                                                                 \
+    ENTRY(divergence, Divergence, DIVERGENCE_THREADS)                                                                  \
     ENTRY(kl_total, KlTotal, 1)                                                                                        \
     ENTRY(sums, Sums, SUM_COLS)                                                                                        \
     ENTRY(deliver, Deliver, ELEMENT_THREADS)                                                                           \

@@ -1,10 +1,11 @@
 // Tests every kernel against scalar C++ that was written from its contract, bit for bit.
 //
-//     kernels_test [--library libcuda.so.1] [--seed n] [--only latent] [--far] [--overrun] [file.ptx ...]
+//     kernels_test [--library libcuda.so.1] [--seed n] [--kernel latent] [--first] [--far] [--overrun] [file.ptx ...]
 //
 // Over the oracle it needs nothing; over a GPU, or a double that interprets PTX, it takes the files that the library
-// embeds. With --far the rows of every matrix lie more than 2³² elements apart, for which a device needs some hundred
-// gigabytes, unless they are only addresses, as they are to the oracle.
+// embeds. --kernel runs what tests one kernel; with --first a mismatch is the end. With --far the rows of every matrix
+// lie more than 2³² elements apart, for which a device needs some hundred gigabytes, unless they are only addresses, as
+// they are to the oracle.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -18,11 +19,29 @@ namespace {
 struct Test {
     const char *name;
     void (*run)();
+    // Which it tests, where it is not named after one.
+    const char *kernel = nullptr;
+
+    bool is_of(const char *wanted) const { return std::strcmp(kernel ? kernel : name, wanted) == 0; }
 };
-constexpr Test TESTS[] = {{"numbers", test_numbers},       {"lists", test_lists},   {"product", test_product},
-                          {"combine", test_combine},       {"mask", test_mask},     {"latent", test_latent},
-                          {"normals", test_normals},       {"finish", test_finish}, {"slopes", test_slopes},
-                          {"divergence", test_divergence}, {"sums", test_sums},     {"weigh", test_weigh},
+constexpr Test TESTS[] = {{"numbers", test_numbers, ""},
+                          {"put", test_put},
+                          {"resolve", test_resolve},
+                          {"product_split_k", test_product_split_k},
+                          {"product_split_j", test_product_split_j},
+                          {"product_tile_k", test_product_tile_k},
+                          {"product_tile_j", test_product_tile_j},
+                          {"combine", test_combine},
+                          {"mask", test_mask},
+                          {"latent", test_latent},
+                          {"normals", test_normals, "latent"},
+                          {"finish", test_finish},
+                          {"weigh", test_weigh},
+                          {"slopes", test_slopes},
+                          {"divergence", test_divergence},
+                          {"kl_total", test_kl_total},
+                          {"sums", test_sums},
+                          {"deliver", test_deliver},
                           {"accumulate", test_accumulate}};
 
 void run(const Test &test) {
@@ -30,7 +49,7 @@ void run(const Test &test) {
     const size_t cases_before = cases(), mismatches_before = mismatches();
     test.run();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-    std::printf("%-12s %5zu cases %6zu mismatches %8.2f s\n", test.name, cases() - cases_before,
+    std::printf("%-16s %5zu cases %6zu mismatches %8.2f s\n", test.name, cases() - cases_before,
                 mismatches() - mismatches_before, took.count());
     std::fflush(stdout);
 }
@@ -50,15 +69,17 @@ int main(int count, char **arguments) {
     std::vector<std::string> ptx;
     uint64_t seed = 1;
     bool overruns = false;
-    const char *only = nullptr;
+    const char *kernel = nullptr;
     for (int at = 1; at < count; at++) {
         const std::string argument = arguments[at];
         if (argument == "--library" && at + 1 < count) {
             library = arguments[++at];
         } else if (argument == "--seed" && at + 1 < count) {
             seed = std::strtoull(arguments[++at], nullptr, 0);
-        } else if (argument == "--only" && at + 1 < count) {
-            only = arguments[++at];
+        } else if (argument == "--kernel" && at + 1 < count) {
+            kernel = arguments[++at];
+        } else if (argument == "--first") {
+            end_at_first_mismatch();
         } else if (argument == "--far") {
             Layout::far_apart = true;
         } else if (argument == "--overrun") {
@@ -74,7 +95,7 @@ int main(int count, char **arguments) {
         return EXIT_SUCCESS;
     }
     for (const Test &test : TESTS) {
-        if (only == nullptr || std::strcmp(only, test.name) == 0) run(test);
+        if (kernel == nullptr || test.is_of(kernel)) run(test);
     }
     return mismatches() == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

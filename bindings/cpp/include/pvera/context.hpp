@@ -141,7 +141,7 @@ public:
         return finish(failed, features);
     }
 
-    // What is held between calls.
+    // What is held between calls; of a CUDA context in device memory.
     [[nodiscard]] outcome<std::size_t> scratch_bytes() const {
         std::size_t held = 0;
         pvera_error *const failed = pvera_context_scratch_bytes(get(), &held);

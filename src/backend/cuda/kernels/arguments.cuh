@@ -87,7 +87,8 @@ enum FaultKind : u32 { FAULT_NONE = 0, FAULT_OVERFLOW_SIGMA = 1, FAULT_OVERFLOW_
 // ---- lists.cu -------------------------------------------------------------------------------------------------------
 
 // `put`: writes up to PUT_WORDS words that travel as an argument: ordered by the stream, captured by value, and never
-// waited for. Grid (1), block (256).
+// waited for. Grid (1), block (LIST_THREADS).
+#define LIST_THREADS 256
 #define PUT_WORDS 960
 struct Put {
     u32 *to;
@@ -97,7 +98,8 @@ struct Put {
 };
 
 // `resolve`: term[row] = term_of_slot[slot[row]]; slot −1 gives −1; a slot outside [−1, slots), or one whose term is
-// NO_ADAPTER, gives −1 and a fault (FAULT_SLOT, row, the slot). Grid (⌈rows/256⌉), block (256).
+// NO_ADAPTER, gives −1 and a fault (FAULT_SLOT, row, the slot). Grid (⌈rows/LIST_THREADS⌉), block
+// (LIST_THREADS).
 #define NO_ADAPTER -2
 struct Resolve {
     const i32 *slot;
@@ -262,13 +264,12 @@ struct Weigh {
 // `slopes`: from g = dL/dz to the latents' gradients of each row of a group (as in Latent), with s = exp(½ logvar), v =
 // exp(logvar):
 //   dmu = g;  dlogvar = 0 | (g · eps) · (0.5 · s) | g · (0.5 · s)  by mode
-//   slope(row, latent_column − first_latent + k) = g · s, where slopes are wanted
 //   with kl: dlogvar = fma(0.5 · kl_each, v − 1, dlogvar);  dmu = fma(kl_each, mu, g)
 //   priors: dmu += given dmu(row, latent_column + k);  dlogvar += given dlogvar(…)
 //   where λ_d[r + k] · p[r + k] > bound (bound finite): dlogvar = 0
 //   dm(row, 2 (latent_column − first_latent) + k) = dmu, and at + rank + k = dlogvar
 //   dp(row, p_column + k) = fma(λ_d[k], dmu, dp), and the same for r + k with dlogvar
-// Faults as in Latent: s where slopes are wanted, v with kl. Grid and block as Latent, draws = 1.
+// Faults as in Latent, of v with kl. Grid and block as Latent, draws = 1.
 struct Slopes {
     Matrix p;
     Parts g;                 // row r, column k of the row's own term
@@ -282,8 +283,6 @@ struct Slopes {
     u64 dm_stride;
     float *dp;
     u64 dp_stride;
-    float *slope;            // or null
-    u64 slope_stride;
     Fault *fault;
     float kl_each;
     u32 has_kl;
@@ -296,7 +295,9 @@ struct Slopes {
 };
 
 // `divergence`: kl[row] += Σ_k −½ (1 + logvar − mu² − v), in f64, for k ascending from 0: d −= 0.5 · (((1 + logvar) −
-// mu · mu) − v), each operation rounded; rows of a group as in Latent. Grid (⌈rows/128⌉), block (128).
+// mu · mu) − v), each operation rounded; rows of a group as in Latent. Grid (⌈rows/DIVERGENCE_THREADS⌉), block
+// (DIVERGENCE_THREADS).
+#define DIVERGENCE_THREADS 128
 struct Divergence {
     Matrix p;
     const Term *terms;

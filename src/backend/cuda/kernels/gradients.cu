@@ -39,34 +39,23 @@ struct Slope {
     float dlogvar;
 };
 
-// A fault where the exponential is infinite.
-INLINE float checked(const Slopes &args, const Work &work, u32 k, float exponential, float logvar, FaultKind kind) {
-    if (exponential == __uint_as_float(INFINITY_BITS)) {
-        report(args.fault, kind, work.row, k, logvar);
-    }
-    return exponential;
-}
-
-// By the loss alone. Writes the latent's slope where slopes are wanted.
-INLINE Slope loss_slope(const Slopes &args, const Work &work, u32 k, float logvar, float g, float eps) {
-    const Term &term = *work.term;
-    float sigma = exp_f32(0.5f * logvar);
-    if (args.slope != nullptr) {
-        checked(args, work, k, sigma, logvar, FAULT_OVERFLOW_SIGMA);
-        args.slope[work.row * args.slope_stride + (term.latent_column - args.first_latent) + k] = g * sigma;
-    }
+// By the loss alone.
+INLINE Slope loss_slope(const Term &term, float logvar, float g, float eps) {
     if (term.mode == MODE_MEAN) {
         return {g, 0.0f};
     }
     float weighted = term.mode == MODE_SAMPLE ? g * eps : g;
-    return {g, weighted * (0.5f * sigma)};
+    return {g, weighted * (0.5f * exp_f32(0.5f * logvar))};
 }
 
 INLINE Slope add_divergence(const Slopes &args, const Work &work, u32 k, float mu, float logvar, Slope slope) {
     if (args.has_kl == 0) {
         return slope;
     }
-    float variance = checked(args, work, k, exp_f32(logvar), logvar, FAULT_OVERFLOW_VARIANCE);
+    float variance = exp_f32(logvar);
+    if (variance == __uint_as_float(INFINITY_BITS)) {
+        report(args.fault, FAULT_OVERFLOW_VARIANCE, work.row, k, logvar);
+    }
     float dlogvar = fmaf(0.5f * args.kl_each, variance - 1.0f, slope.dlogvar);
     return {fmaf(args.kl_each, mu, slope.dmu), dlogvar};
 }
@@ -97,7 +86,7 @@ INLINE void slopes_of(const Slopes &args, const Work &work, u32 k, float g, floa
     const Term &term = *work.term;
     Latents latents = latents_of(args.p, term, work.row, k);
     float logvar = bounded(latents.logvar, term.bound);
-    Slope slope = loss_slope(args, work, k, logvar, g, eps);
+    Slope slope = loss_slope(term, logvar, g, eps);
     slope = add_divergence(args, work, k, latents.mu, logvar, slope);
     slope = add_prior(args, work, k, slope);
     if (latents.logvar > term.bound) {
@@ -134,7 +123,7 @@ KERNEL(LATENT_THREADS) slopes(Slopes args) {
 }
 
 // In f64, as the sum over rows.
-KERNEL(128) divergence(Divergence args) {
+KERNEL(DIVERGENCE_THREADS) divergence(Divergence args) {
     u32 row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= args.rows.count) {
         return;

@@ -2,13 +2,13 @@
 
 #include "rows.cuh"
 
-KERNEL(256) put(Put args) {
+KERNEL(LIST_THREADS) put(Put args) {
     for (u32 word = threadIdx.x; word < args.count; word += blockDim.x) {
         args.to[word] = args.words[word];
     }
 }
 
-KERNEL(256) resolve(Resolve args) {
+KERNEL(LIST_THREADS) resolve(Resolve args) {
     u64 row = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= args.rows) {
         return;

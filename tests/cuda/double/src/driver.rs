@@ -40,6 +40,8 @@ pub struct Driver {
     pub executables: HashMap<u64, Graph>,
     pub hosts: BTreeMap<u64, Host>,
     pub allocations: u64,
+    /// Those of cuMemAllocAsync.
+    pub pooled: u64,
     /// How far each stream has come, by its number.
     pub done: HashMap<u32, u64>,
     /// What the host knows to be over.
@@ -73,6 +75,7 @@ static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
         executables: HashMap::new(),
         hosts: BTreeMap::new(),
         allocations: 0,
+        pooled: 0,
         done: HashMap::new(),
         host_clock: Clock::default(),
         records: BTreeMap::new(),

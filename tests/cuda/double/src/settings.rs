@@ -11,6 +11,8 @@ pub struct Settings {
     pub memory: u64,
     /// PVERA_DOUBLE_FAIL_ALLOCATION: the allocation that fails, counted from 1 since it was set; 0 for none.
     pub fail_allocation: u64,
+    /// PVERA_DOUBLE_FAIL_POOLED: the same among those of cuMemAllocAsync alone.
+    pub fail_pooled: u64,
     /// PVERA_DOUBLE_POOLS: 0 for a device without memory pools.
     pub pools: u64,
     /// PVERA_DOUBLE_STEPS: instructions that a launch may take.
@@ -58,6 +60,7 @@ impl Settings {
             driver: number("DRIVER", 12_080),
             memory: number("MEMORY", 8 << 30),
             fail_allocation: number("FAIL_ALLOCATION", 0),
+            fail_pooled: number("FAIL_POOLED", 0),
             pools: number("POOLS", 1),
             steps: number("STEPS", 1_000_000_000),
             capability: number("CAPABILITY", 75),
@@ -76,6 +79,7 @@ impl Settings {
             "PVERA_DOUBLE_DRIVER" => &mut self.driver,
             "PVERA_DOUBLE_MEMORY" => &mut self.memory,
             "PVERA_DOUBLE_FAIL_ALLOCATION" => &mut self.fail_allocation,
+            "PVERA_DOUBLE_FAIL_POOLED" => &mut self.fail_pooled,
             "PVERA_DOUBLE_POOLS" => &mut self.pools,
             "PVERA_DOUBLE_STEPS" => &mut self.steps,
             "PVERA_DOUBLE_TRACE" => &mut self.trace,

@@ -131,6 +131,25 @@ fn a_certain_allocation_fails() {
 }
 
 #[test]
+fn a_certain_allocation_of_a_stream_fails() {
+    let device = Device::new();
+    set("PVERA_DOUBLE_FAIL_POOLED", 2);
+    let mut made = vec![allocate(8)];
+    let codes: Vec<i32> = (0..3)
+        .map(|_| {
+            let mut at = 0;
+            // SAFETY: a place for the result, the default stream.
+            let code = unsafe { cuMemAllocAsync(&mut at, 8, 0) };
+            made.extend((code == 0).then_some(at));
+            code
+        })
+        .collect();
+    assert_eq!(codes, [0, 2, 0]);
+    made.into_iter().for_each(free);
+    device.finish_clean();
+}
+
+#[test]
 fn no_memory_pools() {
     let _device = Device::new();
     let (mut value, mut at) = (-1, 0);

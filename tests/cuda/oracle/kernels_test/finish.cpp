@@ -10,9 +10,10 @@ class FinishCase {
   public:
     FinishCase(Random &random, Start start, size_t count, size_t cols)
         : random(random), start(start), by_row(random.chance(2)), square(random.chance(4)),
-          draws(random.of<size_t>({1, 1, 2, 3})), cols(cols), terms(random, random.of<size_t>({1, 2, 4}), 2, {1}, cols),
-          rows(random, terms, count, by_row), base(random, 1 + random.below(4), count, cols),
-          delta(random, 1 + random.below(4), draws * count, terms.delta_columns) {
+          draws(random.of<size_t>({1, 1, 2, 3})), cols(cols),
+          terms(random, random.of<size_t>({0, 1, 2, 2, 4}), 2, {1}, cols),
+          rows(random, terms, count, by_row), base(random, some_parts(random), count, cols),
+          delta(random, some_parts(random), draws * count, terms.delta_columns) {
         Layout layout(random);
         // Where no term has one, the layer's own shows.
         if (random.chance(2)) {
@@ -23,6 +24,8 @@ class FinishCase {
         bias = std::make_unique<Stored>(layout.dtype(), random.chance(2) ? 1 : 0, cols, 0, layout.start());
         if (start == START_Y) y->fill(random);
         bias->fill(random);
+        if (random.chance(3)) base.spoil(random);
+        if (random.chance(6)) zero(count);
     }
 
     void run() {
@@ -48,7 +51,8 @@ class FinishCase {
         finish.cols = static_cast<u32>(cols);
         finish.start = start;
         finish.square = square;
-        Device::launch("finish", divided(cols, 256), some_height(random, draws * rows.count()), 1, 256, finish);
+        Device::launch("finish", divided(cols, ELEMENT_THREADS), some_height(random, draws * rows.count()), 1,
+                       ELEMENT_THREADS, finish);
         for (size_t row = 0; row < draws * rows.count(); row++) {
             for (size_t col = 0; col < cols; col++)
                 y->put(row, col, wanted(row, col));
@@ -57,6 +61,20 @@ class FinishCase {
     }
 
   private:
+    // Nothing but zeros, to which the smallest number would show.
+    void zero(size_t count) {
+        for (size_t row = 0; row < draws * count; row++) {
+            for (size_t col = 0; col < cols; col++) {
+                y->put(row, col, 0.0f);
+                if (row < count) base.put(row, col, 0.0f);
+            }
+            for (size_t col = 0; col < terms.delta_columns; col++)
+                delta.put(row, col, 0.0f);
+        }
+        for (OneTerm &one : terms.each)
+            one.bias.host.assign(one.bias.host.size(), 0.0f);
+    }
+
     std::vector<const OneTerm *> terms_of(size_t row) const {
         std::vector<const OneTerm *> list;
         for (size_t index = 0; index < terms.each.size(); index++) {
@@ -106,7 +124,7 @@ void test_finish() {
     Random random(7);
     Sizes widths(random, {1, 2, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513});
     Sizes heights = heights_of(random, {1, 2, 3, 16, 17});
-    for (int round = 0; round < rounds(150); round++) {
+    for (int round = 0; round < rounds(400); round++) {
         FinishCase(random, random.of<Start>({START_BASE, START_BASE, START_Y, START_ZERO}), heights.next(),
                    widths.next())
             .run();

@@ -13,13 +13,13 @@ static void one_mask(Random &random, size_t count, size_t cols) {
     SomeRows rows(random, terms, count, by_row);
     Stored x(layout.dtype(), count, cols, layout.gap(), layout.start()),
         out(DTYPE_F32, count, cols, layout.gap(), layout.start());
-    Stored given(layout.dtype(), random.chance(3) ? count : 0, cols, layout.gap(), layout.start());
+    Stored given(layout.dtype(), random.chance(4) ? count : 0, cols, layout.gap(), layout.start());
     x.fill(random);
     given.fill(random);
     if (random.chance(3)) x.put(random.below(count), random.below(cols), random.of<float>({INFINITY, NAN}));
     const uint64_t in_offset =
         random.of<uint64_t>({0, 0, 1, 15, 16, 4096, 12345, (uint64_t{1} << 32) - 5, (uint64_t{1} << 35) + 3});
-    const u32 group = 1, index = static_cast<u32>(random.below(terms.each.size()));
+    const u32 group = some_group(random), index = static_cast<u32>(random.below(terms.each.size()));
     meet_threshold(random, terms, rows, group, index, in_offset, cols);
     begin_case("mask x " + x.text() + ", given " + given.text() + ", offset " + std::to_string(in_offset) +
                (by_row ? ", by row" : ", dropout " + std::to_string(terms.each[index].term.dropout)));
@@ -30,7 +30,7 @@ static void one_mask(Random &random, size_t count, size_t cols) {
     out.upload();
     const Mask mask{x.matrix(),  given.matrix(), out.at<float>(),        out.stride, terms.at(), rows.rows(),
                     rows.seed(), in_offset,      static_cast<u32>(cols), group,      index,      0};
-    Device::launch("mask", divided(cols, 256), some_height(random, count), 1, 256, mask);
+    Device::launch("mask", divided(cols, ELEMENT_THREADS), some_height(random, count), 1, ELEMENT_THREADS, mask);
     for (size_t row = 0; row < count; row++) {
         const OneTerm *term = rows.taken(row, group, index);
         for (size_t col = 0; term && col < cols; col++) {
@@ -44,9 +44,9 @@ static void one_mask(Random &random, size_t count, size_t cols) {
 
 void test_mask() {
     Random random(4);
-    Sizes widths(random, {1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 511, 512, 513});
+    Sizes widths(random, {1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 511, 512, 513, 900});
     Sizes heights = heights_of(random, {1, 2, 5, 16, 17});
-    for (int round = 0; round < rounds(100); round++)
+    for (int round = 0; round < rounds(400); round++)
         one_mask(random, heights.next(), widths.next());
 }
 
@@ -58,13 +58,18 @@ class LatentCase {
   public:
     LatentCase(Random &random, LatentKind kind, size_t rank, size_t count)
         : random(random), kind(kind), by_row(random.chance(2)),
-          draws(kind == LATENT_Z ? random.of<size_t>({1, 1, 2, 3, 5}) : 1), group(random.of<u32>({0, 1, EVERY})),
+          draws(kind == LATENT_Z ? random.of<size_t>({1, 1, 2, 3, 5}) : 1), group(some_group(random)),
           terms(random, 4, 2, {rank, random.of<size_t>({rank, rank / 2 + 1, 1})}, 1),
           rows(random, terms, count, by_row), index(static_cast<u32>(random.below(terms.each.size()))),
-          antithetic(random.chance(2)), p(random, random.of<size_t>({1, 1, 2, 3, 7}), count, terms.p_columns) {
+          antithetic(random.chance(2)), p(random, some_parts(random), count, terms.p_columns) {
         // Without a list of rows a kernel does what it does for one term.
         widest = by_row ? terms.widest : terms.each[index].term.rank;
-        if (random.chance(4)) spoil();
+        // Moments that are p itself meet what is halfway between two neighbours of a narrow type.
+        for (OneTerm &one : terms.each) {
+            if (kind == LATENT_MOMENTS && random.chance(2))
+                one.lambda_d.host.assign(one.lambda_d.host.size(), 1.0f);
+        }
+        if (random.chance(3)) spoil();
         Layout layout(random);
         z = std::make_unique<Stored>(DTYPE_F32, draws * count, terms.z_columns, layout.gap(), layout.start());
         const size_t latents = terms.last_latent;
@@ -130,7 +135,8 @@ class LatentCase {
     void spoil() {
         for (size_t row = 0; row < rows.count(); row++) {
             const float odd = random.of<float>({1e4f, 400.0f, 178.0f, 90.0f, -1e4f, -200.0f, NAN, INFINITY});
-            p.put(row, random.below(terms.p_columns), odd);
+            for (int times = 0; times < 3; times++)
+                p.put(row, random.below(terms.p_columns), odd);
         }
     }
 
@@ -180,10 +186,12 @@ class LatentCase {
 
 // One term alone, with nothing but p and z; `wanted` is z of a row's latent.
 template <typename Wanted>
-static void one_term(Random &random, Latent latent, const StoredParts &p, size_t count, Terms &terms, Wanted wanted) {
+static void one_term(Random &random, Latent latent, const StoredParts &p, size_t count, Terms &terms, Wanted wanted,
+                     bool tells = false) {
     const OneTerm &one = terms.each.front();
     const size_t rank = one.term.rank;
     SomeRows rows(random, terms, count, false);
+    if (tells) rows.tell();
     Stored z(DTYPE_F32, count, terms.z_columns, 0, 0);
     Faults faults;
     rows.upload();
@@ -244,19 +252,50 @@ static void test_exponentials(Random &random, size_t rank, size_t count) {
     });
 }
 
+// Values whose exponential, as a deviation or a variance, or whose noise tells.
+static void test_telling(Random &random, LatentKind kind, Mode mode) {
+    const bool samples = mode == MODE_SAMPLE;
+    const size_t rank = 16, count = samples ? TELLING_IDENTITIES.size() : TELLING_EXPONENTS.size();
+    begin_case("latents that tell, kind " + std::to_string(kind) + ", mode " + std::to_string(mode));
+    Terms terms(random, 1, 1, {rank}, 1);
+    OneTerm &one = terms.each[0];
+    terms.tell(mode);
+    StoredParts p(random, 1, count, terms.p_columns);
+    const auto exponent = [&](size_t row) { return samples ? 0.0f : TELLING_EXPONENTS[row]; };
+    for (size_t row = 0; row < count; row++) {
+        for (size_t k = 0; k < rank; k++) {
+            p.put(row, one.term.p_column + k, 0.0f);
+            p.put(row, one.term.p_column + rank + k, kind == LATENT_VARIANCE ? exponent(row) : 2 * exponent(row));
+        }
+    }
+    p.upload();
+    Latent latent{};
+    latent.kind = kind;
+    one_term(
+        random, latent, p, count, terms,
+        [&](const SomeRows &rows, size_t row, size_t k) {
+            return samples ? normal_of(one.key(rows.seed_value()), rows.identity_of(row), 0, false, k)
+                           : exponential(exponent(row));
+        },
+        true);
+}
+
 void test_latent() {
     Random random(5);
     Sizes ranks(random, {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 255, 256, 257});
     Sizes heights = heights_of(random, {1, 2, 3, 7, 8, 9, 15, 16, 17, 33});
-    for (int round = 0; round < rounds(160); round++)
+    for (int round = 0; round < rounds(240); round++)
         LatentCase(random, LATENT_Z, ranks.next(), heights.next()).run();
-    for (int round = 0; round < rounds(60); round++)
+    for (int round = 0; round < rounds(100); round++)
         LatentCase(random, LATENT_VARIANCE, ranks.next(), heights.next()).run();
-    for (int round = 0; round < rounds(60); round++)
+    for (int round = 0; round < rounds(160); round++)
         LatentCase(random, LATENT_MOMENTS, ranks.next(), heights.next()).run();
     for (size_t rank : {1, 8, 16, 17, 64})
         test_means_alone(random, rank, 5);
-    test_exponentials(random, 1000, Layout::far_apart ? 2 : 500);
+    test_exponentials(random, 1000, Layout::far_apart ? 2 : 50);
+    test_telling(random, LATENT_VARIANCE, MODE_MEAN);
+    test_telling(random, LATENT_Z, MODE_FIXED);
+    test_telling(random, LATENT_Z, MODE_SAMPLE);
 }
 
 // ---- normals --------------------------------------------------------------------------------------------------------
@@ -293,5 +332,6 @@ void test_normals() {
             one_normals(random, rank, heights.next(), antithetic);
     }
     // Many: an operation that is fused where it should not be shows in few of them.
-    one_normals(random, 1000, Layout::far_apart ? 2 : 1000, false);
+    for (bool antithetic : {false, true})
+        one_normals(random, 1000, Layout::far_apart ? 2 : 100, antithetic);
 }

@@ -2,7 +2,7 @@
 #include "cases.hpp"
 #include "terms.hpp"
 
-static void test_put(Random &random, size_t count) {
+static void one_put(Random &random, size_t count) {
     begin_case("put of " + std::to_string(count));
     List<u32> to;
     for (size_t word = 0; word < count + 3; word++)
@@ -10,13 +10,13 @@ static void test_put(Random &random, size_t count) {
     Put put{to.upload() + 1, static_cast<u32>(count), 0, {}};
     for (size_t word = 0; word < PUT_WORDS; word++)
         put.words[word] = static_cast<u32>(random.word());
-    Device::launch("put", 1, 1, 1, 256, put);
+    Device::launch("put", 1, 1, 1, LIST_THREADS, put);
     for (size_t word = 0; word < count; word++)
         to.host[1 + word] = put.words[word];
     to.compare("to");
 }
 
-static void test_resolve(Random &random, size_t rows, size_t slots, bool bad) {
+static void one_resolve(Random &random, size_t rows, size_t slots, bool bad) {
     begin_case("resolve " + std::to_string(rows) + " rows, " + std::to_string(slots) + " slots" +
                (bad ? ", some of them bad" : ""));
     List<i32> slot, term_of_slot, term;
@@ -33,7 +33,7 @@ static void test_resolve(Random &random, size_t rows, size_t slots, bool bad) {
     term.host.assign(rows, 0x7ff57ff5);
     const Resolve resolve{slot.upload(),   term_of_slot.upload(),  term.upload(),
                           faults.upload(), static_cast<u32>(rows), static_cast<u32>(slots)};
-    Device::launch("resolve", divided(rows, 256), 1, 1, 256, resolve);
+    Device::launch("resolve", divided(rows, LIST_THREADS), 1, 1, LIST_THREADS, resolve);
     for (size_t row = 0; row < rows; row++) {
         const i32 own = slot.host[row];
         const bool names_one = own >= 0 && static_cast<size_t>(own) < slots;
@@ -45,14 +45,18 @@ static void test_resolve(Random &random, size_t rows, size_t slots, bool bad) {
     faults.compare();
 }
 
-void test_lists() {
+void test_put() {
     Random random(1);
     for (size_t count : {0, 1, 2, 255, 256, 257, 511, 959, 960})
-        test_put(random, count);
+        one_put(random, count);
+}
+
+void test_resolve() {
+    Random random(13);
     for (size_t rows : {1, 255, 256, 257, 512, 513}) {
         for (size_t slots : {1, 7}) {
             for (bool bad : {false, true, true, true})
-                test_resolve(random, rows, slots, bad);
+                one_resolve(random, rows, slots, bad);
         }
     }
 }

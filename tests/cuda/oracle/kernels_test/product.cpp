@@ -1,5 +1,6 @@
 // The four products, and combine.
 #include <cmath>
+#include <cstring>
 
 #include "cases.hpp"
 #include "terms.hpp"
@@ -25,8 +26,8 @@ constexpr Form FORMS[] = {{"product_split_k", false, true, true}, {"product_spli
 class ProductCase {
   public:
     ProductCase(Random &random, const Form &form, Shape wanted)
-        : random(random), form(form), shape(wanted), square(random.chance(4)), by_row(random.chance(3)),
-          calls(by_row ? 1 + random.below(3) : 1), terms(random, 3, 2, {1, 2}, 1),
+        : random(random), form(form), shape(wanted), square(random.chance(3)), by_row(random.chance(3)),
+          calls(by_row ? 1 + random.below(3) : 1), group(some_group(random)), terms(random, 3, 2, {1, 2}, 1),
           rows(random, terms, divided(shape.rows, calls), by_row) {
         // Kernels may have faster ways where everything comes in fours.
         Layout layout(random, random.chance(3));
@@ -49,8 +50,10 @@ class ProductCase {
         parts = form.in_parts ? divided(shape.depth, CHAIN) : 1;
         // Part after part, as rows of one matrix; sometimes with a row between them.
         height = shape.rows + random.below(2);
-        out = std::make_unique<Stored>(DTYPE_F32, (parts - 1) * height + shape.rows, shape.outputs, layout.gap(),
-                                       layout.start());
+        const bool nearly = random.chance(2);
+        out = std::make_unique<Stored>(DTYPE_F32, (parts - 1) * height + shape.rows, shape.outputs,
+                                       nearly ? layout.gap_after(shape.outputs) : layout.gap(),
+                                       nearly ? 4 * random.below(3) : layout.start());
     }
 
     void run() {
@@ -89,7 +92,7 @@ class ProductCase {
         product.rows = static_cast<u32>(shape.rows);
         product.outputs = static_cast<u32>(shape.outputs);
         product.depth = static_cast<u32>(shape.depth);
-        product.group = 1;
+        product.group = group;
         product.term = rows.rows().term;
         product.terms = by_row ? terms.at() : nullptr;
         product.rows_of_call = static_cast<u32>(rows.count());
@@ -98,7 +101,7 @@ class ProductCase {
 
     void expect() {
         for (size_t row = 0; row < shape.rows; row++) {
-            if (by_row && rows.taken(row % rows.count(), 1, 0) == nullptr) continue;
+            if (by_row && rows.taken(row % rows.count(), group, 0) == nullptr) continue;
             for (size_t col = 0; col < shape.outputs; col++) {
                 float sum = 0.0f;
                 for (size_t block = 0; block < divided(shape.depth, CHAIN); block++) {
@@ -126,6 +129,7 @@ class ProductCase {
     Shape shape;
     bool square, by_row;
     size_t calls;
+    u32 group;
     Terms terms;
     SomeRows rows;
     std::unique_ptr<Stored> x, w, out;
@@ -135,34 +139,42 @@ class ProductCase {
 
 } // namespace
 
-void test_product() {
+static void test_product(const char *kernel) {
     Random random(2);
     for (const Form &form : FORMS) {
+        if (std::strcmp(form.kernel, kernel) != 0) continue;
         Sizes few = heights_of(random, {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24});
         Sizes many = heights_of(random, {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 256, 257});
         Sizes outputs(random, {1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129});
         Sizes depths(random, {1,  2,  3,  4,   7,   8,   9,   15,  16,  17,  31,  32,  33,
                               63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 700});
-        for (int round = 0; round < rounds(120); round++) {
+        for (int round = 0; round < rounds(form.tiled ? 120 : 300); round++) {
             const size_t rows = form.tiled ? many.next() : few.next();
             ProductCase(random, form, {rows, outputs.next(), depths.next()}).run();
         }
     }
 }
 
+void test_product_split_k() { test_product("product_split_k"); }
+void test_product_split_j() { test_product("product_split_j"); }
+void test_product_tile_k() { test_product("product_tile_k"); }
+void test_product_tile_j() { test_product("product_tile_j"); }
+
 void test_combine() {
     Random random(3);
-    Sizes widths(random, {1, 2, 255, 256, 257, 511, 512, 513}), counts(random, {1, 2, 3, 4, 5, 8, 9});
+    Sizes widths(random, {1, 2, 255, 256, 257, 511, 512, 513}), counts(random, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17});
     Sizes heights = heights_of(random, {1, 2, 3, 17});
-    for (int round = 0; round < rounds(60); round++) {
+    for (int round = 0; round < rounds(240); round++) {
         Layout layout(random);
         const bool by_row = random.chance(2);
+        const u32 group = some_group(random);
         const size_t calls = by_row ? 1 + random.below(3) : 1, of_call = heights.next(), height = of_call * calls,
                      cols = widths.next();
         Terms terms(random, 4, 2, {1}, 1);
         SomeRows rows(random, terms, of_call, by_row);
         StoredParts from(random, counts.next(), height, cols);
         Stored out(layout.dtype(), height, cols, layout.gap(), layout.start());
+        if (random.chance(3)) from.spoil(random);
         begin_case("combine into " + out.text() + (by_row ? " by row" : ""));
         terms.upload();
         rows.upload();
@@ -172,13 +184,14 @@ void test_combine() {
                         out.matrix(),
                         static_cast<u32>(height),
                         static_cast<u32>(cols),
-                        1,
+                        group,
                         static_cast<u32>(of_call),
                         rows.rows().term,
                         by_row ? terms.at() : nullptr};
-        Device::launch("combine", divided(cols, 256), some_height(random, height), 1, 256, combine);
+        Device::launch("combine", divided(cols, ELEMENT_THREADS), some_height(random, height), 1, ELEMENT_THREADS,
+                       combine);
         for (size_t row = 0; row < height; row++) {
-            if (by_row && rows.taken(row % of_call, 1, 0) == nullptr) continue;
+            if (by_row && rows.taken(row % of_call, group, 0) == nullptr) continue;
             for (size_t col = 0; col < cols; col++)
                 out.put(row, col, from.get(row, col));
         }

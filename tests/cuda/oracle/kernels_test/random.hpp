@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <vector>
 
@@ -21,12 +22,21 @@ class Random {
     bool chance(unsigned one_in) { return below(one_in) == 0; }
     template <typename T> T of(const std::vector<T> &values) { return values[below(values.size())]; }
 
-    // Both signs, all bits of the fraction, sizes from 1/8 to 2; now and then a zero of either sign.
+    // Both signs, all bits of the fraction, sizes from 1/8 to 2; now and then a zero of either sign, or halfway between
+    // two neighbours of f16 or bf16.
     float value() {
         if (chance(40)) return chance(2) ? 0.0f : -0.0f;
         const float size =
             (1.0f + static_cast<float>(word() >> 41) / 8388608.0f) * (static_cast<float>(1u << below(4)) / 8.0f);
-        return chance(2) ? size : -size;
+        const float value = chance(2) ? size : -size;
+        if (!chance(16)) return value;
+        const uint32_t half = chance(2) ? 0x1000 : 0x8000;
+        uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        bits = (bits & ~(2 * half - 1)) | half;
+        float tie;
+        std::memcpy(&tie, &bits, sizeof tie);
+        return tie;
     }
 
   private:

@@ -8,16 +8,31 @@ namespace {
 
 // What both kernels read.
 struct Latents {
-    Latents(Random &random, size_t rank, size_t count)
-        : by_row(random.chance(2)), group(random.of<u32>({0, 1, EVERY})),
+    Latents(Random &random, size_t rank, size_t count, bool wide = false)
+        : by_row(random.chance(2)), group(some_group(random)),
           terms(random, 4, 2, {rank, random.of<size_t>({rank, rank / 2 + 1, 1})}, 1),
           rows(random, terms, count, by_row), index(static_cast<u32>(random.below(terms.each.size()))),
-          p(Layout(random).dtype(), count, terms.p_columns, Layout(random).gap(), Layout(random).start()) {
+          p(wide ? DTYPE_F32 : Layout(random).dtype(), count, terms.p_columns, Layout(random).gap(),
+            Layout(random).start()) {
         p.fill(random);
         if (!random.chance(4)) return;
         for (size_t row = 0; row < count; row++) {
             const float odd = random.of<float>({1e4f, 400.0f, 178.0f, 90.0f, -1e4f, -200.0f, NAN, INFINITY});
             p.put(row, random.below(terms.p_columns), odd);
+        }
+    }
+
+    // Latents of mean 0 and of one logvar a row; noise that tells.
+    template <typename OfRow> void tell(Mode mode, OfRow logvar) {
+        terms.tell(mode);
+        rows.tell();
+        for (size_t row = 0; row < p.rows; row++) {
+            for (const OneTerm &one : terms.each) {
+                for (size_t k = 0; k < one.term.rank; k++) {
+                    p.put(row, one.term.p_column + k, 0.0f);
+                    p.put(row, one.term.p_column + one.term.rank + k, logvar(row));
+                }
+            }
         }
     }
 
@@ -51,10 +66,9 @@ struct Latents {
 
 class SlopesCase {
   public:
-    SlopesCase(Random &random, size_t rank, size_t count)
-        : random(random), in(random, rank, count), has_kl(random.chance(2)), wants_slopes(random.chance(2)),
-          antithetic(random.chance(2)), kl_each(random.value() / 64),
-          g(random, 1 + random.below(3), count, in.terms.widest) {
+    SlopesCase(Random &random, size_t rank, size_t count, bool wide = false)
+        : random(random), in(random, rank, count, wide), has_kl(random.chance(2)), antithetic(random.chance(2)),
+          kl_each(random.value() / 64), g(random, some_parts(random), count, in.terms.widest) {
         Layout layout(random);
         const size_t latents = in.terms.last_latent, own = latents - in.terms.first_latent;
         const auto some = [&](unsigned one_in) {
@@ -70,15 +84,29 @@ class SlopesCase {
             return std::make_unique<Stored>(DTYPE_F32, count, cols, layout.gap(), layout.start());
         };
         dm = f32(2 * own);
-        slope = f32(own);
         dp = f32(in.terms.p_columns);
         dp->fill(random);
     }
 
+    // dlogvar is half of one exponential (as a deviation, or less 1 as a variance), or of one normal.
+    void tell(Mode mode) {
+        has_kl = mode == MODE_MEAN;
+        antithetic = false;
+        kl_each = 1.0f;
+        for (auto *matrix : {&eps, &prior_dmu, &prior_dlogvar})
+            *matrix = std::make_unique<Stored>();
+        in.tell(mode, [&](size_t row) {
+            return mode == MODE_SAMPLE ? 0.0f : (mode == MODE_MEAN ? 1 : 2) * TELLING_EXPONENTS[row];
+        });
+        for (size_t row = 0; row < in.rows.count(); row++) {
+            for (size_t k = 0; k < in.terms.widest; k++)
+                g.put(row, k, 1.0f);
+        }
+    }
+
     void run() {
-        begin_case("slopes " + in.text() + ", eps " + eps->text() + (has_kl ? ", kl" : "") +
-                   (wants_slopes ? ", slopes" : "") + ", priors " + prior_dmu->text() + " and " +
-                   prior_dlogvar->text());
+        begin_case("slopes " + in.text() + ", eps " + eps->text() + (has_kl ? ", kl" : "") + ", priors " +
+                   prior_dmu->text() + " and " + prior_dlogvar->text());
         Device::launch("slopes", divided(divided(in.widest(), 16) * in.rows.count(), LATENT_BLOCKS), 1, 1,
                        LATENT_THREADS, uploaded());
         for (size_t row = 0; row < in.rows.count(); row++) {
@@ -88,7 +116,6 @@ class SlopesCase {
         }
         dm->compare("dm");
         dp->compare("dp");
-        slope->compare("slope");
         faults.compare();
     }
 
@@ -97,7 +124,7 @@ class SlopesCase {
     Slopes uploaded() {
         in.upload();
         g.upload();
-        for (Stored *matrix : {eps.get(), prior_dmu.get(), prior_dlogvar.get(), dm.get(), slope.get(), dp.get()})
+        for (Stored *matrix : {eps.get(), prior_dmu.get(), prior_dlogvar.get(), dm.get(), dp.get()})
             matrix->upload();
         Slopes slopes{};
         slopes.p = in.p.matrix();
@@ -112,8 +139,6 @@ class SlopesCase {
         slopes.dm_stride = dm->stride;
         slopes.dp = dp->at<float>();
         slopes.dp_stride = dp->stride;
-        if (wants_slopes) slopes.slope = slope->at<float>();
-        slopes.slope_stride = slope->stride;
         slopes.fault = faults.upload();
         slopes.kl_each = kl_each;
         slopes.has_kl = has_kl;
@@ -133,10 +158,6 @@ class SlopesCase {
         if (term.mode == MODE_SAMPLE) dlogvar = (of_z * noise(one, row, k)) * (0.5f * sigma);
         if (term.mode == MODE_FIXED) dlogvar = of_z * (0.5f * sigma);
         const size_t latent = term.latent_column - in.terms.first_latent;
-        if (wants_slopes) {
-            slope->put(row, latent + k, of_z * sigma);
-            if (sigma == INFINITY) faults.expect(FAULT_OVERFLOW_SIGMA, row, k, logvar);
-        }
         if (has_kl) {
             dlogvar = std::fma(0.5f * kl_each, variance - 1.0f, dlogvar);
             dmu = std::fma(kl_each, in.mu(one, row, k), of_z);
@@ -164,10 +185,10 @@ class SlopesCase {
 
     Random &random;
     Latents in;
-    bool has_kl, wants_slopes, antithetic;
+    bool has_kl, antithetic;
     float kl_each;
     StoredParts g;
-    std::unique_ptr<Stored> eps, prior_dmu, prior_dlogvar, dm, slope, dp;
+    std::unique_ptr<Stored> eps, prior_dmu, prior_dlogvar, dm, dp;
     Faults faults;
 };
 
@@ -179,17 +200,36 @@ void test_slopes() {
     Sizes heights = heights_of(random, {1, 2, 3, 7, 8, 9, 15, 16, 17, 33});
     for (int round = 0; round < rounds(200); round++)
         SlopesCase(random, ranks.next(), heights.next()).run();
+    // An operation that is rounded otherwise shows in few of many.
+    for (int round = 0; round < 4; round++)
+        SlopesCase(random, 500, Layout::far_apart ? 2 : 40).run();
+    for (Mode mode : {MODE_MEAN, MODE_FIXED, MODE_SAMPLE}) {
+        // By row or not.
+        for (int round = 0; round < 6; round++) {
+            SlopesCase tells(random, 16, mode == MODE_SAMPLE ? TELLING_IDENTITIES.size() : TELLING_EXPONENTS.size(),
+                             true);
+            tells.tell(mode);
+            tells.run();
+        }
+    }
 }
 
-static void one_divergence(Random &random, size_t rank, size_t count) {
+// With a logvar, that of all latents, whose mean is 0.
+static void one_divergence(Random &random, size_t rank, size_t count, const float *logvar = nullptr) {
     Latents in(random, rank, count);
+    if (logvar != nullptr) {
+        // Types narrower than p's would not hold it: λ_d does.
+        in.tell(MODE_MEAN, [](size_t) { return 1.0f; });
+        for (OneTerm &one : in.terms.each)
+            one.lambda_d.host.assign(one.lambda_d.host.size(), *logvar);
+    }
     begin_case("divergence " + in.text());
     List<double> kl;
     for (size_t row = 0; row < count; row++)
-        kl.host.push_back(random.value());
+        kl.host.push_back(logvar == nullptr ? random.value() : 0.0);
     in.upload();
     const Divergence divergence{in.p.matrix(), in.terms.at(), in.rows.rows(), kl.upload(), in.group, in.index};
-    Device::launch("divergence", divided(count, 128), 1, 1, 128, divergence);
+    Device::launch("divergence", divided(count, DIVERGENCE_THREADS), 1, 1, DIVERGENCE_THREADS, divergence);
     for (size_t row = 0; row < count; row++) {
         const OneTerm *term = in.rows.taken(row, in.group, in.index);
         if (term == nullptr) continue;
@@ -204,14 +244,15 @@ static void one_divergence(Random &random, size_t rank, size_t count) {
     kl.compare("kl");
 }
 
-static void one_kl_total(Random &random, size_t count) {
-    begin_case("kl_total of " + std::to_string(count));
+static void one_kl_total(Random &random, size_t count, bool zeros) {
+    begin_case("kl_total of " + std::to_string(count) + (zeros ? " zeros" : ""));
     List<double> kl, out;
     out.host = {-1.0, -1.0};
     double sum = 0;
     for (size_t row = 0; row < count; row++)
-        sum += kl.host.emplace_back(random.value());
-    const KlTotal total{kl.upload(), out.upload(), 3.0 + static_cast<double>(count), static_cast<u32>(count), 0};
+        sum += kl.host.emplace_back(zeros ? 0.0 : random.value());
+    const KlTotal total{kl.upload(), out.upload(), zeros ? 1.0 : 3.0 + static_cast<double>(count),
+                        static_cast<u32>(count), 0};
     Device::launch("kl_total", 1, 1, 1, 1, total);
     out.host[0] = sum / total.divisor;
     out.compare("out");
@@ -223,6 +264,17 @@ void test_divergence() {
     Sizes heights = heights_of(random, {1, 2, 127, 128, 129, 200});
     for (int round = 0; round < rounds(60); round++)
         one_divergence(random, ranks.next(), heights.next());
-    for (size_t count : {1, 2, 3, 16, 17, 1000})
-        one_kl_total(random, count);
+    std::vector<float> logvars = TELLING_EXPONENTS;
+    logvars.push_back(0.0f);
+    for (int round = 0; round < 8; round++) {
+        for (const float &logvar : logvars)
+            one_divergence(random, 1, 5, &logvar);
+    }
+}
+
+void test_kl_total() {
+    Random random(14);
+    for (size_t count = 0; count <= 40; count++)
+        one_kl_total(random, count, false);
+    one_kl_total(random, 5, true);
 }

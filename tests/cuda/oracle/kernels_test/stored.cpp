@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "grid.hpp"
 
@@ -10,6 +11,7 @@ namespace {
 
 std::string current;
 size_t begun = 0, found = 0, found_in_case = 0;
+bool first_ends = false;
 
 } // namespace
 
@@ -23,7 +25,10 @@ void mismatch(const std::string &text) {
     constexpr size_t MOST_IN_CASE = 2, MOST = 60;
     found++;
     if (++found_in_case <= MOST_IN_CASE && found <= MOST) std::printf("%s\n    %s\n", current.c_str(), text.c_str());
+    if (first_ends) std::exit(EXIT_FAILURE);
 }
+
+void end_at_first_mismatch() { first_ends = true; }
 
 size_t mismatches() { return found; }
 
@@ -81,6 +86,10 @@ void Stored::fill(Random &random) {
         for (size_t col = 0; col < cols; col++)
             put(row, col, random.value());
     }
+}
+
+void Stored::spoil(Random &random) {
+    if (present()) put(random.below(rows), random.below(cols), bits_as<float>(0x7f800001));
 }
 
 std::vector<float> Stored::values() const {

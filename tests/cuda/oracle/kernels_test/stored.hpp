@@ -17,6 +17,8 @@
 void begin_case(const std::string &text);
 // A mismatch, counted; the first few are printed.
 void mismatch(const std::string &text);
+// The first one ends the program.
+void end_at_first_mismatch();
 size_t mismatches();
 size_t cases();
 
@@ -71,20 +73,26 @@ template <typename T> class List {
     Room room;
 };
 
-// Strides and starts, odd and even, or all multiples of four, and types. Far apart, the rows of every matrix are more than 2³² elements from each
-// other, so that an index that is computed in 32 bits goes astray.
+// Strides and starts, odd and even, or nearly all multiples of four, and types. Far apart, the rows of every matrix are
+// more than 2³² elements from each other, so that an index that is computed in 32 bits goes astray.
 struct Layout {
     explicit Layout(Random &random, bool fours = false) : random(random), fours(fours) {}
     size_t gap() {
-        const size_t far = far_apart ? uint64_t{1} << 32 : 0;
-        return far + (fours ? random.of<size_t>({0, 4, 12}) : random.of<size_t>({0, 0, 1, 2, 3, 4, 8, 13}));
+        return far() + (fours ? random.of<size_t>({0, 0, 4, 4, 12, 2}) : random.of<size_t>({0, 0, 1, 2, 3, 4, 8, 13}));
     }
-    size_t start() { return fours ? random.of<size_t>({0, 4, 8}) : random.of<size_t>({0, 0, 1, 2, 3, 4, 7, 8}); }
+    // To a stride that is a multiple of four.
+    size_t gap_after(size_t cols) { return far() + (4 - cols % 4) % 4 + random.of<size_t>({0, 4}); }
+    size_t start() {
+        return fours ? random.of<size_t>({0, 0, 4, 4, 8, 8, 1, 2}) : random.of<size_t>({0, 0, 1, 2, 3, 4, 7, 8});
+    }
     Dtype dtype() { return random.of<Dtype>({DTYPE_F32, DTYPE_F16, DTYPE_BF16}); }
 
     static bool far_apart;
     Random &random;
     bool fours;
+
+  private:
+    static size_t far() { return far_apart ? uint64_t{1} << 32 : 0; }
 };
 
 // Numbers of rows, and of rounds: few where they are far apart.
@@ -104,6 +112,8 @@ class Stored {
     float get(size_t row, size_t col) const { return widened(dtype, element(place(row, col))); }
     void put(size_t row, size_t col, float value) { set_element(place(row, col), narrowed(dtype, value)); }
     void fill(Random &random);
+    // Some NaN in a place, of bits that a careless rounding takes for an infinity.
+    void spoil(Random &random);
     // Row after row, without gaps.
     std::vector<float> values() const;
     void upload();
@@ -140,9 +150,13 @@ class StoredParts {
     Parts parts() const;
     // A value of the first part; the others hold negative zeros there, which add nothing.
     void put(size_t row, size_t col, float value);
+    void spoil(Random &random) { all.spoil(random); }
     void upload() { all.upload(); }
 
   private:
     size_t count = 0, height = 0;
     Stored all;
 };
+
+// How many parts: kernels take some of them at a time.
+inline size_t some_parts(Random &random) { return random.of<size_t>({1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17}); }

@@ -50,6 +50,16 @@ Terms::Terms(Random &random, size_t count, size_t groups, const std::vector<size
     }
 }
 
+void Terms::tell(Mode mode) {
+    for (OneTerm &one : each) {
+        one.term.mode = mode;
+        one.term.bound = INFINITY;
+        one.term.layer_hash = TELLING_KEY.layer_hash;
+        one.term.adapter_identity = TELLING_KEY.adapter_identity;
+        one.lambda_d.host.assign(one.lambda_d.host.size(), 1.0f);
+    }
+}
+
 const Term *Terms::upload() {
     table.host.clear();
     for (OneTerm &one : each) {
@@ -79,6 +89,15 @@ SomeRows::SomeRows(Random &random, const Terms &terms, size_t count, bool by_row
     // Counting on wraps.
     identity_base = random.chance(3) ? ~uint64_t{0} : random.word();
     sample_base = random.chance(3) ? 0xffffffff : bits();
+}
+
+void SomeRows::tell() {
+    seed_number = TELLING_KEY.seed;
+    if (!seed_at.host.empty()) seed_at.host = {seed_number};
+    identity.host.assign(TELLING_IDENTITIES.begin(), TELLING_IDENTITIES.end());
+    identity.host.resize(number);
+    sample.host.clear();
+    sample_base = 0;
 }
 
 void SomeRows::upload() {
@@ -112,7 +131,8 @@ void meet_threshold(Random &random, Terms &terms, const SomeRows &rows, u32 grou
     const size_t row = random.below(rows.count());
     const OneTerm *taken = rows.taken(row, group, index);
     for (OneTerm &one : terms.each) {
-        if (&one == taken) one.term.drop_below = dropout_word(one, rows, row, in_offset + random.below(cols));
+        if (&one == taken) one.term.drop_below =
+                dropout_word(one, rows, row, in_offset + random.below(cols)) + static_cast<u32>(random.below(2));
     }
 }
 
@@ -149,5 +169,5 @@ void Faults::compare() const {
 }
 
 size_t some_height(Random &random, size_t rows) {
-    return std::min(rows, random.of<size_t>({rows, rows, 1, 3, rows / 2 + 1}));
+    return random.of<size_t>({rows, rows, 1, 2, rows / 2 + 1, rows + 2});
 }

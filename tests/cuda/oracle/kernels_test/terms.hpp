@@ -20,6 +20,8 @@ class Terms {
   public:
     Terms(Random &random, size_t count, size_t groups, const std::vector<size_t> &ranks, size_t outputs);
 
+    // One term alone, without a bound, whose latents are p itself; and whose noise tells.
+    void tell(Mode mode);
     // After changes to the terms.
     const Term *upload();
     const Term *at() const { return table.at(); }
@@ -38,6 +40,8 @@ class SomeRows {
   public:
     SomeRows(Random &random, const Terms &terms, size_t count, bool by_row);
 
+    // Keys whose noise tells; sample 0.
+    void tell();
     void upload();
     Rows rows() const;
     Seed seed() const;
@@ -65,7 +69,7 @@ class SomeRows {
     uint32_t sample_base;
 };
 
-// Makes the word of some column of some row the first that its term keeps.
+// Makes the word of some column of some row the first that its term keeps, or the last that it drops.
 void meet_threshold(Random &random, Terms &terms, const SomeRows &rows, u32 group, u32 index, uint64_t in_offset,
                     size_t cols);
 
@@ -96,5 +100,8 @@ class Faults {
 
 bool operator!=(const Fault &left, const Fault &right);
 
-// A height of grid that makes blocks go on from row to row.
+// The group of a launch.
+inline u32 some_group(Random &random) { return random.of<u32>({0, 1, EVERY}); }
+
+// A height of grid: that of the rows; or less, so that blocks go on from row to row; or more, for nothing.
 size_t some_height(Random &random, size_t rows);

@@ -15,7 +15,7 @@ pub extern "C" fn pvera_double_report() -> *const c_char {
 pub extern "C" fn pvera_double_reset() {
     with(|driver| {
         driver.report = Report::default();
-        driver.allocations = 0;
+        (driver.allocations, driver.pooled) = (0, 0);
         driver.random = driver.settings.seed;
     });
 }
@@ -85,6 +85,7 @@ pub unsafe extern "C" fn pvera_double_set(name: *const c_char, value: u64) -> c_
         match name {
             "PVERA_DOUBLE_SEED" => driver.random = value,
             "PVERA_DOUBLE_FAIL_ALLOCATION" => driver.allocations = 0,
+            "PVERA_DOUBLE_FAIL_POOLED" => driver.pooled = 0,
             _ => {}
         }
         c_int::from(!known)

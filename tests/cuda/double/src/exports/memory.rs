@@ -191,6 +191,10 @@ exports! {
             return Err(NOT_SUPPORTED);
         }
         driver.refuse_captured(stream, "cuMemAllocAsync: memory of a graph is not what a step may take")?;
+        driver.pooled += 1;
+        if driver.pooled == driver.settings.fail_pooled {
+            return Err(OUT_OF_MEMORY);
+        }
         let context = driver.streams[&stream].context;
         let start = allocate(driver, context, bytes, Origin::Stream)?;
         if let Err(error) = driver.enqueue(stream, Action::Open { start }) {

@@ -41,6 +41,7 @@ pub fn defaults() {
         ("DRIVER", 12_080),
         ("MEMORY", 1 << 30),
         ("FAIL_ALLOCATION", 0),
+        ("FAIL_POOLED", 0),
         ("POOLS", 1),
         ("STEPS", 100_000_000),
         ("CAPABILITY", 75),
