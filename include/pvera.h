@@ -1819,7 +1819,7 @@ pvera_error *pvera_adapter_linear(const pvera_adapter *adapter, size_t layer, pv
 
 /**
  * Packs the layer's base weight for uses (PVERA_PACK_…): its products are then faster, for one row by as much as two to
- * three times. Nothing else changes, no bit either. The packed form takes as much memory as the weight, once for each use, lives
+ * three times. Nothing else changes, no bit either. The packed form takes about as much memory as the weight, once for each use, lives
  * as long as the layer's declaration, serves every linear of the layer, and is not made anew when the weight changes. May
  * run beside other calls.
  *
