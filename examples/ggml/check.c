@@ -213,6 +213,42 @@ static void wrong_slot(const struct world *world) {
     free(base), graph_free(&graph), engine_free(&engine);
 }
 
+/* Refuses once, then has memory. */
+static void *refuse_once(void *user, size_t size, size_t alignment) {
+    bool *refused = user;
+    if (!*refused) return *refused = true, NULL;
+    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+static void release(void *user, void *memory, size_t size, size_t alignment) {
+    (void)user, (void)size, (void)alignment;
+    free(memory);
+}
+
+/* A project that fails where expand would not: y is the base, and not what an earlier run left in p. */
+static void failed_project(const struct world *world) {
+    bool refused = false;
+    const pvera_context_options options = {.struct_size = sizeof options, .allocator = {refuse_once, release, &refused}};
+    struct engine engine = engine_new(1);
+    struct graph graph = graph_new(IN, TOKENS);
+    struct delta delta = {.context = world->context, .linear = world->adapted->linear};
+    struct ggml_tensor *y = ggml_mul_mat(graph.context, world->weight->tensor, graph.x);
+    pvera_context *short_of_memory = NULL;
+    check(pvera_context_new(&options, &short_of_memory));
+    check(delta_add(graph.context, &delta, graph.x, y, &y));
+    graph_finish(&graph, y, world->x);
+    graph_run(&engine, &graph);
+    check(delta_take_error(&delta));
+    delta.context = short_of_memory;
+    graph_run(&engine, &graph);
+    pvera_error *error = delta_take_error(&delta);
+    float *base = run(world, 1, BASE);
+    require(refused && pvera_error_code(error) == PVERA_ERROR_MEMORY, "a project without memory is not told");
+    require(memcmp(y->data, base, TOKENS * OUT * sizeof *base) == 0, "after a failed project y is not the base");
+    pvera_error_free(error), free(base), pvera_context_free(short_of_memory);
+    graph_free(&graph), engine_free(&engine);
+}
+
 /* A type of weight, lying as in a file or repacked, in both modes; nothing where ggml does not repack the type. */
 static void compare_type(struct world *world, enum ggml_type type, bool repacked, const float *values,
                          const float *eps) {
@@ -227,7 +263,7 @@ static void compare_type(struct world *world, enum ggml_type type, bool repacked
         world->noise = (pvera_noise){.struct_size = sizeof world->noise, .mode = modes[i], .seed = SEED};
         compare(world, eps, what);
     }
-    if (!repacked) wrong_slot(world);
+    if (!repacked) wrong_slot(world), failed_project(world);
     weight_free(&weight), free(quantised);
 }
 

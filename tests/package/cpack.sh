@@ -17,7 +17,7 @@ DEB)
     dpkg-deb --control packed/*.deb control
     prefix=$out/unpacked/usr
     soname=$(readelf --dynamic "$prefix"/lib*/libpvera.so | sed -n 's/.*SONAME.*\[libpvera\.so\.\(.*\)\]/\1/p')
-    grep "^libpvera $soname pvera" control/shlibs
+    grep "^libpvera $soname pvera (>= [0-9.]*)" control/shlibs
     grep '^Depends:.*libc6 (>= 2' control/control
     ;;
 esac
@@ -27,7 +27,7 @@ libdir=$(dirname "$prefix"/lib*/libpvera.so)
 "$cmake" -S "$consumer" -B built -D CMAKE_C_COMPILER="$cc" -D CMAKE_PREFIX_PATH="$prefix" >configure.log
 "$cmake" --build built
 (cd built && "$(dirname "$cmake")/ctest" --output-on-failure)
-grep -q "$prefix" built/CMakeCache.txt # and not another installed copy
+grep -q "^pvera_DIR:PATH=$prefix/" built/CMakeCache.txt # and not another installed copy
 for kind in shared static; do
     sh "$consumer/pkg-config.sh" "$kind" "$cc" "$pkg_config" "$libdir" "$out"
 done
