@@ -38,6 +38,7 @@ extern void *pool, *stream, *device_seed;
 extern float *p, *fused_y, *parameters, *gradients;
 extern size_t index_in_pool, pool_size, p_width, parameter_count;
 extern const char *folder;
+extern const char *const *names;
 extern unsigned char *weight;
 
 void run_on_pool(void *user, size_t count, pvera_task run, void *task);
