@@ -873,7 +873,8 @@ pvera_error *pvera_config_set_json(pvera_config *config, const char *field, cons
 
 /**
  * For new adapters: the draw rounded to integers from −127 to 127 times one factor for A and one for B. Packed, a value
- * takes one byte and loses nothing, so that A and B of a wide model stay in a core's cache. No key of PEFT draws such a
+ * takes one byte and loses nothing (but in stores of a few thousand values, which may miss the largest integer), so that A
+ * and B of a wide model stay in a core's cache. No key of PEFT draws such a
  * store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
  */
 #define PVERA_GRID_INT8 1

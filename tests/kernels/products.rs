@@ -221,8 +221,11 @@ fn no_value_is_lost_in_a_packed_weight() {
         values[5 * inputs + 7] = odd;
         let host = Host::f32(outputs, inputs, &values);
         let weight = Weight::output_major(&host.matrix());
-        let panels = Panels::new(&Allocator::default(), &weight, false).unwrap();
+        let panels = Panels::new(&Allocator::default(), &weight, true).unwrap();
         assert_eq!(panels.element(), Element::F32, "{odd} is on no grid");
+        let projection = Panels::new(&Allocator::default(), &weight, false).unwrap();
+        let wanted = if odd == 0.0 { Element::Int8 } else { Element::F32 };
+        assert_eq!(projection.element(), wanted, "{odd} in a projection, which nobody uses but packed");
         let mut room = Vec::new();
         let x = Host::f32(1, inputs, &vec![1.0; inputs]);
         let x = pack_x(&x, false, &mut room);

@@ -51,9 +51,10 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Packs a weight in the smallest form that holds its values exactly; bf16 as pairs when `pairs` are wanted.
-    pub fn new(allocator: &Allocator, weight: &Weight<'_>, pairs: bool) -> Result<Self> {
-        let (element, scale) = form_of(weight, pairs);
+    /// Packs a weight in the smallest form that holds its values exactly. A base weight, which is also used as it lies, keeps
+    /// every bit, and of bf16 is packed as pairs; in a projection −0 is the integer 0.
+    pub fn new(allocator: &Allocator, weight: &Weight<'_>, is_base: bool) -> Result<Self> {
+        let (element, scale) = form_of(weight, is_base);
         let (outputs, depth) = (weight.outputs(), weight.inputs());
         let mut bytes = Buffer::<u8>::zeroed(allocator, Self::bytes_of(element, outputs, depth)?)?;
         let isa = Isa::best();
@@ -81,8 +82,8 @@ impl Panels {
     }
 
     /// Bytes that the packed weight takes.
-    pub fn bytes_for(weight: &Weight<'_>, pairs: bool) -> Result<usize> {
-        Self::bytes_of(form_of(weight, pairs).0, weight.outputs(), weight.inputs())
+    pub fn bytes_for(weight: &Weight<'_>, is_base: bool) -> Result<usize> {
+        Self::bytes_of(form_of(weight, is_base).0, weight.outputs(), weight.inputs())
     }
 
     fn bytes_of(element: Element, outputs: usize, depth: usize) -> Result<usize> {
@@ -124,11 +125,11 @@ impl Panels {
 }
 
 /// The smallest element that holds a weight exactly, and its scale.
-fn form_of(weight: &Weight<'_>, pairs: bool) -> (Element, f32) {
-    if pairs && weight.dtype() == Dtype::Bf16 {
+fn form_of(weight: &Weight<'_>, is_base: bool) -> (Element, f32) {
+    if is_base && weight.dtype() == Dtype::Bf16 {
         return (Element::Bf16Pairs, 1.0);
     }
-    match (int8_scale(weight), weight.dtype()) {
+    match (int8_scale(weight, is_base), weight.dtype()) {
         (Some(scale), _) => (Element::Int8, scale),
         (None, Dtype::F32) => (Element::F32, 1.0),
         (None, Dtype::Bf16) => (Element::Bf16, 1.0),
@@ -157,16 +158,19 @@ fn narrow(values: &[f32], element: Element, scale: f32, bytes: &mut [u8]) {
     }
 }
 
-/// The scale with which every value is, bit for bit, an integer of at most 127 times it, if there is one.
-fn int8_scale(weight: &Weight<'_>) -> Option<f32> {
+/// The scale with which every value is (bit for bit, or but for the sign of 0) an integer of at most 127 times it, if there
+/// is one.
+fn int8_scale(weight: &Weight<'_>, bit_for_bit: bool) -> Option<f32> {
     let mut largest = 0.0_f32;
     weight.each_line(|values| {
         largest = values.iter().fold(largest, |largest, value| largest.max(value.abs()));
         true
     });
     let scale = largest / 127.0;
-    // Through the integer, which is neither −0 nor NaN.
-    let on_grid = |value: &f32| (f32::from((value / scale).round() as i8) * scale).to_bits() == value.to_bits();
+    let on_grid = |value: &f32| {
+        let packed = f32::from((value / scale).round() as i8) * scale;
+        if bit_for_bit { packed.to_bits() == value.to_bits() } else { packed == *value }
+    };
     (scale.is_normal() && weight.each_line(|values| values.iter().all(on_grid))).then_some(scale)
 }
 

@@ -128,6 +128,7 @@ impl Product<'_> {
     /// `tile[i · TILE_STRIDE + the number returned]`; what lies around it is overwritten.
     pub fn columns(&self, rows: Range<usize>, first: usize, count: usize, tile: &mut [f32], room: &mut [f32]) -> usize {
         assert!(count <= COLUMNS && rows.end <= self.x.capacity && tile.len() >= rows.len() * TILE_STRIDE);
+        assert!(room.len() >= ROOM);
         let (begin, outputs, inputs) = match self.weight {
             Operand::Packed { panels, first_output, first_k } => {
                 assert!(!self.square || panels.element() != Element::Bf16Pairs, "pairs are not squared");
