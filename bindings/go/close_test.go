@@ -77,7 +77,7 @@ func TestNilHandles(t *testing.T) {
 	refused(t, err, pvera.ErrNull, "config is nil")
 	for _, handle := range []interface{ Close() error }{(*pvera.Context)(nil), (*pvera.Config)(nil), (*pvera.Store)(nil),
 		(*pvera.Model)(nil), (*pvera.Snapshot)(nil), (*pvera.Adapter)(nil), (*pvera.Linear)(nil), (*pvera.Tape)(nil),
-		(*pvera.Undo)(nil), (*pvera.Statistics)(nil), (*pvera.TorchGenerator)(nil)} {
+		(*pvera.Undo)(nil), (*pvera.Bank)(nil), (*pvera.Statistics)(nil), (*pvera.TorchGenerator)(nil)} {
 		check(t, handle.Close())
 		zero := reflect.New(reflect.TypeOf(handle).Elem()).Interface().(interface{ Close() error })
 		check(t, zero.Close())

@@ -90,9 +90,10 @@ type ModelOptions struct {
 	// Allocator is for stores and adapters.
 	Allocator Allocator
 	// Warning gets a sentence about something odd that is not an error. It is called on the goroutine that loads or makes an
-	// adapter, and may be called on several at a time.
+	// adapter or uses a [Bank], and may be called on several at a time.
 	Warning func(message string)
-	// Progress is called now and then while projections are drawn from a key; false stops that with [ErrCancelled].
+	// Progress is called now and then while projections are drawn from a key and while a bank is verified or compacted; false
+	// stops that with [ErrCancelled].
 	Progress func(stage string, done, total uint64) bool
 }
 
@@ -247,8 +248,5 @@ func (m *Model) Snapshot() (*Snapshot, error) {
 	if err := take(C.pvera_model_snapshot(m.c(), &pointer)); err != nil {
 		return nil, err
 	}
-	own := newObject("snapshot", unsafe.Pointer(pointer), func(snapshot unsafe.Pointer) {
-		C.pvera_snapshot_free((*C.pvera_snapshot)(snapshot))
-	}, m.object)
-	return watch(&Snapshot{own, m.layers}, own), nil
+	return snapshotFrom(pointer, m.object, m.layers), nil
 }

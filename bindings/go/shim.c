@@ -143,3 +143,54 @@ pvera_error *pvera_go_adapter_new(uintptr_t call, const pvera_model *model, cons
     running = outer;
     return error;
 }
+
+pvera_error *pvera_go_bank_open(uintptr_t call, const pvera_model *model, const char *path, const pvera_bank_options *options,
+                                pvera_bank **bank) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_open(model, path, options, bank);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_bank_append(uintptr_t call, const pvera_bank *bank, size_t count, char **names, pvera_adapter **adapters,
+                                  pvera_dtype dtype) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_append(bank, count, (const char *const *)names, (const pvera_adapter *const *)adapters, dtype);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_bank_compact(uintptr_t call, const pvera_bank *bank) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_compact(bank);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_bank_verify(uintptr_t call, const pvera_bank *bank, size_t *damaged) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_verify(bank, damaged);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_bank_adapter(uintptr_t call, const pvera_bank *bank, const char *name, pvera_adapter **adapter) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_adapter(bank, name, adapter);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_bank_snapshot(uintptr_t call, const pvera_bank *bank, size_t count, char **names, int32_t *slots,
+                                    pvera_snapshot **snapshot) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_snapshot(bank, count, (const char *const *)names, slots, snapshot);
+    running = outer;
+    return error;
+}

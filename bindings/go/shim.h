@@ -56,6 +56,15 @@ pvera_error *pvera_go_adapter_load(uintptr_t call, const pvera_model *model, con
 pvera_error *pvera_go_adapter_load_memory(uintptr_t call, const pvera_model *model, const uint8_t *config, size_t config_size,
                                           const uint8_t *tensors, size_t tensors_size, const pvera_adapter_options *options,
                                           pvera_adapter **adapter);
+pvera_error *pvera_go_bank_open(uintptr_t call, const pvera_model *model, const char *path, const pvera_bank_options *options,
+                                pvera_bank **bank);
+pvera_error *pvera_go_bank_append(uintptr_t call, const pvera_bank *bank, size_t count, char **names, pvera_adapter **adapters,
+                                  pvera_dtype dtype);
+pvera_error *pvera_go_bank_compact(uintptr_t call, const pvera_bank *bank);
+pvera_error *pvera_go_bank_verify(uintptr_t call, const pvera_bank *bank, size_t *damaged);
+pvera_error *pvera_go_bank_adapter(uintptr_t call, const pvera_bank *bank, const char *name, pvera_adapter **adapter);
+pvera_error *pvera_go_bank_snapshot(uintptr_t call, const pvera_bank *bank, size_t count, char **names, int32_t *slots,
+                                    pvera_snapshot **snapshot);
 pvera_error *pvera_go_adapter_new(uintptr_t call, const pvera_model *model, const pvera_config *config,
                                   const pvera_store *store, const pvera_adapter_options *options, pvera_adapter **adapter);
 

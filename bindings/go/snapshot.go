@@ -1,4 +1,4 @@
-// Snapshots: the adapters of a model for one pass.
+// Snapshots: the adapters of a model, or of a bank, for one pass.
 
 package pvera
 
@@ -7,10 +7,17 @@ import "C"
 
 import "unsafe"
 
-// Snapshot is an immutable view of a model's adapters.
+// Snapshot is an immutable view of a model's adapters, or of those that the rows of a batch want of a [Bank].
 type Snapshot struct {
 	object *object
 	layers *layers
+}
+
+func snapshotFrom(pointer *C.pvera_snapshot, model *object, layers *layers) *Snapshot {
+	own := newObject("snapshot", unsafe.Pointer(pointer), func(snapshot unsafe.Pointer) {
+		C.pvera_snapshot_free((*C.pvera_snapshot)(snapshot))
+	}, model)
+	return watch(&Snapshot{own, layers}, own)
 }
 
 // Close gives the snapshot back and, with the last one that shows it, an adapter that was replaced or removed.
@@ -28,7 +35,7 @@ func (s *Snapshot) own() *object {
 
 func (s *Snapshot) c() *C.pvera_snapshot { return (*C.pvera_snapshot)(s.object.pointer) }
 
-// Slot is that of the adapter published under this name when the snapshot was taken.
+// Slot is that of the adapter published under this name when the snapshot was taken, or of the bank's of this name.
 func (s *Snapshot) Slot(name string) (int32, error) {
 	text, err := newText("name", name)
 	if err != nil {

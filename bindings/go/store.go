@@ -21,7 +21,21 @@ type StoreOptions struct {
 	// BaseDType is the element type of the base model, to which PEFT rounds A and B. Zero: f32.
 	BaseDType DType
 	Allocator Allocator
+	// Grid is how a store of new adapters is rounded, where not to BaseDType.
+	Grid Grid
 }
+
+// Grid is a grid to which the values of a store are rounded.
+type Grid int32
+
+// The grids.
+const (
+	// GridNone: values are as PEFT draws them; the default.
+	GridNone Grid = C.PVERA_GRID_NONE
+	// GridInt8: integers from -127 to 127 times one factor for A and one for B, so that a packed value takes one byte. No key of
+	// PEFT draws such a store: its adapters' checkpoints hold it.
+	GridInt8 Grid = C.PVERA_GRID_INT8
+)
 
 // Uses says what packing is for.
 type Uses uint32
@@ -41,7 +55,7 @@ func storeFrom(pointer *C.pvera_store) *Store {
 	return watch(&Store{own}, own)
 }
 
-// StoreFromKey draws the store of a projection_prng_key, bit for bit what PEFT draws.
+// StoreFromKey draws the store of a projection_prng_key, bit for bit what PEFT draws; with a grid, that rounded.
 func StoreFromKey(key uint64, options StoreOptions) (*Store, error) {
 	sizes := [...]int{options.Rank, options.InMax, options.OutMax}
 	for i, name := range [...]string{"Rank", "InMax", "OutMax"} {
@@ -51,7 +65,7 @@ func StoreFromKey(key uint64, options StoreOptions) (*Store, error) {
 	}
 	c := C.pvera_store_options{struct_size: C.sizeof_pvera_store_options, rank: C.size_t(options.Rank),
 		in_max: C.size_t(options.InMax), out_max: C.size_t(options.OutMax), base_dtype: options.BaseDType.c(),
-		allocator: options.Allocator.c()}
+		allocator: options.Allocator.c(), grid: C.int32_t(options.Grid)}
 	var pointer *C.pvera_store
 	if err := take(C.pvera_store_from_key(C.uint64_t(key), &c, &pointer)); err != nil {
 		return nil, err

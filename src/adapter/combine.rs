@@ -81,6 +81,8 @@ impl Adapter {
 /// One layer's M, as its terms.
 struct Sum<'a> {
     terms: Vec<Term<'a>>,
+    /// What the terms' weights leave out: their squares would else leave f64's range.
+    scale: f64,
     /// λ_bᵢ · λ_bⱼ.
     left: Vec<Vec<f64>>,
     /// λ_dᵢ · λ_dⱼ, of the mu halves.
@@ -88,7 +90,7 @@ struct Sum<'a> {
 }
 
 struct Term<'a> {
-    /// Alpha included.
+    /// Over the scale; alpha included.
     weight: f64,
     /// Its part of the mean of what cannot be summed.
     share: f64,
@@ -107,20 +109,22 @@ struct Pair {
 
 impl<'a> Sum<'a> {
     fn of(adapters: &[(&'a Adapter, f64)], ranges: &Ranges) -> Self {
-        let all: f64 = adapters.iter().map(|(_, weight)| weight.abs()).sum();
-        let share = |weight: f64| if all > 0.0 { weight.abs() / all } else { 1.0 / adapters.len() as f64 };
+        let largest = adapters.iter().map(|(_, weight)| weight.abs()).fold(0.0, f64::max);
+        let scale = if largest > 0.0 { largest } else { 1.0 };
+        let all: f64 = adapters.iter().map(|(_, weight)| (weight / scale).abs()).sum();
+        let share = |weight: f64| if all > 0.0 { (weight / scale).abs() / all } else { 1.0 / adapters.len() as f64 };
         let term = |(adapter, weight): &(&'a Adapter, f64)| {
             let (mu, logvar) = adapter.parameters.get(&ranges.lambda_d).split_at(adapter.config.rank);
             let alpha = f64::from(adapter.config.alpha as f32);
             let lambda_b = adapter.parameters.get(&ranges.lambda_b);
-            Term { weight: weight * alpha, share: share(*weight), lambda_b, mu, logvar }
+            Term { weight: weight / scale * alpha, share: share(*weight), lambda_b, mu, logvar }
         };
         let terms: Vec<Term<'a>> = adapters.iter().map(term).collect();
         let products = |of: fn(&Term<'a>) -> &'a [f32]| {
             let row = |first| terms.iter().map(|second| dot(of(first), of(second))).collect();
             terms.iter().map(row).collect()
         };
-        Self { left: products(|term| term.lambda_b), right: products(|term| term.mu), terms }
+        Self { left: products(|term| term.lambda_b), right: products(|term| term.mu), terms, scale }
     }
 
     /// Writes the nearest vectors; returns how far they are.
@@ -139,7 +143,11 @@ impl<'a> Sum<'a> {
             return 0.0;
         }
         self.write(mu, |term| term.mu, |i| length * pair.right[i]);
-        self.write(parameters.get_mut(&ranges.lambda_b), |term| term.lambda_b, |i| pair.left[i] / length);
+        self.write(
+            parameters.get_mut(&ranges.lambda_b),
+            |term| term.lambda_b,
+            |i| self.scale * (pair.left[i] / length),
+        );
         ((squared - pair.squared).max(0.0) / squared).sqrt()
     }
 

@@ -1,5 +1,7 @@
 //! Tests of what only this room sees; whole checkpoints are in tests/checkpoints.rs.
 
+mod combine;
+
 use std::sync::Arc;
 
 use super::*;

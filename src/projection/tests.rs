@@ -1,9 +1,14 @@
 //! Tests of the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::adapter::{Adapter, LoadOptions};
+use crate::backend::cpu::panels::Element;
+use crate::backend::cpu::product::Operand;
+use crate::config::Config;
 use crate::error::Code;
+use crate::model::{Layer, Listener, Model};
 
 fn drawn(key: u64, round_to: Dtype) -> Store {
     Store::from_key(&Allocator::default(), key, Size { rank: 3, in_max: 7, out_max: 5 }, round_to).unwrap()
@@ -74,4 +79,97 @@ fn bad_sizes_are_errors() {
     let a = Frozen::from_f32(&allocator, &[1.0; 6], 3, 2).unwrap();
     let b = Frozen::from_f32(&allocator, &[1.0; 2], 2, 1).unwrap();
     assert_eq!(Store::new(a, b, Dtype::F32).unwrap_err().code(), Code::Projection);
+}
+
+/// Large enough that every matrix has a value at the end of the grid, from which the kernels find the factor.
+const WIDE: Size = Size { rank: 48, in_max: 96, out_max: 80 };
+
+fn values(matrix: &Frozen) -> Vec<f32> {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    (0..rows * cols).map(|place| matrix.weight().at(place / cols, place % cols)).collect()
+}
+
+#[test]
+fn a_store_on_the_grid_is_the_draw_rounded_to_integers_times_one_factor() {
+    let exact = Store::from_key(&Allocator::default(), 7, WIDE, Dtype::F32).unwrap();
+    let grid = Store::from_key(&Allocator::default(), 7, WIDE, Rounding::Int8Grid).unwrap();
+    assert_eq!(grid.origin(), Some(Origin { key: 7, rounding: Rounding::Int8Grid }));
+    for (exact, grid) in [(exact.a(), grid.a()), (exact.b(), grid.b())] {
+        let (exact, grid) = (values(exact), values(grid));
+        let largest = grid.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let factor = largest / 127.0;
+        for (exact, grid) in exact.iter().zip(&grid) {
+            let steps = (grid / factor).round();
+            assert!(steps.abs() <= 127.0 && steps * factor == *grid, "{grid} is not {steps} times {factor}");
+            assert!(grid.to_bits() != (-0.0_f32).to_bits());
+            // The outermost values may lie a little beyond 127 steps.
+            let off = f64::from(*exact) - f64::from(*grid);
+            assert!(off.abs() <= 0.501 * f64::from(factor), "{exact} became {grid}, in steps of {factor}");
+        }
+        assert!(grid.contains(&0.0) && grid.contains(&-largest) && grid.iter().any(|value| *value == factor));
+    }
+    assert!(!grid.same_values(&exact));
+}
+
+#[test]
+fn a_store_on_the_grid_is_packed_as_int8() {
+    for (rounding, wanted) in [(Rounding::Int8Grid, Element::Int8), (Rounding::To(Dtype::F32), Element::F32)] {
+        let store = Store::from_key(&Allocator::default(), 7, WIDE, rounding).unwrap();
+        let pair = store.pair(0, 0);
+        let forward = [pair.mean(), pair.logvar(), pair.expansion()];
+        for operand in forward.into_iter().chain([pair.projection_transposed(), pair.expansion_transposed()]) {
+            let Operand::Packed { panels, .. } = operand.unwrap() else { panic!("it is not packed") };
+            assert_eq!(panels.element(), wanted);
+        }
+    }
+}
+
+/// Hears every warning.
+#[derive(Clone, Default)]
+struct Ear(Arc<Mutex<Vec<String>>>);
+
+impl Listener for Ear {
+    fn warning(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+
+    fn progress(&self, _: &str, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_checkpoint_that_leaves_a_store_on_the_grid_out_is_warned_of() {
+    let ear = Ear::default();
+    let model = Model::new(Allocator::default(), Box::new(ear.clone()));
+    let layer = Layer {
+        name: "q".into(),
+        in_features: WIDE.in_max,
+        out_features: WIDE.out_max,
+        in_offset: 0,
+        out_offset: 0,
+        in_total: WIDE.in_max,
+        out_total: WIDE.out_max,
+        weight: None,
+        bias: None,
+        output_head: false,
+    };
+    model.declare(layer).unwrap();
+    let mut config = Config { rank: WIDE.rank, projection_prng_key: 7, ..Config::default() };
+    config.set_json("target_modules", r#"["q"]"#).unwrap();
+    for (rounding, saved, warnings) in [
+        (Rounding::Int8Grid, true, 0),
+        (Rounding::Int8Grid, false, 1),
+        (Rounding::To(Dtype::F32), true, 0),
+        (Rounding::To(Dtype::F32), false, 0),
+    ] {
+        let store = Arc::new(Store::from_key(&Allocator::default(), 7, WIDE, rounding).unwrap());
+        let config = Config { save_projection: saved, ..config.clone() };
+        Adapter::create(&model, &config, Some(store), &LoadOptions::default()).unwrap();
+        let heard = std::mem::take(&mut *ear.0.lock().unwrap());
+        assert_eq!(heard.len(), warnings, "{rounding:?}, save_projection {saved}: {heard:?}");
+        assert!(heard.iter().all(|text| {
+            text.starts_with("save_projection is false, but projection_prng_key 7 does not draw the given store")
+        }));
+    }
 }

@@ -57,6 +57,11 @@ static void constants(void) {
     VALUE(PVERA_KL_MEAN, 0);
     VALUE(PVERA_KL_SUM, 1);
     VALUE(PVERA_MERGE_MEAN, 1);
+    VALUE(PVERA_GRID_NONE, 0);
+    VALUE(PVERA_GRID_INT8, 1);
+    VALUE(PVERA_BANK_READ, 0);
+    VALUE(PVERA_BANK_WRITE, 1);
+    VALUE(PVERA_BANK_CREATE, 2);
 }
 
 /* On machines of 64 bits. */
@@ -105,13 +110,15 @@ static void layouts(void) {
     FIELD(pvera_callbacks, warning, 0);
     FIELD(pvera_callbacks, progress, 8);
     FIELD(pvera_callbacks, user, 16);
-    SIZE(pvera_store_options, 64);
+    SIZE(pvera_store_options, 72);
     FIELD(pvera_store_options, struct_size, 0);
     FIELD(pvera_store_options, rank, 8);
     FIELD(pvera_store_options, in_max, 16);
     FIELD(pvera_store_options, out_max, 24);
     FIELD(pvera_store_options, base_dtype, 32);
     FIELD(pvera_store_options, allocator, 40);
+    FIELD(pvera_store_options, grid, 64);
+    FIELD(pvera_store_options, reserved, 68);
     SIZE(pvera_model_options, 56);
     FIELD(pvera_model_options, struct_size, 0);
     FIELD(pvera_model_options, allocator, 8);
@@ -137,6 +144,24 @@ static void layouts(void) {
     FIELD(pvera_adapter_options, ignore_undeclared, 28);
     FIELD(pvera_adapter_options, map_file, 29);
     FIELD(pvera_adapter_options, identity, 32);
+    SIZE(pvera_bank_options, 40);
+    FIELD(pvera_bank_options, struct_size, 0);
+    FIELD(pvera_bank_options, access, 8);
+    FIELD(pvera_bank_options, ignore_undeclared, 12);
+    FIELD(pvera_bank_options, cache_bytes, 16);
+    FIELD(pvera_bank_options, in_max, 24);
+    FIELD(pvera_bank_options, out_max, 32);
+    SIZE(pvera_bank_usage, 80);
+    FIELD(pvera_bank_usage, struct_size, 0);
+    FIELD(pvera_bank_usage, adapters, 8);
+    FIELD(pvera_bank_usage, damaged, 16);
+    FIELD(pvera_bank_usage, file_bytes, 24);
+    FIELD(pvera_bank_usage, unused_bytes, 32);
+    FIELD(pvera_bank_usage, index_bytes, 40);
+    FIELD(pvera_bank_usage, cached, 48);
+    FIELD(pvera_bank_usage, cached_bytes, 56);
+    FIELD(pvera_bank_usage, hits, 64);
+    FIELD(pvera_bank_usage, misses, 72);
     SIZE(pvera_parameter_range, 48);
     FIELD(pvera_parameter_range, lambda_b, 0);
     FIELD(pvera_parameter_range, lambda_b_count, 8);

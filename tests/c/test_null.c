@@ -37,6 +37,7 @@ static void frees(void) {
     pvera_undo_free(NULL);
     pvera_statistics_free(NULL);
     pvera_torch_generator_free(NULL);
+    pvera_bank_free(NULL);
 }
 
 static void configs(struct world *w) {
@@ -161,6 +162,12 @@ static void adapters(struct world *w) {
     NULL_IS("adapter", pvera_adapter_new(w->model, w->config, NULL, NULL, NULL));
     NULL_IS("adapter", pvera_adapter_trainable(NULL, NULL, 0, out));
     NULL_IS("copy", pvera_adapter_trainable(w->adapter, NULL, 0, NULL));
+    const pvera_adapter *pair[2] = {w->adapter, NULL};
+    const double weights[2] = {1, 1};
+    NULL_IS("adapters", pvera_adapter_combine(2, NULL, weights, PLACE(double), out + 1));
+    NULL_IS("adapters[1]", pvera_adapter_combine(2, pair, weights, PLACE(double), out + 1));
+    NULL_IS("weights", pvera_adapter_combine(1, pair, NULL, PLACE(double), out + 1));
+    NULL_IS("combined", pvera_adapter_combine(1, pair, weights, PLACE(double), NULL));
     NULL_IS("adapter", pvera_adapter_clone(NULL, out));
     NULL_IS("clone", pvera_adapter_clone(w->adapter, NULL));
     NULL_IS("adapter", pvera_adapter_parameters(NULL, PLACE(float *), PLACE(size_t) + 1));
@@ -192,6 +199,60 @@ static void adapters(struct world *w) {
     NULL_IS("name", pvera_adapter_set_tensor(w->adapter, NULL, PVERA_F16, shape, 1, bytes, 2));
     NULL_IS("shape", pvera_adapter_set_tensor(w->adapter, "t", PVERA_F16, NULL, 1, bytes, 2));
     NULL_IS("data", pvera_adapter_set_tensor(w->adapter, "t", PVERA_F16, shape, 1, NULL, 2));
+}
+
+static void banks(struct world *w) {
+    char folder[] = "pvera-null-XXXXXX", path[64];
+    if (!CHECK(mkdtemp(folder) != NULL, "mkdtemp")) return;
+    snprintf(path, sizeof path, "%s/bank", folder);
+    pvera_bank_options options = {.struct_size = sizeof options, .access = PVERA_BANK_CREATE};
+    pvera_bank_usage usage = {.struct_size = sizeof usage};
+    pvera_bank *bank = NULL;
+    const char *names[2] = {"one", NULL};
+    const pvera_adapter *pair[2] = {w->adapter, NULL};
+    NULL_IS("model", pvera_bank_open(NULL, path, &options, PLACE(pvera_bank *)));
+    NULL_IS("path", pvera_bank_open(w->model, NULL, &options, PLACE(pvera_bank *)));
+    NULL_IS("bank", pvera_bank_open(w->model, path, &options, NULL));
+    CHECK(access(path, F_OK) != 0, "a call that failed made %s", path);
+    MUST(pvera_bank_open(w->model, path, &options, &bank));
+    NULL_IS("bank", pvera_bank_append(NULL, 1, names, pair, PVERA_F32));
+    NULL_IS("names", pvera_bank_append(bank, 1, NULL, pair, PVERA_F32));
+    NULL_IS("names[1]", pvera_bank_append(bank, 2, names, pair, PVERA_F32));
+    NULL_IS("adapters", pvera_bank_append(bank, 1, names, NULL, PVERA_F32));
+    names[1] = "two";
+    NULL_IS("adapters[1]", pvera_bank_append(bank, 2, names, pair, PVERA_F32));
+    MUST(pvera_bank_append(bank, 1, names, pair, PVERA_F32));
+    names[1] = NULL;
+    NULL_IS("bank", pvera_bank_remove(NULL, 1, names));
+    NULL_IS("names", pvera_bank_remove(bank, 1, NULL));
+    NULL_IS("names[1]", pvera_bank_remove(bank, 2, names));
+    NULL_IS("bank", pvera_bank_compact(NULL));
+    NULL_IS("bank", pvera_bank_verify(NULL, PLACE(size_t)));
+    NULL_IS("damaged", pvera_bank_verify(bank, NULL));
+    NULL_IS("bank", pvera_bank_get_usage(NULL, &usage));
+    NULL_IS("usage", pvera_bank_get_usage(bank, NULL));
+    NULL_IS("bank", pvera_bank_contains(NULL, "one", PLACE(bool)));
+    NULL_IS("name", pvera_bank_contains(bank, NULL, PLACE(bool)));
+    NULL_IS("contains", pvera_bank_contains(bank, "one", NULL));
+    NULL_IS("bank", pvera_bank_name_at(NULL, 0, PLACE(char *)));
+    NULL_IS("name", pvera_bank_name_at(bank, 0, NULL));
+    NULL_IS("bank", pvera_bank_adapter(NULL, "one", PLACE(pvera_adapter *)));
+    NULL_IS("name", pvera_bank_adapter(bank, NULL, PLACE(pvera_adapter *)));
+    NULL_IS("adapter", pvera_bank_adapter(bank, "one", NULL));
+    int32_t *slots = PLACE(int32_t);
+    NULL_IS("bank", pvera_bank_snapshot(NULL, 2, names, slots, PLACE(pvera_snapshot *) + 2));
+    NULL_IS("names", pvera_bank_snapshot(bank, 2, NULL, slots, PLACE(pvera_snapshot *) + 2));
+    NULL_IS("slots", pvera_bank_snapshot(bank, 2, names, NULL, PLACE(pvera_snapshot *) + 2));
+    NULL_IS("snapshot", pvera_bank_snapshot(bank, 2, names, slots, NULL));
+    CHECK_OK(pvera_bank_append(bank, 0, NULL, NULL, PVERA_F32));
+    CHECK_OK(pvera_bank_remove(bank, 0, NULL));
+    CHECK_OK(pvera_bank_get_usage(bank, &usage));
+    CHECK(usage.adapters == 1, "%zu adapters; the failed calls changed the bank", usage.adapters);
+    pvera_bank_free(bank);
+    bank = NULL;
+    CHECK_OK(pvera_bank_open(w->model, path, NULL, &bank)); /* without options: to read */
+    pvera_bank_free(bank);
+    remove(path), rmdir(folder);
 }
 
 static void linears(struct world *w) {
@@ -394,6 +455,7 @@ int main(int argc, char **argv) {
     stores(world);
     models(world);
     adapters(world);
+    banks(world);
     linears(world);
     computing(world);
     training(world);

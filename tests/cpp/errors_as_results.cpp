@@ -20,5 +20,7 @@ std::vector<std::pair<pvera::code, std::string>> failures_as_results() {
             told(model->find_layer("absent")),
             told(pvera::test_panic("on purpose")),
             told(pvera::as_matrix(values, 2, 3)),
-            told(pvera::adapter::load(*model, "no/such/folder"))};
+            told(pvera::adapter::load(*model, "no/such/folder")),
+            told(pvera::bank::open(*model, "no/such/bank")),
+            told(pvera::combine({}, {1.0}))};
 }

@@ -31,6 +31,8 @@ void same_failures() {
             static_cast<void>(pvera::as_matrix(values, 2, 3));
         }),
         thrown([] { static_cast<void>(pvera::adapter::load(pvera::model::create(), "no/such/folder")); }),
+        thrown([] { static_cast<void>(pvera::bank::open(pvera::model::create(), "no/such/bank")); }),
+        thrown([] { static_cast<void>(pvera::combine({}, {1.0})); }),
     };
     CHECK(as_results.size() == std::size(as_exceptions));
     for (std::size_t i = 0; i < as_results.size(); ++i) {

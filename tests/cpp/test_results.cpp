@@ -88,6 +88,23 @@ void whole_job() {
     CHECK(context->forward(*lent, *input, *pvera::as_matrix(again, n, out), pvera::rows(), pvera::noise(PVERA_MODE_SAMPLE)));
     CHECK(std::memcmp(draws.data(), again.data(), sizeof again) == 0);
     CHECK_ERROR(model->publish("one", *adapter), pvera::code::exists, "'one'");
+
+    char path[] = "pvera-results-XXXXXX";
+    const int file = mkstemp(path);
+    CHECK(file >= 0 && close(file) == 0 && std::remove(path) == 0);
+    const auto bank = pvera::bank::open(*model, path, pvera::bank_options(PVERA_BANK_CREATE));
+    CHECK(bank && bank->append("one", *adapter) && *bank->contains("one") && *bank->name_at(0) == "one");
+    CHECK_ERROR(bank->append_many({"two", ""}, {adapter->get(), adapter->get()}), pvera::code::argument, "names[1] has 0 bytes");
+    CHECK(bank->usage()->adapters == 1 && *bank->verify() == 0 && bank->compact());
+    std::array<int32_t, n> slots{};
+    const auto rows = bank->snapshot({"one", nullptr, "one", "one", "one", "one"}, slots);
+    CHECK(rows && slots[0] == 0 && slots[1] == -1);
+    CHECK_ERROR(bank->snapshot({"one"}, slots), pvera::code::shape, "slots has 6|names, 1");
+    CHECK_ERROR(bank->adapter("two"), pvera::code::not_found, "'two'");
+    CHECK(bank->adapter("one") && bank->remove("one"));
+    const auto sum = pvera::combine({adapter->get(), adapter->get()}, {0.5, 0.5});
+    CHECK(sum && sum->error < 1e-6);
+    std::remove(path);
 }
 
 } // namespace

@@ -28,6 +28,7 @@
 #define PVERA_HPP
 
 #include "pvera/adapter.hpp"
+#include "pvera/bank.hpp"
 #include "pvera/callbacks.hpp"
 #include "pvera/config.hpp"
 #include "pvera/context.hpp"

@@ -1,4 +1,4 @@
-// pvera::adapter: load, create, train and save one adapter, and the tensors that it carries.
+// pvera::adapter: load, create, train and save one adapter, and the tensors that it carries; pvera::combine: one for several.
 #ifndef PVERA_CPP_ADAPTER_HPP
 #define PVERA_CPP_ADAPTER_HPP
 
@@ -170,6 +170,23 @@ private:
                 {static_cast<const uint8_t *>(found.data), found.size}};
     }
 };
+
+// What combine gives.
+struct combination {
+    pvera::adapter adapter;
+    // How far it is from the weighted sum, relative to that, on the layer where it is furthest.
+    double error;
+};
+
+// The one adapter that is nearest to a weighted sum of several; a weight for each.
+[[nodiscard]] inline outcome<combination> combine(span<const pvera_adapter *const> adapters, span<const double> weights) {
+    if (weights.size() != adapters.size())
+        return fail<combination>(code::shape, calls::sizes("weights", weights.size(), "adapters", adapters.size()));
+    pvera_adapter *made = nullptr;
+    double error = 0;
+    pvera_error *const failed = pvera_adapter_combine(adapters.size(), adapters.data(), weights.data(), &error, &made);
+    return finish(failed, combination{adapter(made), error});
+}
 
 inline outcome<int32_t> model::publish(const text &name, const adapter &adapter) const {
     int32_t slot = -1;

@@ -9,6 +9,7 @@ namespace pvera {
 inline namespace PVERA_CPP_ERRORS {
 
 class adapter;
+class bank;
 
 // Lends its linears.
 class [[nodiscard]] snapshot : public handle<pvera_snapshot, pvera_snapshot_free> {
@@ -37,11 +38,11 @@ public:
     explicit model(pvera_model *owned) noexcept : handle(owned) {}
 
     [[nodiscard]] static outcome<model> create(const pvera_model_options &options = model_options()) {
-        return create(options, std::unique_ptr<callbacks>());
+        return create(options, std::shared_ptr<callbacks>());
     }
-    // With callables, which live as long as the model.
+    // With callables, which live as long as the model and its banks.
     [[nodiscard]] static outcome<model> create(callbacks called, pvera_model_options options = model_options()) {
-        auto kept = std::make_unique<callbacks>(std::move(called));
+        auto kept = std::make_shared<callbacks>(std::move(called));
         options.callbacks = borrowed(*kept);
         return create(options, std::move(kept));
     }
@@ -73,15 +74,17 @@ public:
     }
 
 private:
-    model(pvera_model *owned, std::unique_ptr<callbacks> called) noexcept : handle(owned), called_(std::move(called)) {}
+    friend bank;
 
-    static outcome<model> create(const pvera_model_options &options, std::unique_ptr<callbacks> called) {
+    model(pvera_model *owned, std::shared_ptr<callbacks> called) noexcept : handle(owned), called_(std::move(called)) {}
+
+    static outcome<model> create(const pvera_model_options &options, std::shared_ptr<callbacks> called) {
         pvera_model *made = nullptr;
         pvera_error *const failed = pvera_model_new(&options, &made);
         return finish(failed, model(made, std::move(called)));
     }
 
-    std::unique_ptr<callbacks> called_; // only called while a call on the model runs
+    std::shared_ptr<callbacks> called_; // only called while a call on the model or on a bank of it runs
 };
 
 } // namespace PVERA_CPP_ERRORS

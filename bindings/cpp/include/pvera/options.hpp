@@ -24,6 +24,13 @@ struct sized : Struct {
 struct context_options : detail::sized<pvera_context_options> {};
 struct model_options : detail::sized<pvera_model_options> {};
 struct adapter_options : detail::sized<pvera_adapter_options> {};
+struct bank_usage : detail::sized<pvera_bank_usage> {};
+
+struct bank_options : detail::sized<pvera_bank_options> {
+    constexpr bank_options() noexcept = default;
+    // PVERA_BANK_….
+    constexpr explicit bank_options(int32_t with_access) noexcept { access = with_access; }
+};
 
 struct store_options : detail::sized<pvera_store_options> {
     constexpr store_options(std::size_t of_rank, std::size_t largest_in, std::size_t largest_out) noexcept {
