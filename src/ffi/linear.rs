@@ -66,7 +66,7 @@ pub unsafe extern "C" fn pvera_linear_new(
         // SAFETY: as above.
         let config = match unsafe { config.as_ref() } {
             Some(config) => config.0.clone(),
-            None => Config { rank: store.0.rank(), ..Config::default() },
+            None => Config { method: store.0.method(), rank: store.0.rank(), ..Config::default() },
         };
         let apart = Apart {
             lambda_b: vectors.lambda_b,

@@ -11,6 +11,7 @@ use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
 use super::{guard, matrix};
 use crate::adapter::{read_store, store_from_memory};
 use crate::backend::cpu::Uses;
+use crate::config::Method;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Allocator;
@@ -92,7 +93,8 @@ pub unsafe extern "C" fn pvera_store_from_key(
                 options.out_max
             );
         }
-        let size = Size { rank: options.rank, in_max: options.in_max, out_max: options.out_max };
+        let method = Method::Pvera;
+        let size = Size { method, rank: options.rank, in_max: options.in_max, out_max: options.out_max };
         let round_to = optional_dtype("options.base_dtype", options.base_dtype)?.unwrap_or(Dtype::F32);
         let rounding = match (options.grid, round_to) {
             (PVERA_GRID_NONE, _) => Rounding::To(round_to),

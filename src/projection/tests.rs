@@ -3,16 +3,29 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::config::Method;
 use crate::error::Code;
 
 fn drawn(key: u64, round_to: Dtype) -> Store {
-    Store::from_key(&Allocator::default(), key, Size { rank: 3, in_max: 7, out_max: 5 }, round_to).unwrap()
+    Store::from_key(
+        &Allocator::default(),
+        key,
+        Size { method: Method::Pvera, rank: 3, in_max: 7, out_max: 5 },
+        round_to,
+    )
+    .unwrap()
 }
 
 #[test]
 fn one_stream_gives_a_then_b() {
     let small = drawn(7, Dtype::F32);
-    let wide = Store::from_key(&Allocator::default(), 7, Size { rank: 3, in_max: 8, out_max: 5 }, Dtype::F32).unwrap();
+    let wide = Store::from_key(
+        &Allocator::default(),
+        7,
+        Size { method: Method::Pvera, rank: 3, in_max: 8, out_max: 5 },
+        Dtype::F32,
+    )
+    .unwrap();
     assert_eq!((small.rank(), small.in_max(), small.out_max()), (3, 7, 5));
     assert_ne!(small.b().weight().at(0, 0), wide.b().weight().at(0, 0), "B's place in the stream depends on in_max");
     assert!(small.same_values(&drawn(7, Dtype::F32)));
@@ -62,7 +75,9 @@ fn a_mapped_store_is_not_handed_to_who_asked_for_a_copy() {
 fn bad_sizes_are_errors() {
     let allocator = Allocator::default();
     let code = |rank, in_max, out_max| {
-        Store::from_key(&allocator, 0, Size { rank, in_max, out_max }, Dtype::F32).unwrap_err().code()
+        Store::from_key(&allocator, 0, Size { method: Method::Pvera, rank, in_max, out_max }, Dtype::F32)
+            .unwrap_err()
+            .code()
     };
     assert_eq!(code(0, 1, 1), Code::Argument);
     assert_eq!(code(usize::MAX, 1, 1), Code::Argument);
