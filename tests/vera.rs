@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::contexts;
@@ -279,6 +279,15 @@ fn an_adapter_made_here_is_saved_and_loaded() {
     assert_eq!(again.parameters().all(), values);
     assert!(Arc::ptr_eq(again.store(), adapter.store()));
     assert_eq!(again.checkpoint().unwrap(), saved);
+    model.publish("ours", Arc::new(again)).unwrap();
+    let snapshot = model.snapshot().unwrap();
+    if let Some(out) = out() {
+        let folder = out.join("vera_created_here");
+        adapter.save(&folder).unwrap();
+        write_for_peft(&folder, &case, |number, x| {
+            run_forward(&contexts()[0].1, snapshot.linear(number).unwrap(), x, &Request::default())
+        });
+    }
 }
 
 #[test]
@@ -302,41 +311,46 @@ fn out() -> Option<PathBuf> {
 #[test]
 fn saved_checkpoints_give_the_same_outputs() {
     let context = &contexts()[0].1;
+    let temporary = std::env::temp_dir().join(format!("pvera-vera-{}", std::process::id()));
+    let root = out().unwrap_or_else(|| temporary.clone());
+    std::fs::create_dir_all(&root).unwrap();
     for name in CASES {
         let case = Case::open(name);
         let model = case.model(Declared::WeightAndBias);
         let mut adapter = load(&case, &model).trainable(&Allocator::default()).unwrap();
         adapter.parameters_mut().unwrap().all_mut().iter_mut().for_each(|value| *value *= 1.5);
-        let folder =
-            out().map_or_else(|| std::env::temp_dir().join(format!("pvera-{}", std::process::id())), |out| out);
-        let folder = folder.join(name.replace('/', "_"));
-        std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        let folder = root.join(name.replace('/', "_"));
         adapter.save(&folder).unwrap();
         let again = Adapter::load(&model, &folder, &LoadOptions::default()).unwrap();
         assert!(read(&folder.join("adapter_model.safetensors")).keys().all(|key| !key.contains("pvera")));
         model.publish("ours", Arc::new(adapter.frozen(&Allocator::default()).unwrap())).unwrap();
         model.publish("again", Arc::new(again)).unwrap();
         let snapshot = model.snapshot().unwrap();
-        let mut io = Vec::new();
+        let of = |slot: i32, number: usize, x: &Host| {
+            let rows = Rows { choice: Choice::Sum(&[(slot, 1.0)]), ..Rows::default() };
+            run_forward(context, snapshot.linear(number).unwrap(), x, &Request { rows, ..Request::default() })
+        };
         for (number, module) in case.modules.iter().enumerate() {
-            let (x, linear) = (case.get(module, "x").unwrap().host(), snapshot.linear(number).unwrap());
-            let of = |slot: i32| {
-                let rows = Rows { choice: Choice::Sum(&[(slot, 1.0)]), ..Rows::default() };
-                run_forward(context, linear, &x, &Request { rows, ..Request::default() })
-            };
-            let (ours, again) = (of(0), of(1));
-            assert_eq!(ours.bits(), again.bits(), "{name} {module}");
-            io.push((format!("{module}/x"), x));
-            io.push((format!("{module}/y_mean"), ours));
+            let x = case.get(module, "x").unwrap().host();
+            assert_eq!(of(0, number, &x).bits(), of(1, number, &x).bits(), "{name} {module}");
         }
-        match out() {
-            Some(_) => {
-                std::fs::copy(case.folder.join("base.safetensors"), folder.join("base.safetensors")).unwrap();
-                std::fs::write(folder.join("io.safetensors"), file_of(&io)).unwrap();
-            }
-            None => std::fs::remove_dir_all(&folder).unwrap(),
+        if root != temporary {
+            write_for_peft(&folder, &case, |number, x| of(0, number, x));
         }
     }
+    let _ = std::fs::remove_dir_all(&temporary);
+}
+
+/// What `read_ours.py` compares with.
+fn write_for_peft(folder: &Path, case: &Case, y: impl Fn(usize, &Host) -> Host) {
+    std::fs::copy(case.folder.join("base.safetensors"), folder.join("base.safetensors")).unwrap();
+    let mut io = Vec::new();
+    for (number, module) in case.modules.iter().enumerate() {
+        let x = case.get(module, "x").unwrap().host();
+        io.push((format!("{module}/y_mean"), y(number, &x)));
+        io.push((format!("{module}/x"), x));
+    }
+    std::fs::write(folder.join("io.safetensors"), file_of(&io)).unwrap();
 }
 
 fn file_of(matrices: &[(String, Host)]) -> Vec<u8> {
