@@ -254,6 +254,35 @@ fn both_methods_summed_are_both_deltas() {
     }
 }
 
+#[test]
+fn adapters_of_one_lambda_d_are_combined_exactly() {
+    let case = Case::open("vera/shapes");
+    let model = case.model(Declared::WeightAndBias);
+    let first = load(&case, &model);
+    let mut second = first.trainable(&Allocator::default()).unwrap();
+    for layer in [0, 1] {
+        let range = second.ranges(layer).unwrap().lambda_b.range();
+        let values = common::Random(layer as u64).values(range.len());
+        second.parameters_mut().unwrap().all_mut()[range].copy_from_slice(&values);
+    }
+    let (own, rest) = Adapter::combined(&[(&first, 0.75), (&second, -2.0)], &Allocator::default()).unwrap();
+    assert!(rest < 1e-6, "{rest}");
+    assert_eq!(own.config().method, Method::Vera);
+    for (name, adapter) in [("first", first), ("second", second), ("combined", own)] {
+        model.publish(name, Arc::new(adapter)).unwrap();
+    }
+    let snapshot = model.snapshot().unwrap();
+    for (number, module) in case.modules.iter().enumerate() {
+        let x = case.get(module, "x").unwrap().host();
+        let of = |active: &[(i32, f32)]| {
+            let rows = Rows { choice: Choice::Sum(active), ..Rows::default() };
+            let request = Request { rows, ..Request::default() };
+            run_forward(&contexts()[0].1, snapshot.linear(number).unwrap(), &x, &request).values()
+        };
+        assert_close(module, &of(&[(2, 1.0)]), &of(&[(0, 0.75), (1, -2.0)]), 4.0 * FORWARD);
+    }
+}
+
 /// As PEFT's `reset_vera_parameters`; trained by hand, saved and loaded again.
 #[test]
 fn an_adapter_made_here_is_saved_and_loaded() {
