@@ -11,6 +11,10 @@
  *     z            = mu  |  mu + eps * exp(logvar/2)   mean | sample
  *     y            = x W^T + bias + lambda_b * (z B^T) [n, out]
  *
+ * VeRA (peft_type VERA) is the same without the logvar half, and goes wherever a PVeRA adapter does, also into the same
+ * batch: A is [r, in_max], lambda_d [r], p [n, r], and z = mu in every mode. Its variances are 0 and its logvar is
+ * -infinity; a KL divergence is infinite, and refused. It runs on the CPU only, so far.
+ *
  * The usual way. Declare layers on a pvera_model, load a PEFT checkpoint as a pvera_adapter, publish it, take a
  * pvera_snapshot for a pass, and run its pvera_linear layers on your own matrices with a pvera_context.
  *
@@ -77,16 +81,20 @@ typedef struct pvera_context pvera_context;
 /**
  * The hyper-parameters of an adapter, under PEFT's names and with PEFT's defaults.
  *
- * Fields: auto_mapping, base_model_name_or_path, bias ("none", "pvera_only", "all"), d_initial (0.1),
+ * Fields: auto_mapping, base_model_name_or_path, bias ("none", "pvera_only" or "vera_only", "all"), d_initial (0.1),
  * fan_in_fan_out, generator_seed, inference_mode, init_weights, layers_pattern, layers_to_transform,
- * modules_to_save, peft_type, peft_version, projection_prng_key (0), pvera_dropout (0), r (256), revision,
+ * modules_to_save, peft_type ("PVERA" or "VERA"), peft_version, projection_prng_key (0), pvera_dropout (0), r (256), revision,
  * sample_at_inference, save_projection (true), target_modules, task_type; and two of ours: alpha (1), the factor
  * of the delta, and logvar_bound (null, off): logvar = min(logvar, bound).
+ *
+ * With peft_type VERA, the dropout is vera_dropout, and there is no generator_seed, logvar_bound and
+ * sample_at_inference: set peft_type first.
  */
 typedef struct pvera_config pvera_config;
 
 /**
- * The pair A [2r, in_max] and B [out_max, r] that all layers share: a layer uses A[:, :in] and B[:out, :].
+ * The pair A [2r, in_max] and B [out_max, r] that all layers share: a layer uses A[:, :in] and B[:out, :]. That of
+ * VeRA adapters has A [r, in_max]; shapes tell the two apart.
  * Immutable and reference counted: a clone is the same store. May be used by many threads.
  */
 typedef struct pvera_store pvera_store;
@@ -919,7 +927,7 @@ typedef struct pvera_store_options {
 
 /**
  * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid: that,
- * rounded).
+ * rounded). It serves PVeRA adapters; pvera_adapter_new and a load draw VeRA's.
  *
  * Pointers:
  * options is sized options; store is a place for the result.
@@ -929,7 +937,7 @@ pvera_error *pvera_store_from_key(uint64_t key,
                                   pvera_store **store);
 
 /**
- * A store of given matrices a [2r, in_max] and b [out_max, r], which are copied.
+ * A store of given matrices a [2r, in_max] (for VeRA [r, in_max]) and b [out_max, r], which are copied.
  *
  * Pointers:
  * a and b are matrices, allocator is NULL or an allocator, store is a place for the result.
@@ -940,8 +948,9 @@ pvera_error *pvera_store_from_matrices(const pvera_matrix *a,
                                        pvera_store **store);
 
 /**
- * The projections of a safetensors file that holds base_model.pvera_A and base_model.pvera_B. With map the file is
- * mapped instead of read; it must then stay as it is while the store lives. allocator (NULL: the library's own) gives
+ * The projections of a safetensors file that holds base_model.pvera_A and base_model.pvera_B, or those of VeRA,
+ * base_model.vera_A and base_model.vera_B. With map the file is mapped instead of read; it must then stay as it is
+ * while the store lives. allocator (NULL: the library's own) gives
  * what A and B take outside the map; it must live as long as the store.
  *
  * Pointers:
@@ -1239,11 +1248,11 @@ typedef struct pvera_parameter_range {
      */
     size_t lambda_b_count;
     /**
-     * First element of [2r].
+     * First element of [2r]; [r] for VeRA.
      */
     size_t lambda_d;
     /**
-     * 2r.
+     * 2r, or r.
      */
     size_t lambda_d_count;
     /**
@@ -1778,7 +1787,7 @@ typedef struct pvera_linear_vectors {
      */
     const float *lambda_b;
     /**
-     * [2r] f32.
+     * [2r] f32; [r] on a store of VeRA.
      */
     const float *lambda_d;
     /**
@@ -1797,8 +1806,8 @@ typedef struct pvera_linear_vectors {
 
 /**
  * A standalone layer on a store, for hosts that keep the vectors themselves (a tensor library's autograd function). Its
- * one adapter is slot 0. config gives alpha, dropout, logvar_bound and sample_at_inference; with NULL the rank is the
- * store's and the rest PEFT's defaults.
+ * one adapter is slot 0. config gives alpha, dropout, logvar_bound and sample_at_inference; with NULL rank and peft_type
+ * are the store's and the rest PEFT's defaults.
  *
  * Pointers:
  * layer and vectors are sized, with what they point to; store is a store, config NULL or a config, linear a
@@ -1991,7 +2000,8 @@ pvera_error *pvera_moments(const pvera_context *context,
                            const pvera_matrix_mut *variance);
 
 /**
- * The latent distribution of every row: (mu, logvar) = split(λ_d ∘ (x Aᵀ)), logvar bounded if the config says so.
+ * The latent distribution of every row: (mu, logvar) = split(λ_d ∘ (x Aᵀ)), logvar bounded if the config says so, and −∞
+ * for a VeRA adapter.
  *
  * mu and logvar [n, latents], columns as those of pvera_noise.eps; sharing no memory with x or each other. Rows of the
  * base alone, and columns beyond the rank of a row's adapter, are left as they were.
@@ -2190,7 +2200,7 @@ typedef struct pvera_slot_gradients {
      */
     float *lambda_b;
     /**
-     * [2r].
+     * [2r]; [r] for VeRA.
      */
     float *lambda_d;
     /**
@@ -2224,11 +2234,12 @@ typedef struct pvera_gradients {
      */
     size_t slot_count;
     /**
-     * What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out.
+     * What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to be where
+     * a VeRA adapter takes part, whose latent has no variance.
      */
     double kl_weight;
     /**
-     * Gets the divergence (before its weight); or NULL. In device memory on a CUDA context.
+     * Gets the divergence (before its weight); or NULL (with a VeRA adapter, always). In device memory on a CUDA context.
      */
     double *kl_value;
     /**
@@ -2236,7 +2247,7 @@ typedef struct pvera_gradients {
      */
     pvera_matrix dmu;
     /**
-     * The same of logvar.
+     * The same of logvar; VeRA adapters pass it over.
      */
     pvera_matrix dlogvar;
     /**

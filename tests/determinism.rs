@@ -12,7 +12,7 @@ use common::tolerance::assert_close;
 use common::{Random, bits, context};
 use pvera::backend::cpu::ParallelFor;
 use pvera::backend::{Kl, Mode, Part, RowKeys};
-use pvera::config::Config;
+use pvera::config::{Config, Method};
 use pvera::context::{Context, Kind};
 use pvera::linear::{
     Choice, Linear, ModeChoice, Noise, Request, Rows, expand, forward, project, project_width, sample,
@@ -422,7 +422,7 @@ mod host_modes {
 
     #[test]
     fn projections_are_drawn_the_same_in_any_mode() {
-        let size = Size { rank: 5, in_max: 33, out_max: 21 };
+        let size = Size { method: Method::Pvera, rank: 5, in_max: 33, out_max: 21 };
         let draw = || Store::from_key(&Allocator::default(), 3, size, Dtype::F32).unwrap();
         let wanted = draw();
         for mode in [FLUSH, UP, TO_ZERO] {

@@ -9,6 +9,7 @@ use common::sha256::sha256;
 use common::step::{Step, run};
 use common::tolerance::{assert_close, of};
 use pvera::backend::{Kl, Mode};
+use pvera::config::Method;
 use pvera::context::Context;
 use pvera::linear::{Choice, Linear, MergeRequest, ModeChoice, Noise, Request, Rows, forward, latent, merge};
 use pvera::memory::Allocator;
@@ -294,7 +295,7 @@ fn projections_from_the_key_are_those_of_the_file_bit_for_bit() {
     for case in single_cases() {
         let Some(saved) = saved_store(&case) else { continue };
         let x_dtype = case.get(&case.modules[0], "x").unwrap().dtype;
-        let size = Size { rank: saved.rank(), in_max: saved.in_max(), out_max: saved.out_max() };
+        let size = Size { method: Method::Pvera, rank: saved.rank(), in_max: saved.in_max(), out_max: saved.out_max() };
         let drawn = Store::from_key(&Allocator::default(), case.config.projection_prng_key, size, x_dtype).unwrap();
         assert!(drawn.same_values(&saved), "{}", case.name);
         compared += 1;
@@ -307,8 +308,12 @@ fn large_projections_from_the_key() {
     let text = std::fs::read(root().join("large_projections.json")).unwrap();
     let case: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let number = |name: &str| case[name].as_u64().unwrap();
-    let size =
-        Size { rank: number("r") as usize, in_max: number("in_max") as usize, out_max: number("out_max") as usize };
+    let size = Size {
+        method: Method::Pvera,
+        rank: number("r") as usize,
+        in_max: number("in_max") as usize,
+        out_max: number("out_max") as usize,
+    };
     let store = Store::from_key(&Allocator::default(), number("projection_prng_key"), size, Dtype::F32).unwrap();
     for (name, matrix) in [("A", store.a()), ("B", store.b())] {
         let matrix = matrix.matrix();

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use pvera::adapter::{Adapter, LoadOptions};
-use pvera::config::Config;
+use pvera::config::{Config, Method};
 use pvera::error::Code;
 use pvera::memory::Allocator;
 use pvera::projection::{Size, Store};
@@ -77,8 +77,12 @@ fn trap_10_a_seed_gives_the_same_projections_for_ever() {
     let text = fs::read_to_string(golden("large_projections.json")).unwrap();
     let wanted: serde_json::Value = serde_json::from_str(&text).unwrap();
     let number = |name: &str| wanted[name].as_u64().unwrap();
-    let size =
-        Size { rank: number("r") as usize, in_max: number("in_max") as usize, out_max: number("out_max") as usize };
+    let size = Size {
+        method: Method::Pvera,
+        rank: number("r") as usize,
+        in_max: number("in_max") as usize,
+        out_max: number("out_max") as usize,
+    };
     let store = Store::from_key(&Allocator::default(), number("projection_prng_key"), size, Dtype::F32).unwrap();
     for (name, matrix) in [("A", store.a()), ("B", store.b())] {
         let weight = matrix.weight();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use pvera::adapter::{Adapter, LoadOptions};
-use pvera::config::Config;
+use pvera::config::{Config, Method};
 use pvera::error::Code;
 use support::*;
 
@@ -129,6 +129,93 @@ fn every_wrong_file_is_told_by_tensor_value_and_wish() {
     narrow.tensors.get_mut("base_model.pvera_A").unwrap().shape = vec![4, 4];
     narrow.tensors.insert("base_model.pvera_A".into(), Raw { shape: vec![4, 3], ..f32_tensor(&[0.5; 12]) });
     assert_eq!(narrow.error().1, "layer 'q' is 4 → 3; the store covers at most in_max 3 → out_max 3");
+}
+
+/// The same of VeRA.
+fn small_vera() -> Small {
+    let (model, _) = model(vec![layer("q", 4, 3)]);
+    let mut config = Config { method: Method::Vera, rank: 2, ..Config::default() };
+    config.set_json("target_modules", r#"["q"]"#).unwrap();
+    let saved = Adapter::create(&model, &config, None, &options()).unwrap().checkpoint().unwrap();
+    Small { config: String::from_utf8(saved.config).unwrap(), tensors: parse(&saved.tensors) }
+}
+
+#[test]
+fn a_wrong_file_of_vera_is_told_too() {
+    small_vera().load().unwrap();
+    let cases: [(Spoil<'_>, Code, &str); 9] = [
+        (
+            &|small| {
+                let d = "base_model.model.q.vera_lambda_d".into();
+                drop(small.tensors.insert(d, f32_tensor(&[0.0; 4])));
+            },
+            Code::Shape,
+            "tensor 'base_model.model.q.vera_lambda_d' has shape [4]; wanted [2], r of the config",
+        ),
+        (
+            &|small| drop(small.tensors.remove("base_model.vera_A")),
+            Code::Projection,
+            "base_model.vera_B is in the file, but base_model.vera_A is not",
+        ),
+        (
+            &|small| small.tensors.retain(|key, _| key.contains("lambda")),
+            Code::Projection,
+            "save_projection is true, but neither base_model.vera_A nor base_model.vera_B is in the file",
+        ),
+        (
+            &|small| {
+                let a = Raw { shape: vec![4, 4], ..f32_tensor(&[0.5; 16]) };
+                drop(small.tensors.insert("base_model.vera_A".into(), a));
+            },
+            Code::Projection,
+            "base_model.vera_A has shape [4, 4]; wanted [r, in_max] with r = 2 of the config",
+        ),
+        (
+            &|small| drop(small.tensors.remove("base_model.model.q.vera_lambda_d")),
+            Code::Format,
+            "tensor 'base_model.model.q.vera_lambda_b' is there, but 'base_model.model.q.vera_lambda_d' is not",
+        ),
+        (
+            &|small| small.tensors.retain(|key, _| !key.contains("lambda")),
+            Code::Format,
+            "there is no tensor 'base_model.model.MODULE.vera_lambda_b'; wanted a VeRA adapter's vectors",
+        ),
+        (
+            &|small| drop(small.tensors.insert("q.vera_lambda_b".into(), f32_tensor(&[0.0]))),
+            Code::Format,
+            "tensor 'q.vera_lambda_b' is not named 'base_model.model.MODULE.vera_…', as PEFT writes it",
+        ),
+        (
+            &|small| small.tensors = Small::new().tensors,
+            Code::Format,
+            "tensor 'base_model.model.q.pvera_lambda_b' is of PVERA; peft_type of the config is VERA",
+        ),
+        (
+            &|small| small.config = Small::new().config,
+            Code::Format,
+            "tensor 'base_model.model.q.vera_lambda_b' is of VERA; peft_type of the config is PVERA",
+        ),
+    ];
+    for (spoil, code, message) in cases {
+        let mut small = small_vera();
+        spoil(&mut small);
+        assert_eq!(small.error(), (code, message.to_owned()));
+    }
+    let folder = golden("vera/shapes");
+    let (model, _) = model(vec![layer("up", 12, 20), layer("down", 20, 7)]);
+    let config = fs::read_to_string(folder.join(CONFIG)).unwrap().replace(r#""r": 5"#, r#""r": 6"#);
+    let scratch = Scratch::new("vera");
+    fs::write(scratch.join(CONFIG), config).unwrap();
+    fs::copy(folder.join(TENSORS), scratch.join(TENSORS)).unwrap();
+    let error = Adapter::load(&model, &scratch.0, &options()).unwrap_err();
+    let file = scratch.join(TENSORS);
+    assert_eq!(
+        error.message(),
+        format!(
+            "{}: tensor 'base_model.model.down.vera_lambda_d' has shape [5]; wanted [6], r of the config",
+            file.display()
+        )
+    );
 }
 
 #[test]

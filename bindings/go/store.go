@@ -10,7 +10,7 @@ import (
 	"unsafe"
 )
 
-// Store is the pair A [2r, in_max] and B [out_max, r]. Immutable and reference counted.
+// Store is the pair A [2r, in_max] (for VeRA [r, in_max]) and B [out_max, r]. Immutable and reference counted.
 type Store struct{ object *object }
 
 // StoreOptions says how large a store drawn from a key is.
@@ -73,7 +73,7 @@ func StoreFromKey(key uint64, options StoreOptions) (*Store, error) {
 	return storeFrom(pointer), nil
 }
 
-// StoreFromMatrices is a store of a [2r, in_max] and b [out_max, r], which are copied.
+// StoreFromMatrices is a store of a [2r, in_max] (for VeRA [r, in_max]) and b [out_max, r], which are copied.
 func StoreFromMatrices(a, b Matrix, allocator Allocator) (*Store, error) {
 	if err := a.check("a"); err != nil {
 		return nil, err

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::layout::Layout;
 use super::projections::draw;
-use super::{Adapter, LoadOptions, Parameters, Ranges, SavedDtypes, check_f32};
+use super::{Adapter, LoadOptions, Parameters, Ranges, SavedDtypes, check_f32, check_store};
 use crate::backend::Copies;
 use crate::config::{Bias, Config, Targeting};
 use crate::error::Result;
@@ -37,7 +37,7 @@ impl Adapter {
         }
         let store = match store {
             Some(store) => {
-                check_rank(&store, config)?;
+                check_store(&store, config)?;
                 warn_if_not_from_key(model, config, &store, options)?;
                 store
             }
@@ -84,7 +84,7 @@ impl Adapter {
     pub unsafe fn standalone(layer: Layer, config: &Config, store: Arc<Store>, vectors: &Apart) -> Result<Self> {
         config.validate()?;
         check_f32(config)?;
-        check_rank(&store, config)?;
+        check_store(&store, config)?;
         store.covers(&layer.name, layer.in_total, layer.out_total)?;
         let (out_total, has_bias) = (layer.out_total, layer.bias.is_some());
         if !vectors.bias.is_null() && !has_bias {
@@ -102,7 +102,7 @@ impl Adapter {
         let parameters = unsafe {
             Parameters::apart(
                 (vectors.lambda_b, out_total),
-                (vectors.lambda_d, 2 * config.rank),
+                (vectors.lambda_d, config.a_rows()),
                 (vectors.bias, bias_count),
                 vectors.device,
             )?
@@ -120,7 +120,7 @@ impl Adapter {
 pub struct Apart {
     /// `[out_total]`.
     pub lambda_b: *const f32,
-    /// `[2r]`.
+    /// `[2r]`; `[r]` for VeRA.
     pub lambda_d: *const f32,
     /// `[out_total]`, or NULL.
     pub bias: *const f32,
@@ -129,20 +129,13 @@ pub struct Apart {
     pub device: Device,
 }
 
-fn check_rank(store: &Store, config: &Config) -> Result<()> {
-    if store.rank() != config.rank {
-        fail!(Projection, "the store has rank {}; the config has r = {}", store.rank(), config.rank);
-    }
-    Ok(())
-}
-
 /// The store that PEFT would draw for these layers.
 fn draw_for(model: &Model, config: &Config, layers: &[&Layer], options: &LoadOptions) -> Result<Store> {
     let largest_in = layers.iter().map(|layer| layer.in_total).max().unwrap_or(0);
     let largest_out = layers.iter().map(|layer| layer.out_total).max().unwrap_or(0);
     let in_max = options.in_max.unwrap_or(largest_in);
     let out_max = options.out_max.unwrap_or(largest_out);
-    draw(model, config, layers, Size { rank: config.rank, in_max, out_max }, options.base_dtype)
+    draw(model, config, layers, Size { method: config.method, rank: config.rank, in_max, out_max }, options.base_dtype)
 }
 
 /// A checkpoint without projections is worth nothing when its key draws others than those it was trained on.
@@ -150,7 +143,7 @@ fn warn_if_not_from_key(model: &Model, config: &Config, store: &Store, options: 
     if config.save_projection {
         return Ok(());
     }
-    let size = Size { rank: store.rank(), in_max: store.in_max(), out_max: store.out_max() };
+    let size = Size { method: store.method(), rank: store.rank(), in_max: store.in_max(), out_max: store.out_max() };
     let dtype = options.base_dtype.unwrap_or(Dtype::F32);
     let drawn = Store::from_key(model.allocator(), config.projection_prng_key, size, dtype)?;
     if !drawn.same_values(store) {
@@ -163,8 +156,8 @@ fn warn_if_not_from_key(model: &Model, config: &Config, store: &Store, options: 
     Ok(())
 }
 
-/// As PEFT's `reset_pvera_parameters`; without `init_weights`, ones for λ_b and standard normals for λ_d, drawn from the
-/// projection key, so that a run can be repeated.
+/// As PEFT's `reset_pvera_parameters` and `reset_vera_parameters`; without `init_weights`, ones for λ_b and standard normals
+/// for λ_d, drawn from the projection key, so that a run can be repeated.
 fn initialise(parameters: &mut Parameters, ranges: &Ranges, layer: &Layer, config: &Config) -> Result<()> {
     if config.init_weights {
         parameters.get_mut(&ranges.lambda_d).fill(config.d_initial as f32);

@@ -29,6 +29,7 @@ impl Kind {
         adapted: impl Iterator<Item = (usize, bool)>,
     ) -> Result<Self> {
         super::check_f32(&config)?;
+        super::check_store(&store, &config)?;
         let mut layout = Layout::new(layers.len());
         for (number, learns_bias) in adapted {
             let layer = layers.get(number)?;

@@ -36,7 +36,7 @@ impl Layout {
         };
         let ranges = Ranges {
             lambda_b: span(layer.out_total),
-            lambda_d: span(2 * config.rank),
+            lambda_d: span(config.a_rows()),
             bias: learns_bias.then(|| span(layer.out_total)),
         };
         self.of_layer[number] = Some(self.entries.len());

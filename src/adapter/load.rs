@@ -8,13 +8,11 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype as Stored, SafeTensors};
 
 use super::layout::Layout;
-use super::source::{
-    A_KEY, B_KEY, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, MODULE_PREFIX, Source, is_reserved, key_of, module_of,
-};
+use super::source::{Keys, LEARNED_BIAS, MODULE_PREFIX, Source, is_reserved, key_of, method_of, module_of};
 use super::tensors::{ElementType, Tensor};
 use super::{Adapter, Parameters, SavedDtypes, check_f32};
 use crate::backend::Copies;
-use crate::config::{Config, Targeting, Targets};
+use crate::config::{Config, Method, Targeting, Targets};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::model::{Layers, Model};
@@ -72,12 +70,17 @@ pub(super) struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    /// What the config's method calls its tensors.
+    pub fn keys(&self) -> &'static Keys {
+        Keys::of(self.config.method)
+    }
+
     fn adapter(mut self) -> Result<Adapter> {
         let views: Views<'_> = self.file.tensors().into_iter().collect();
         self.check_modules(&views)?;
         let mut layout = Layout::new(self.layers.len());
         for (number, layer) in self.layers.iter().enumerate() {
-            if views.contains_key(&key_of(&layer.name, LAMBDA_B)) {
+            if views.contains_key(&key_of(&layer.name, self.keys().lambda_b)) {
                 let learns_bias = views.contains_key(&key_of(&layer.name, LEARNED_BIAS));
                 layout.add(number, layer, &self.config, learns_bias);
             }
@@ -92,7 +95,7 @@ impl Loading<'_> {
         }
         let tensors = self.other_tensors(&views, &layout)?;
         // Projections that are used although the config says otherwise would be lost at the next save.
-        self.config.save_projection |= views.contains_key(A_KEY);
+        self.config.save_projection |= views.contains_key(self.keys().a);
         Ok(Adapter {
             layers: self.layers,
             config: Arc::new(self.config),
@@ -111,20 +114,25 @@ impl Loading<'_> {
     fn check_modules(&self, views: &Views<'_>) -> Result<()> {
         let mut keys: Vec<&String> = views.keys().collect();
         keys.sort();
+        let (own, method) = (self.keys(), self.config.method);
         let mut adapts_any = false;
         for key in keys {
-            if let Some(module) = module_of(key, LAMBDA_B) {
-                self.check_partner(views, key, &key_of(module, LAMBDA_D))?;
+            if let Some(module) = module_of(key, own.lambda_b) {
+                self.check_partner(views, key, &key_of(module, own.lambda_d))?;
                 self.check_module(views, module)?;
                 adapts_any = true;
-            } else if let Some(module) = module_of(key, LAMBDA_D) {
-                self.check_partner(views, key, &key_of(module, LAMBDA_B))?;
-            } else if is_reserved(key) && key != A_KEY && key != B_KEY {
-                fail!(Format, "tensor '{key}' is not named '{MODULE_PREFIX}MODULE.pvera_…', as PEFT writes it");
+            } else if let Some(module) = module_of(key, own.lambda_d) {
+                self.check_partner(views, key, &key_of(module, own.lambda_b))?;
+            } else if let Some(other) = method_of(key).filter(|other| *other != method) {
+                fail!(Format, "tensor '{key}' is of {}; peft_type of the config is {}", other.name(), method.name());
+            } else if is_reserved(key) && key != own.a && key != own.b {
+                let prefix = if method == Method::Vera { "vera" } else { "pvera" };
+                fail!(Format, "tensor '{key}' is not named '{MODULE_PREFIX}MODULE.{prefix}_…', as PEFT writes it");
             }
         }
         if !adapts_any {
-            fail!(Format, "there is no tensor '{MODULE_PREFIX}MODULE{LAMBDA_B}'; wanted a PVeRA adapter's vectors");
+            let (suffix, name) = (own.lambda_b, if method == Method::Vera { "VeRA" } else { "PVeRA" });
+            fail!(Format, "there is no tensor '{MODULE_PREFIX}MODULE{suffix}'; wanted a {name} adapter's vectors");
         }
         Ok(())
     }
@@ -138,11 +146,13 @@ impl Loading<'_> {
 
     /// The vectors of one module, both of which are there.
     fn check_module(&self, views: &Views<'_>, module: &str) -> Result<()> {
+        let own = self.keys();
         let (b_key, d_key, bias_key) =
-            (key_of(module, LAMBDA_B), key_of(module, LAMBDA_D), key_of(module, LEARNED_BIAS));
+            (key_of(module, own.lambda_b), key_of(module, own.lambda_d), key_of(module, LEARNED_BIAS));
         // The rank decides how much is drawn from a key, so the file must confirm what the config says of it, even
         // for a layer that is not declared.
-        check_vector(&d_key, &views[&d_key], 2 * self.config.rank, "2r of the config")?;
+        let of_config = if self.config.method == Method::Vera { "r of the config" } else { "2r of the config" };
+        check_vector(&d_key, &views[&d_key], self.config.a_rows(), of_config)?;
         let layer = match self.layers.find(module) {
             Ok(number) => self.layers.get(number)?,
             Err(_) if self.options.ignore_undeclared => return Ok(()),
@@ -181,8 +191,8 @@ impl Loading<'_> {
         for entry in &layout.entries {
             let name = &self.layers.get(entry.layer)?.name;
             let parts = [
-                (LAMBDA_B, Some(entry.ranges.lambda_b)),
-                (LAMBDA_D, Some(entry.ranges.lambda_d)),
+                (self.keys().lambda_b, Some(entry.ranges.lambda_b)),
+                (self.keys().lambda_d, Some(entry.ranges.lambda_d)),
                 (LEARNED_BIAS, entry.ranges.bias),
             ];
             for (suffix, span) in parts {
@@ -202,15 +212,16 @@ impl Loading<'_> {
     fn saved_dtypes(&self, views: &Views<'_>, layout: &Layout) -> Result<SavedDtypes> {
         let of = |key: &str| views.get(key).map_or(Ok(Dtype::F32), |view| dtype_of(key, view.dtype()));
         let first = layout.entries.first().map(|entry| self.layers.get(entry.layer)).transpose()?;
-        let vectors = first.map_or(Ok(Dtype::F32), |layer| of(&key_of(&layer.name, LAMBDA_B)))?;
-        Ok(SavedDtypes { vectors, a: of(A_KEY)?, b: of(B_KEY)? })
+        let vectors = first.map_or(Ok(Dtype::F32), |layer| of(&key_of(&layer.name, self.keys().lambda_b)))?;
+        Ok(SavedDtypes { vectors, a: of(self.keys().a)?, b: of(self.keys().b)? })
     }
 
     fn other_tensors(&self, views: &Views<'_>, layout: &Layout) -> Result<Vec<Tensor>> {
-        let mut own = HashSet::from([A_KEY.to_owned(), B_KEY.to_owned()]);
+        let Keys { a, b, lambda_b, lambda_d } = *self.keys();
+        let mut own = HashSet::from([a.to_owned(), b.to_owned()]);
         for entry in &layout.entries {
             let name = &self.layers.get(entry.layer)?.name;
-            own.extend([LAMBDA_B, LAMBDA_D, LEARNED_BIAS].map(|suffix| key_of(name, suffix)));
+            own.extend([lambda_b, lambda_d, LEARNED_BIAS].map(|suffix| key_of(name, suffix)));
         }
         let mut tensors = Vec::new();
         for (key, view) in views.iter().filter(|(key, _)| !own.contains(*key)) {

@@ -74,7 +74,7 @@ struct SavedDtypes {
 pub struct Vectors<'a> {
     /// `[out_total]`.
     pub lambda_b: Vector<'a>,
-    /// `[2r]`.
+    /// `[2r]`; `[r]` for VeRA.
     pub lambda_d: Vector<'a>,
     /// A learned bias `[out_total]`.
     pub bias: Option<Vector<'a>>,
@@ -272,6 +272,22 @@ impl Adapter {
             copies: Copies::default(),
         })
     }
+}
+
+/// Whether a store serves adapters of this configuration.
+fn check_store(store: &Store, config: &Config) -> Result<()> {
+    if store.rank() != config.rank {
+        fail!(Projection, "the store has rank {}; the config has r = {}", store.rank(), config.rank);
+    }
+    if store.method() != config.method {
+        let (rows, rank) = (store.a().rows(), config.rank);
+        let (method, wanted) = (config.method.name(), config.a_rows());
+        fail!(
+            Projection,
+            "A of the store has {rows} rows; wanted {wanted}, since r is {rank} and peft_type is {method}"
+        );
+    }
+    Ok(())
 }
 
 /// The numbers of a configuration that computing takes as f32.

@@ -6,9 +6,9 @@ use safetensors::tensor::TensorView;
 
 use super::layout::Layout;
 use super::load::{Loading, Views};
-use super::source::{A_KEY, B_KEY};
+use super::source::Keys;
 use super::store_file::stored;
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::model::{Layer, Model};
@@ -17,7 +17,8 @@ use crate::tensor::Dtype;
 
 impl Loading<'_> {
     pub fn store(&self, views: &Views<'_>, layout: &Layout) -> Result<Arc<Store>> {
-        let store = match (views.get(A_KEY), views.get(B_KEY)) {
+        let Keys { a: a_key, b: b_key, .. } = self.keys();
+        let store = match (views.get(*a_key), views.get(*b_key)) {
             (Some(a), Some(b)) => {
                 if !self.config.save_projection {
                     let listener = self.model.listener();
@@ -29,25 +30,27 @@ impl Loading<'_> {
                 self.saved_store(a, b)?
             }
             (None, None) if self.config.save_projection => {
-                fail!(Projection, "save_projection is true, but neither {A_KEY} nor {B_KEY} is in the file")
+                fail!(Projection, "save_projection is true, but neither {a_key} nor {b_key} is in the file")
             }
             (None, None) => self.drawn_store(layout)?,
-            (Some(_), None) => fail!(Projection, "{A_KEY} is in the file, but {B_KEY} is not"),
-            (None, Some(_)) => fail!(Projection, "{B_KEY} is in the file, but {A_KEY} is not"),
+            (Some(_), None) => fail!(Projection, "{a_key} is in the file, but {b_key} is not"),
+            (None, Some(_)) => fail!(Projection, "{b_key} is in the file, but {a_key} is not"),
         };
         Ok(self.model.stores().share(Arc::new(store)))
     }
 
     fn saved_store(&self, a: &TensorView<'_>, b: &TensorView<'_>) -> Result<Store> {
+        let Keys { a: a_key, b: b_key, .. } = self.keys();
         let rank = self.config.rank;
         let (a_shape, b_shape) = (a.shape(), b.shape());
-        if a_shape.len() != 2 || a_shape[0] != 2 * rank || a_shape[1] == 0 {
-            fail!(Projection, "{A_KEY} has shape {a_shape:?}; wanted [2r, in_max] with r = {rank} of the config");
+        if a_shape.len() != 2 || a_shape[0] != self.config.a_rows() || a_shape[1] == 0 {
+            let rows = if self.config.method == Method::Vera { "r" } else { "2r" };
+            fail!(Projection, "{a_key} has shape {a_shape:?}; wanted [{rows}, in_max] with r = {rank} of the config");
         }
         if b_shape.len() != 2 || b_shape[1] != rank || b_shape[0] == 0 {
-            fail!(Projection, "{B_KEY} has shape {b_shape:?}; wanted [out_max, r] with r = {rank} of the config");
+            fail!(Projection, "{b_key} has shape {b_shape:?}; wanted [out_max, r] with r = {rank} of the config");
         }
-        stored(self.model.allocator(), a, b, &self.source.tensors)
+        stored(self.model.allocator(), a, b, self.keys(), &self.source.tensors)
     }
 
     fn drawn_store(&self, layout: &Layout) -> Result<Store> {
@@ -71,7 +74,7 @@ impl Loading<'_> {
             self.model,
             &self.config,
             &layers,
-            Size { rank: self.config.rank, in_max, out_max },
+            Size { method: self.config.method, rank: self.config.rank, in_max, out_max },
             self.options.base_dtype,
         )
     }

@@ -8,7 +8,7 @@ use safetensors::Dtype as Stored;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::folder::replace_folder;
-use super::source::{A_KEY, B_KEY, CONFIG_FILE, LAMBDA_B, LAMBDA_D, LEARNED_BIAS, TENSOR_FILE, key_of};
+use super::source::{CONFIG_FILE, Keys, LEARNED_BIAS, TENSOR_FILE, key_of};
 use super::{Adapter, SavedDtypes};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -56,8 +56,9 @@ impl Adapter {
         let mut pieces = self.vector_pieces()?;
         if self.config.save_projection {
             let SavedDtypes { a, b, .. } = self.saved_dtypes;
-            pieces.push(Piece::frozen(A_KEY, self.store.a(), a));
-            pieces.push(Piece::frozen(B_KEY, self.store.b(), b));
+            let keys = Keys::of(self.config.method);
+            pieces.push(Piece::frozen(keys.a, self.store.a(), a));
+            pieces.push(Piece::frozen(keys.b, self.store.b(), b));
         }
         pieces.extend(self.tensors.iter().map(|tensor| Piece {
             name: tensor.name.clone(),
@@ -69,12 +70,12 @@ impl Adapter {
     }
 
     fn vector_pieces(&self) -> Result<Vec<Piece<'_>>> {
-        let mut vectors = Vec::new();
+        let (mut vectors, keys) = (Vec::new(), Keys::of(self.config.method));
         for entry in &self.layout.entries {
             let name = &self.layers.get(entry.layer)?.name;
             let parts = [
-                (LAMBDA_B, self.config.alpha as f32, Some(entry.ranges.lambda_b)),
-                (LAMBDA_D, 1.0, Some(entry.ranges.lambda_d)),
+                (keys.lambda_b, self.config.alpha as f32, Some(entry.ranges.lambda_b)),
+                (keys.lambda_d, 1.0, Some(entry.ranges.lambda_d)),
                 (LEARNED_BIAS, 1.0, entry.ranges.bias),
             ];
             for (suffix, factor, span) in parts {

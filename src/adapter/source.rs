@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use crate::config::Method;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 
@@ -18,12 +19,40 @@ pub const TENSOR_FILE: &str = "adapter_model.safetensors";
 /// The same names, as the operating system takes them.
 const CONFIG_NAME: &CStr = c"adapter_config.json";
 const TENSOR_NAME: &CStr = c"adapter_model.safetensors";
-pub const A_KEY: &str = "base_model.pvera_A";
-pub const B_KEY: &str = "base_model.pvera_B";
-pub const LAMBDA_B: &str = ".pvera_lambda_b";
-pub const LAMBDA_D: &str = ".pvera_lambda_d";
 pub const LEARNED_BIAS: &str = ".base_layer.bias";
 pub const MODULE_PREFIX: &str = "base_model.model.";
+
+/// What a method calls its own tensors.
+#[derive(Debug)]
+pub struct Keys {
+    pub a: &'static str,
+    pub b: &'static str,
+    /// Behind a module's path.
+    pub lambda_b: &'static str,
+    pub lambda_d: &'static str,
+}
+
+impl Keys {
+    pub const PVERA: Keys = Keys {
+        a: "base_model.pvera_A",
+        b: "base_model.pvera_B",
+        lambda_b: ".pvera_lambda_b",
+        lambda_d: ".pvera_lambda_d",
+    };
+    pub const VERA: Keys =
+        Keys { a: "base_model.vera_A", b: "base_model.vera_B", lambda_b: ".vera_lambda_b", lambda_d: ".vera_lambda_d" };
+
+    pub fn of(method: Method) -> &'static Keys {
+        match method {
+            Method::Pvera => &Self::PVERA,
+            Method::Vera => &Self::VERA,
+        }
+    }
+
+    fn holds(&self, key: &str) -> bool {
+        key == self.a || key == self.b || key.ends_with(self.lambda_b) || key.ends_with(self.lambda_d)
+    }
+}
 
 /// A folder is read again when a save exchanged it meanwhile; more often than this is somebody's mistake.
 const ATTEMPTS: usize = 8;
@@ -184,7 +213,12 @@ pub fn io(path: &Path, verb: &str, error: &std::io::Error) -> Error {
 
 /// Whether a key is one of those that hold an adapter's own vectors or projections, or the file's metadata.
 pub fn is_reserved(key: &str) -> bool {
-    key == "__metadata__" || key == A_KEY || key == B_KEY || key.ends_with(LAMBDA_B) || key.ends_with(LAMBDA_D)
+    key == "__metadata__" || method_of(key).is_some()
+}
+
+/// The method that calls one of its own tensors so.
+pub fn method_of(key: &str) -> Option<Method> {
+    [Method::Pvera, Method::Vera].into_iter().find(|method| Keys::of(*method).holds(key))
 }
 
 /// The module path in a key that ends so.

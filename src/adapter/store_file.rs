@@ -6,7 +6,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 use super::load::dtype_of;
-use super::source::{A_KEY, B_KEY, Contents};
+use super::source::{Contents, Keys};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
@@ -30,11 +30,18 @@ fn store_in(bytes: &Contents, allocator: &Allocator) -> Result<Store> {
         Ok(view) => fail!(Projection, "{key} has shape {:?}; wanted a matrix", view.shape()),
         Err(_) => fail!(Projection, "{key} is not in the file"),
     };
-    stored(allocator, &view(A_KEY)?, &view(B_KEY)?, bytes)
+    let keys = if file.tensor(Keys::VERA.a).is_ok() { &Keys::VERA } else { &Keys::PVERA };
+    stored(allocator, &view(keys.a)?, &view(keys.b)?, keys, bytes)
 }
 
 /// A and B of a file, copied or left in its map.
-pub(super) fn stored(allocator: &Allocator, a: &TensorView<'_>, b: &TensorView<'_>, bytes: &Contents) -> Result<Store> {
+pub(super) fn stored(
+    allocator: &Allocator,
+    a: &TensorView<'_>,
+    b: &TensorView<'_>,
+    keys: &Keys,
+    bytes: &Contents,
+) -> Result<Store> {
     let frozen = |key: &str, view: &TensorView<'_>| {
         let dtype = dtype_of(key, view.dtype())?;
         let (rows, cols) = (view.shape()[0], view.shape()[1]);
@@ -46,5 +53,5 @@ pub(super) fn stored(allocator: &Allocator, a: &TensorView<'_>, b: &TensorView<'
             }
         }
     };
-    Store::new(frozen(A_KEY, a)?, frozen(B_KEY, b)?, dtype_of(A_KEY, a.dtype())?)
+    Store::new(frozen(keys.a, a)?, frozen(keys.b, b)?, dtype_of(keys.a, a.dtype())?)
 }

@@ -5,6 +5,7 @@ mod combine;
 use std::sync::Arc;
 
 use super::*;
+use crate::config::Method;
 use crate::error::Code;
 use crate::memory::Buffer;
 use crate::model::Layer;
@@ -27,7 +28,7 @@ fn layer() -> Layer {
 }
 
 fn store(rank: usize) -> Arc<Store> {
-    let size = Size { rank, in_max: 4, out_max: 3 };
+    let size = Size { method: Method::Pvera, rank, in_max: 4, out_max: 3 };
     Arc::new(Store::from_key(&Allocator::default(), 1, size, Dtype::F32).unwrap())
 }
 

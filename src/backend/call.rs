@@ -31,13 +31,13 @@ impl Mode {
 /// One adapter's part in one layer: `y += coefficient ∘ λ_b ∘ (z Bᵀ)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Term<'a> {
-    /// `A[:, layer] [2r, in]`.
+    /// `A[:, layer] [2r, in]`; `[r, in]` where there is no logvar.
     pub a: Weight<'a>,
     /// `B[layer, :] [out, r]`.
     pub b: Weight<'a>,
     /// The same two for packed products.
     pub pair: Pair<'a>,
-    /// `[2r]`.
+    /// `[2r]`, or `[r]`.
     pub lambda_d: Vector<'a>,
     /// `[out]`.
     pub lambda_b: Vector<'a>,
@@ -55,7 +55,7 @@ pub struct Term<'a> {
     pub noise_names: (u64, u64),
     /// Keyed dropout on x and its probability; None outside training.
     pub dropout: Option<(DropoutKey, f32)>,
-    /// Where this term's `[2r]` columns of p begin. Terms of equal A and no dropout share them.
+    /// Where this term's columns of p begin, one for each row of A. Terms of equal A and no dropout share them.
     pub p_column: usize,
     /// Where this term's `[r]` columns of eps, mu and logvar begin.
     pub latent_column: usize,
@@ -67,11 +67,22 @@ impl Term<'_> {
         self.a.data() == other.a.data()
             && self.b.data() == other.b.data()
             && self.rank() == other.rank()
+            && self.width() == other.width()
             && self.p_column == other.p_column
     }
 
     pub fn rank(&self) -> usize {
         self.b.inputs()
+    }
+
+    /// Columns of p, and numbers of λ_d: 2r, or r where there is no logvar.
+    pub fn width(&self) -> usize {
+        self.a.outputs()
+    }
+
+    /// Whether the latent has a variance. VeRA's has none, and its terms are always in mean mode.
+    pub fn has_logvar(&self) -> bool {
+        self.width() > self.rank()
     }
 }
 

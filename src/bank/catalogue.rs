@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::file::{Place, Tail, read};
 use crate::adapter::{Kind, Ranges};
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::Buffer;
@@ -30,6 +30,9 @@ pub struct Catalogue {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreNote {
     rank: usize,
+    /// Whether it is VeRA's, whose A has r rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    vera: bool,
     in_max: usize,
     out_max: usize,
     #[serde(flatten)]
@@ -156,7 +159,8 @@ impl Catalogue {
             },
         };
         let (rank, in_max, out_max) = (store.rank(), store.in_max(), store.out_max());
-        self.stores.push(StoreNote { rank, in_max, out_max, projections });
+        let vera = store.method() == Method::Vera;
+        self.stores.push(StoreNote { rank, vera, in_max, out_max, projections });
         Ok(self.stores.len() - 1)
     }
 }
@@ -171,8 +175,13 @@ pub struct Limits {
 }
 
 impl StoreNote {
-    pub fn rank(&self) -> usize {
-        self.rank
+    pub fn method(&self) -> Method {
+        if self.vera { Method::Vera } else { Method::Pvera }
+    }
+
+    /// Rows of A, and numbers of a λ_d; None for more than there can be.
+    pub fn a_rows(&self) -> Option<usize> {
+        self.rank.checked_mul(2).map(|_| self.method().a_rows(self.rank))
     }
 
     /// Bytes in the file.
@@ -185,7 +194,7 @@ impl StoreNote {
 
     /// Elements of A and of B. More than there can be are found out where they are read.
     fn elements(&self) -> [usize; 2] {
-        [self.rank.saturating_mul(2).saturating_mul(self.in_max), self.out_max.saturating_mul(self.rank)]
+        [self.a_rows().unwrap_or(usize::MAX).saturating_mul(self.in_max), self.out_max.saturating_mul(self.rank)]
     }
 
     /// Reads or draws the store.
@@ -196,7 +205,7 @@ impl StoreNote {
             }
             Projections::DrawnOnGrid { key } => self.drawn(model, *key, Rounding::Int8Grid, limits)?,
             Projections::Held { a, b, saved_as } => {
-                let rows = self.rank.checked_mul(2).ok_or(Error::out_of_memory())?;
+                let rows = self.a_rows().ok_or(Error::out_of_memory())?;
                 let a = a.read(model, file, path, "A", (rows, self.in_max), end)?;
                 let b = b.read(model, file, path, "B", (self.out_max, self.rank), end)?;
                 Store::new(a, b, (*saved_as).into())?
@@ -206,7 +215,7 @@ impl StoreNote {
     }
 
     fn drawn(&self, model: &Model, key: u64, rounding: Rounding, limits: Limits) -> Result<Store> {
-        let size = Size { rank: self.rank, in_max: self.in_max, out_max: self.out_max };
+        let size = Size { method: self.method(), rank: self.rank, in_max: self.in_max, out_max: self.out_max };
         if size.in_max > limits.in_max || size.out_max > limits.out_max {
             fail!(
                 Projection,
@@ -267,14 +276,15 @@ impl FamilyNote {
     }
 
     /// Whether the vectors bear out the rank of the store, which decides how much is drawn.
-    pub fn check(&self, rank: usize) -> Result<()> {
-        let Some(wanted) = rank.checked_mul(2) else { fail!(Format, "a store has rank {rank}; that is too large") };
+    pub fn check(&self, store: &StoreNote) -> Result<()> {
+        let Some(wanted) = store.a_rows() else { fail!(Format, "a store has rank {}; that is too large", store.rank) };
         if self.layers.is_empty() {
             fail!(Format, "a family adapts no layer");
         }
         match self.layers.iter().find(|layer| layer.lambda_d != wanted) {
             Some(LayerNote { name, lambda_d, .. }) => {
-                fail!(Format, "λ_d of layer '{name}' has {lambda_d} numbers; wanted {wanted}, 2r of the store")
+                let of_store = if store.vera { "r of the store" } else { "2r of the store" };
+                fail!(Format, "λ_d of layer '{name}' has {lambda_d} numbers; wanted {wanted}, {of_store}")
             }
             None => Ok(()),
         }

@@ -283,7 +283,7 @@ impl Bank {
             fail!(Format, "'{}' has no family {number}", self.path.display())
         };
         if let Some(store) = state.catalogue.stores.get(note.store()) {
-            note.check(store.rank()).map_err(|error| error.within(self.path.display()))?;
+            note.check(store).map_err(|error| error.within(self.path.display()))?;
         }
         let store = self.store(state, note.store())?;
         let family = note.bound(&self.model, store, self.limits);

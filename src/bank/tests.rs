@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::adapter::LoadOptions;
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::memory::Allocator;
 use crate::model::{Layer, Listener, Silent};
 use crate::noise::{NormalKey, adapter_identity};
@@ -220,6 +220,42 @@ fn projections_that_no_key_draws_are_in_the_file() {
         let bank = open(&model_of(&[0], Box::new(Silent)), &path, Access::Read);
         for (name, own) in ["one", "two", "three"].iter().zip(&own) {
             assert!(bank.adapter(name).unwrap().store().same_values(own.store()), "{name}");
+        }
+        assert_eq!(bank.verify().unwrap(), 0);
+    }
+}
+
+#[test]
+fn adapters_of_vera_lie_beside_others() {
+    let folder = Folder::new("vera");
+    let (path, model) = (folder.path("bank"), model());
+    let make = |method, r, store| {
+        let mut config = Config { method, rank: r, ..Config::default() };
+        config.set_json("target_modules", r#"["q", "v"]"#).unwrap();
+        Adapter::create(&model, &config, store, &LoadOptions::default()).unwrap()
+    };
+    let values: Vec<f32> = (0..2 * (7 + 5)).map(|place| place as f32 / 3.0).collect();
+    let given = |values: &[f32], rows, cols| Frozen::from_f32(&Allocator::default(), values, rows, cols).unwrap();
+    let held = Store::new(given(&values[..14], 2, 7), given(&values[14..], 5, 2), Dtype::F32).unwrap();
+    let own = [make(Method::Vera, 3, None), make(Method::Pvera, 3, None), make(Method::Vera, 2, Some(Arc::new(held)))];
+    let names = ["drawn", "pvera", "held"];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&names.into_iter().zip(&own).collect::<Vec<_>>(), Dtype::F32).unwrap();
+    for compacted in [false, true] {
+        if compacted {
+            bank.compact().unwrap();
+        }
+        let bank = open(&model_of(&[2, 0], Box::new(Silent)), &path, Access::Read);
+        for (name, own) in names.iter().zip(&own) {
+            let adapter = bank.adapter(name).unwrap();
+            assert!(adapter.store().same_values(own.store()), "{name}");
+            assert_eq!(adapter.config().method, own.config().method, "{name}");
+            let of = |adapter: &Adapter, layer: &str| {
+                let number = adapter.layers().find(layer).unwrap();
+                adapter.vectors(number).unwrap().lambda_d.to_vec()
+            };
+            assert_eq!(of(&adapter, "v"), of(own, "v"), "{name}");
+            assert_eq!(of(own, "v").len(), own.config().a_rows());
         }
         assert_eq!(bank.verify().unwrap(), 0);
     }

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::Config;
 use super::fields::{FIELDS, Field, Kind, describe};
 use super::values::real;
+use super::{Config, Method};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 
 impl Config {
-    /// The names of all known fields, sorted.
+    /// The names of all known fields of both methods, sorted.
     pub fn field_names() -> impl Iterator<Item = &'static str> {
         FIELDS.iter().map(|field| field.name)
     }
@@ -42,7 +42,7 @@ impl Config {
 
     pub fn set_real(&mut self, field: &str, value: f64) -> Result<()> {
         if !value.is_finite() {
-            known(field)?;
+            known(field, self.method)?;
             fail!(Config, "{field} is {value}; wanted a finite number");
         }
         self.set(field, real(value))
@@ -66,16 +66,17 @@ impl Config {
     }
 
     fn value(&self, field: &str) -> Result<Value> {
-        match (Field::find(field), self.extras.get(field)) {
+        match (Field::find_of(field, self.method), self.extras.get(field)) {
             (Some(known), _) => Ok(known.write(self)),
             (None, Some(extra)) => Ok(extra.clone()),
-            (None, None) => Err(unknown(field)),
+            (None, None) => Err(unknown(field, self.method)),
         }
     }
 
     fn get<T>(&self, field: &str, kind: Kind, wanted: &str, convert: impl Fn(&Value) -> Option<T>) -> Result<T> {
         let value = self.value(field)?;
-        let has_kind = Field::find(field).is_none_or(|known| known.kind == kind || known.kind == Kind::Mixed);
+        let has_kind =
+            Field::find_of(field, self.method).is_none_or(|known| known.kind == kind || known.kind == Kind::Mixed);
         match convert(&value).filter(|_| has_kind) {
             Some(converted) => Ok(converted),
             None => fail!(Config, "{field} is {}; wanted {wanted}", describe(&value)),
@@ -84,18 +85,21 @@ impl Config {
 
     fn set(&mut self, field: &str, value: Value) -> Result<()> {
         let mut changed = self.clone();
-        known(field)?.read(&mut changed, &value)?;
+        known(field, self.method)?.read(&mut changed, &value)?;
         changed.check_values()?;
         *self = changed;
         Ok(())
     }
 }
 
-fn known(field: &str) -> Result<&'static Field> {
-    Field::find(field).ok_or_else(|| unknown(field))
+fn known(field: &str, method: Method) -> Result<&'static Field> {
+    Field::find_of(field, method).ok_or_else(|| unknown(field, method))
 }
 
-fn unknown(field: &str) -> Error {
+fn unknown(field: &str, method: Method) -> Error {
+    if Field::find(field).is_some() {
+        return Error::new(Code::NotFound, format!("{field} is no field of {}, the peft_type", method.name()));
+    }
     let names = Config::field_names().collect::<Vec<_>>().join(", ");
     let shown: String = field.chars().take(80).collect();
     Error::new(Code::NotFound, format!("no field is named {shown:?}; known are {names}"))

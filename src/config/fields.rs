@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Config;
 use super::values::{FieldValue, wanted_by};
+use super::{Bias, Config, Method};
 use crate::error::Result;
 use crate::fail;
 
@@ -23,6 +23,8 @@ pub(super) struct Field {
     pub kind: Kind,
     /// PEFT does not know it, so it is written only where it differs from the default.
     pub ours: bool,
+    /// The method whose field it is; None: of both.
+    of: Option<Method>,
     wanted: fn(&Config) -> &'static str,
     read: fn(&mut Config, &Value) -> Option<()>,
     write: fn(&Config) -> Value,
@@ -30,13 +32,14 @@ pub(super) struct Field {
 
 macro_rules! field {
     ($name:literal, $member:ident, $kind:ident) => {
-        field!($name, $member, $kind, false)
+        field!($name, $member, $kind, false, None)
     };
-    ($name:literal, $member:ident, $kind:ident, $ours:literal) => {
+    ($name:literal, $member:ident, $kind:ident, $ours:literal, $of:expr) => {
         Field {
             name: $name,
             kind: Kind::$kind,
             ours: $ours,
+            of: $of,
             wanted: |config| wanted_by(&config.$member),
             read: |config, value| {
                 config.$member = FieldValue::read(value)?;
@@ -47,42 +50,56 @@ macro_rules! field {
     };
 }
 
-pub(super) static FIELDS: [Field; 23] = [
-    field!("alpha", alpha, Real, true),
+pub(super) static FIELDS: [Field; 24] = [
+    field!("alpha", alpha, Real, true, None),
     field!("auto_mapping", auto_mapping, Mixed),
     field!("base_model_name_or_path", base_model_name_or_path, Text),
-    field!("bias", bias, Text),
+    Field {
+        name: "bias",
+        kind: Kind::Text,
+        ours: false,
+        of: None,
+        wanted: |config| Bias::wanted(config.method),
+        read: |config, value| {
+            config.bias = Bias::read(value, config.method)?;
+            Some(())
+        },
+        write: |config| config.bias.write(config.method),
+    },
     field!("d_initial", d_initial, Real),
     field!("fan_in_fan_out", fan_in_fan_out, Bool),
-    field!("generator_seed", generator_seed, Integer),
+    field!("generator_seed", generator_seed, Integer, false, Some(Method::Pvera)),
     field!("inference_mode", inference_mode, Bool),
     field!("init_weights", init_weights, Bool),
     field!("layers_pattern", layers_pattern, Mixed),
     field!("layers_to_transform", layers_to_transform, Mixed),
-    field!("logvar_bound", logvar_bound, Real, true),
+    field!("logvar_bound", logvar_bound, Real, true, Some(Method::Pvera)),
     field!("modules_to_save", modules_to_save, Mixed),
-    Field {
-        name: "peft_type",
-        kind: Kind::Text,
-        ours: false,
-        wanted: |_| "\"PVERA\": this library runs no other method",
-        read: |_, value| (value == "PVERA").then_some(()),
-        write: |_| "PVERA".into(),
-    },
+    field!("peft_type", method, Text),
     field!("peft_version", peft_version, Text),
     field!("projection_prng_key", projection_prng_key, Integer),
-    field!("pvera_dropout", pvera_dropout, Real),
+    field!("pvera_dropout", pvera_dropout, Real, false, Some(Method::Pvera)),
     field!("r", rank, Integer),
     field!("revision", revision, Text),
-    field!("sample_at_inference", sample_at_inference, Mixed),
+    field!("sample_at_inference", sample_at_inference, Mixed, false, Some(Method::Pvera)),
     field!("save_projection", save_projection, Bool),
     field!("target_modules", target_modules, Mixed),
     field!("task_type", task_type, Text),
+    field!("vera_dropout", pvera_dropout, Real, false, Some(Method::Vera)),
 ];
 
 impl Field {
     pub fn find(name: &str) -> Option<&'static Field> {
         FIELDS.iter().find(|field| field.name == name)
+    }
+
+    /// The same, where the method has such a field.
+    pub fn find_of(name: &str, method: Method) -> Option<&'static Field> {
+        Self::find(name).filter(|field| field.is_of(method))
+    }
+
+    pub fn is_of(&self, method: Method) -> bool {
+        self.of.is_none_or(|of| of == method)
     }
 
     pub fn read(&self, config: &mut Config, value: &Value) -> Result<()> {
@@ -97,7 +114,7 @@ impl Field {
     pub fn write(&self, config: &Config) -> Value {
         let value = (self.write)(config);
         if let Some(spelled) = config.spelling.0.get(self.name) {
-            let mut reread = Config::default();
+            let mut reread = Config { method: config.method, ..Config::default() };
             if (self.read)(&mut reread, spelled).is_some() && (self.write)(&reread) == value {
                 return spelled.clone();
             }

@@ -26,8 +26,12 @@ impl Config {
             fail!(Format, "the configuration is {}; wanted a JSON object", describe(&value));
         };
         let mut config = Self::default();
+        // First, since it decides what the others are.
+        if let (Some(field), Some(value)) = (Field::find("peft_type"), object.get("peft_type")) {
+            field.read(&mut config, value)?;
+        }
         for (name, value) in object {
-            match Field::find(&name) {
+            match Field::find_of(&name, config.method) {
                 Some(field) => field.read(&mut config, &value)?,
                 None => drop(config.extras.insert(name, value)),
             }
@@ -42,7 +46,7 @@ impl Config {
         let defaults = Self::default();
         // A field's own value wins over an extra of the same name, which only a caller could have put there.
         let mut object: Map<String, Value> = self.extras.clone();
-        for field in &FIELDS {
+        for field in FIELDS.iter().filter(|field| field.is_of(self.method)) {
             let value = field.write(self);
             if field.ours && value == field.write(&defaults) {
                 object.remove(field.name);

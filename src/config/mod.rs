@@ -1,6 +1,6 @@
 //! The hyper-parameters of one adapter, PEFT's `adapter_config.json` both ways, and which modules are targeted.
 //!
-//! Names, defaults and meanings are those of `PveraConfig` in PEFT 0.21.2. Two fields are ours: [`Config::alpha`] and
+//! Names, defaults and meanings are those of `PveraConfig` and `VeraConfig` in PEFT 0.21.2. Two fields are ours: [`Config::alpha`] and
 //! [`Config::logvar_bound`]. PEFT ignores them with a warning, so they are written only where they are not the default.
 
 mod access;
@@ -42,12 +42,39 @@ pub enum Targets {
     List(Vec<String>),
 }
 
+/// Which method of PEFT's an adapter is of, JSON `peft_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    #[default]
+    Pvera,
+    /// PVeRA without the logvar half: A has r rows, λ_d has r numbers, and the latent is its mean.
+    Vera,
+}
+
+impl Method {
+    /// As PEFT spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pvera => "PVERA",
+            Self::Vera => "VERA",
+        }
+    }
+
+    /// Rows of A, which are the numbers of a λ_d: one for each mu and, where there is one, for each logvar.
+    pub fn a_rows(self, rank: usize) -> usize {
+        match self {
+            Self::Pvera => 2 * rank,
+            Self::Vera => rank,
+        }
+    }
+}
+
 /// Which biases an adapter learns. At most one adapter of a model may learn any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bias {
     #[default]
     None,
-    /// The biases of the adapted layers.
+    /// The biases of the adapted layers: `pvera_only`, or `vera_only`.
     PveraOnly,
     /// Every bias of the model.
     All,
@@ -86,14 +113,16 @@ impl PartialEq for Spelling {
 /// Fields may be written freely; [`Config::validate`] says whether they make sense together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Rank of the latent, JSON `r` (256). `A` has `2 · rank` rows.
+    /// Of these fields, VeRA has no `sample_at_inference`, `generator_seed` and `logvar_bound`.
+    pub method: Method,
+    /// Rank of the latent, JSON `r` (256). `A` has `2 · rank` rows, or `rank` in VeRA.
     pub rank: usize,
     pub target_modules: Targets,
     /// Seed of the projections (0), taken modulo 2⁶⁴ as `torch.Generator.manual_seed` does.
     pub projection_prng_key: u64,
     /// Whether a checkpoint carries `A` and `B` (true), or they are drawn again from the key.
     pub save_projection: bool,
-    /// Probability, in [0, 1), with which training drops an entry of `x` on its way to `A` (0).
+    /// Probability, in [0, 1), with which training drops an entry of `x` on its way to `A` (0); JSON `vera_dropout` in VeRA.
     pub pvera_dropout: f64,
     /// What a new adapter's `λ_d` is filled with (0.1).
     pub d_initial: f64,
@@ -131,6 +160,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            method: Method::Pvera,
             rank: 256,
             target_modules: Targets::None,
             projection_prng_key: 0,
@@ -175,7 +205,8 @@ impl Config {
             fail!(Config, "r is {}; wanted an integer from 1 to {LARGEST_RANK}", self.rank);
         }
         if !(0.0..1.0).contains(&self.pvera_dropout) {
-            fail!(Config, "pvera_dropout is {}; wanted a probability in [0, 1)", self.pvera_dropout);
+            let name = if self.method == Method::Vera { "vera_dropout" } else { "pvera_dropout" };
+            fail!(Config, "{name} is {}; wanted a probability in [0, 1)", self.pvera_dropout);
         }
         for (name, value) in
             [("d_initial", self.d_initial), ("alpha", self.alpha), ("logvar_bound", self.logvar_bound.unwrap_or(0.0))]
@@ -201,8 +232,16 @@ impl Config {
         }
     }
 
+    /// Rows of A, and numbers of a λ_d.
+    pub fn a_rows(&self) -> usize {
+        self.method.a_rows(self.rank)
+    }
+
     /// Whether inference samples the latent of this module.
     pub fn sample_at_inference_for(&self, module: &str) -> bool {
+        if self.method == Method::Vera {
+            return false;
+        }
         match &self.sample_at_inference {
             Sampling::Everywhere(sample) => *sample,
             Sampling::PerModule(modules) => modules.get(module).copied().unwrap_or(false),

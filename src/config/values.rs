@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Number, Value};
 
-use super::{Bias, OneOrMany, Sampling, Targets};
+use super::{Bias, Method, OneOrMany, Sampling, Targets};
 
 /// A type that a known field can have. `read` returns nothing where the JSON value is not one of `WANTED`.
 pub(super) trait FieldValue: Sized {
@@ -126,24 +126,47 @@ impl FieldValue for Option<Vec<String>> {
     }
 }
 
-impl FieldValue for Bias {
-    const WANTED: &'static str = "\"none\", \"pvera_only\" or \"all\"";
+/// The methods spell one of its values differently.
+impl Bias {
+    pub(super) fn wanted(method: Method) -> &'static str {
+        match method {
+            Method::Pvera => "\"none\", \"pvera_only\" or \"all\"",
+            Method::Vera => "\"none\", \"vera_only\" or \"all\", since peft_type is VERA",
+        }
+    }
+
+    pub(super) fn read(value: &Value, method: Method) -> Option<Self> {
+        match (value.as_str()?, method) {
+            ("none", _) => Some(Self::None),
+            ("pvera_only", Method::Pvera) | ("vera_only", Method::Vera) => Some(Self::PveraOnly),
+            ("all", _) => Some(Self::All),
+            _ => None,
+        }
+    }
+
+    pub(super) fn write(self, method: Method) -> Value {
+        match (self, method) {
+            (Self::None, _) => "none".into(),
+            (Self::PveraOnly, Method::Pvera) => "pvera_only".into(),
+            (Self::PveraOnly, Method::Vera) => "vera_only".into(),
+            (Self::All, _) => "all".into(),
+        }
+    }
+}
+
+impl FieldValue for Method {
+    const WANTED: &'static str = "\"PVERA\" or \"VERA\": this library runs no other method";
 
     fn read(value: &Value) -> Option<Self> {
         match value.as_str()? {
-            "none" => Some(Self::None),
-            "pvera_only" => Some(Self::PveraOnly),
-            "all" => Some(Self::All),
+            "PVERA" => Some(Self::Pvera),
+            "VERA" => Some(Self::Vera),
             _ => None,
         }
     }
 
     fn write(&self) -> Value {
-        match self {
-            Self::None => "none".into(),
-            Self::PveraOnly => "pvera_only".into(),
-            Self::All => "all".into(),
-        }
+        self.name().into()
     }
 }
 

@@ -62,9 +62,9 @@ pub struct pvera_parameter_range {
     pub lambda_b: usize,
     /// out_total.
     pub lambda_b_count: usize,
-    /// First element of `[2r]`.
+    /// First element of `[2r]`; `[r]` for VeRA.
     pub lambda_d: usize,
-    /// 2r.
+    /// 2r, or r.
     pub lambda_d_count: usize,
     /// First element of `[out_total]`, where a bias is learned.
     pub bias: usize,

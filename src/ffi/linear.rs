@@ -27,7 +27,7 @@ pub struct pvera_linear_vectors {
     pub struct_size: usize,
     /// `[out_total]` f32.
     pub lambda_b: *const f32,
-    /// `[2r]` f32.
+    /// `[2r]` f32; `[r]` on a store of VeRA.
     pub lambda_d: *const f32,
     /// `[out_total]` f32, a learned bias that takes the place of the layer's; or NULL.
     pub bias: *const f32,
@@ -43,8 +43,8 @@ unsafe impl Sized_ for pvera_linear_vectors {
 }
 
 /// A standalone layer on a store, for hosts that keep the vectors themselves (a tensor library's autograd function). Its
-/// one adapter is slot 0. `config` gives alpha, dropout, logvar_bound and sample_at_inference; with NULL the rank is the
-/// store's and the rest PEFT's defaults.
+/// one adapter is slot 0. `config` gives alpha, dropout, logvar_bound and sample_at_inference; with NULL rank and peft_type
+/// are the store's and the rest PEFT's defaults.
 ///
 /// # Safety
 /// `layer` and `vectors` are sized, with what they point to; `store` is a store, `config` NULL or a config, `linear` a
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn pvera_linear_new(
         // SAFETY: as above.
         let config = match unsafe { config.as_ref() } {
             Some(config) => config.0.clone(),
-            None => Config { rank: store.0.rank(), ..Config::default() },
+            None => Config { method: store.0.method(), rank: store.0.rank(), ..Config::default() },
         };
         let apart = Apart {
             lambda_b: vectors.lambda_b,

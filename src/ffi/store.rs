@@ -11,6 +11,7 @@ use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
 use super::{guard, matrix};
 use crate::adapter::{read_store, store_from_memory};
 use crate::backend::cpu::Uses;
+use crate::config::Method;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Allocator;
@@ -30,7 +31,8 @@ pub const PVERA_GRID_NONE: i32 = 0;
 /// store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
 pub const PVERA_GRID_INT8: i32 = 1;
 
-/// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`.
+/// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`. That of
+/// VeRA adapters has `A [r, in_max]`; shapes tell the two apart.
 /// Immutable and reference counted: a clone is the same store. May be used by many threads.
 pub struct pvera_store(pub(super) Arc<Store>);
 
@@ -71,7 +73,7 @@ unsafe fn optional(allocator: *const pvera_allocator) -> Result<Allocator> {
 }
 
 /// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid: that,
-/// rounded).
+/// rounded). It serves PVeRA adapters; `pvera_adapter_new` and a load draw VeRA's.
 ///
 /// # Safety
 /// `options` is sized options; `store` is a place for the result.
@@ -93,7 +95,8 @@ pub unsafe extern "C" fn pvera_store_from_key(
                 options.out_max
             );
         }
-        let size = Size { rank: options.rank, in_max: options.in_max, out_max: options.out_max };
+        let method = Method::Pvera;
+        let size = Size { method, rank: options.rank, in_max: options.in_max, out_max: options.out_max };
         let round_to = optional_dtype("options.base_dtype", options.base_dtype)?.unwrap_or(Dtype::F32);
         let rounding = match (options.grid, round_to) {
             (PVERA_GRID_NONE, _) => Rounding::To(round_to),
@@ -113,7 +116,7 @@ pub unsafe extern "C" fn pvera_store_from_key(
     })
 }
 
-/// A store of given matrices `a [2r, in_max]` and `b [out_max, r]`, which are copied.
+/// A store of given matrices `a [2r, in_max]` (for VeRA `[r, in_max]`) and `b [out_max, r]`, which are copied.
 ///
 /// # Safety
 /// `a` and `b` are matrices, `allocator` is NULL or an allocator, `store` is a place for the result.
@@ -137,8 +140,9 @@ pub unsafe extern "C" fn pvera_store_from_matrices(
     })
 }
 
-/// The projections of a safetensors file that holds `base_model.pvera_A` and `base_model.pvera_B`. With `map` the file is
-/// mapped instead of read; it must then stay as it is while the store lives. `allocator` (NULL: the library's own) gives
+/// The projections of a safetensors file that holds `base_model.pvera_A` and `base_model.pvera_B`, or those of VeRA,
+/// `base_model.vera_A` and `base_model.vera_B`. With `map` the file is mapped instead of read; it must then stay as it is
+/// while the store lives. `allocator` (NULL: the library's own) gives
 /// what A and B take outside the map; it must live as long as the store.
 ///
 /// # Safety

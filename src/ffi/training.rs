@@ -194,7 +194,7 @@ pub struct pvera_slot_gradients {
     pub slot: i32,
     /// `[out_total]`.
     pub lambda_b: *mut f32,
-    /// `[2r]`.
+    /// `[2r]`; `[r]` for VeRA.
     pub lambda_d: *mut f32,
     /// `[out_total]`; only for an adapter that learns this layer's bias.
     pub bias: *mut f32,
@@ -214,13 +214,14 @@ pub struct pvera_gradients {
     pub slots: *const pvera_slot_gradients,
     /// How many slots.
     pub slot_count: usize,
-    /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out.
+    /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to be where
+    /// a VeRA adapter takes part, whose latent has no variance.
     pub kl_weight: f64,
-    /// Gets the divergence (before its weight); or NULL. In device memory on a CUDA context.
+    /// Gets the divergence (before its weight); or NULL (with a VeRA adapter, always). In device memory on a CUDA context.
     pub kl_value: *mut f64,
     /// The gradient of another prior, `[n, latents]`, that is added to dL/dmu. All zero when absent.
     pub dmu: pvera_matrix,
-    /// The same of logvar.
+    /// The same of logvar; VeRA adapters pass it over.
     pub dlogvar: pvera_matrix,
     /// First-order variance of f, when dy is df/dy of one number f a row (or a sequence): `Σ over latents of (Σ over rows of
     /// one identity and sample of g·σ)²` with g = dL/dz is added to `variance[variance_index[row]]`, whatever `overwrite`

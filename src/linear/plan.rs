@@ -3,6 +3,7 @@
 use super::Linear;
 use super::request::{Choice, ModeChoice, Request};
 use crate::backend::{Call, Membership, Mode, NO_ADAPTER, Noise, Originals, Term};
+use crate::config::Method;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Arena, List};
@@ -130,7 +131,7 @@ impl<'a> Planner<'a, '_> {
                     }
                     None => {
                         term.p_column = width;
-                        width += 2 * term.rank();
+                        width += term.width();
                         if !alone {
                             distinct.push(term);
                         }
@@ -201,7 +202,7 @@ impl<'a> Planner<'a, '_> {
             let column = own_width;
             for term in terms.iter_mut().filter(|term| term.dropout.is_some()) {
                 term.p_column = column;
-                own_width = own_width.max(column + 2 * term.rank());
+                own_width = own_width.max(column + term.width());
             }
             let call = self.call(linear, terms, *membership);
             calls.push(call);
@@ -289,6 +290,8 @@ impl<'a> Planner<'a, '_> {
         let config = adapter.config();
         let noise = &self.request.noise;
         let mode = match noise.mode {
+            // There is nothing to draw.
+            _ if adapter.store().method() == Method::Vera => Mode::Mean,
             ModeChoice::All(mode) => mode,
             ModeChoice::AsPeft if self.request.training || vectors.samples => Mode::Sample,
             ModeChoice::AsPeft => Mode::Mean,
@@ -322,6 +325,7 @@ impl<'a> Planner<'a, '_> {
 fn shares_projection(first: &Term<'_>, second: &Term<'_>) -> bool {
     first.a.data() == second.a.data()
         && first.rank() == second.rank()
+        && first.width() == second.width()
         && first.dropout.is_none()
         && second.dropout.is_none()
 }
@@ -346,5 +350,5 @@ fn check_one_bias(linear: &Linear, terms: &[Term<'_>]) -> Result<()> {
 }
 
 fn widest(terms: &[Term<'_>]) -> usize {
-    terms.iter().map(|term| 2 * term.rank()).max().unwrap_or(0)
+    terms.iter().map(Term::width).max().unwrap_or(0)
 }

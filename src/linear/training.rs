@@ -68,7 +68,7 @@ pub struct SlotGradients {
     pub slot: i32,
     /// `[out_total]`.
     pub lambda_b: *mut f32,
-    /// `[2r]`.
+    /// `[2r]`; `[r]` for VeRA.
     pub lambda_d: *mut f32,
     /// `[out_total]`.
     pub bias: *mut f32,
@@ -243,7 +243,7 @@ fn check_overlap(
             let first = linears[layer].layer().out_offset;
             let places = [
                 ("lambda_b", given.lambda_b, first, call.outputs),
-                ("lambda_d", given.lambda_d, 0, 2 * call.terms[place].rank()),
+                ("lambda_d", given.lambda_d, 0, call.terms[place].width()),
                 ("bias", given.bias, first, call.outputs),
             ];
             for (what, vector, first, count) in places.into_iter().filter(|place| !place.1.is_null()) {
@@ -302,9 +302,25 @@ fn check_shapes(linears: &[&Linear], recorded: &Record, dy: &[Matrix<'_>], dx: O
     dx.map_or(Ok(()), |dx| dx.shape("dx", rows, ("in_features", linears[0].layer().in_features)))
 }
 
+/// A latent without variance is infinitely far from the standard normal.
+fn check_divergence(linear: &Linear, plan: &Plan<'_>, position: usize) -> Result<()> {
+    match plan.calls[position].terms.iter().position(|term| !term.has_logvar()) {
+        Some(place) => fail!(
+            Unsupported,
+            "{}: the adapter of slot {} is VeRA's, whose latent has no variance, so that its divergence is infinite; wanted gradients.kl_weight 0 and kl_value NULL",
+            names(&[linear]),
+            plan.slots[position][place]
+        ),
+        None => Ok(()),
+    }
+}
+
 fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, wanted: &Wanted<'_>) -> Result<()> {
     if !wanted.kl.weight.is_finite() {
         fail!(Argument, "gradients.kl_weight is {}; wanted a finite number", wanted.kl.weight);
+    }
+    if wanted.kl.weight != 0.0 || wanted.kl_value.is_some() {
+        check_divergence(linear, plan, position)?;
     }
     for (name, given) in [("gradients.dmu", wanted.prior.dmu), ("gradients.dlogvar", wanted.prior.dlogvar)] {
         if let Some(given) = given {
@@ -373,7 +389,7 @@ unsafe fn slices<'t, 'a>(
         targets.push(unsafe {
             TermGradients {
                 lambda_b: slice(wanted.lambda_b, layer.out_offset, call.outputs, place)?,
-                lambda_d: slice(wanted.lambda_d, 0, 2 * term.rank(), place)?,
+                lambda_d: slice(wanted.lambda_d, 0, term.width(), place)?,
                 bias: slice(wanted.bias, layer.out_offset, call.outputs, place)?,
             }
         });

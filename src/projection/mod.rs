@@ -10,13 +10,15 @@ pub use intern::Interned;
 
 use crate::backend::Weight;
 use crate::backend::cpu::{FloatMode, Packs, Pair, Uses};
+use crate::config::Method;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
 use crate::noise::{Mt19937, draw_projection, projection_bound};
 use crate::tensor::Dtype;
 
-/// `A [2r, in_max]` and `B [out_max, r]`. A layer uses `A[:, :in]` and `B[:out, :]`.
+/// `A [2r, in_max]` and `B [out_max, r]`; for VeRA, which has no logvar, `A [r, in_max]`. A layer uses `A[:, :in]` and
+/// `B[:out, :]`.
 #[derive(Debug)]
 pub struct Store {
     a: Frozen,
@@ -76,6 +78,7 @@ const WATCHED: usize = 1 << 20;
 /// How large a store drawn from a key is, and how its values are rounded.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
+    pub method: Method,
     pub rank: usize,
     pub in_max: usize,
     pub out_max: usize,
@@ -99,13 +102,16 @@ impl Store {
     ) -> Result<Self> {
         // The bits are PyTorch's under the mode that every process starts in; a host may have set another.
         let _mode = FloatMode::enter();
-        let (rounding, Size { rank, in_max, out_max }) = (rounding.into(), size);
+        let (rounding, Size { method, rank, in_max, out_max }) = (rounding.into(), size);
         for (name, value) in [("rank", rank), ("in_max", in_max), ("out_max", out_max)] {
             if value == 0 {
                 fail!(Argument, "{name} is 0; wanted at least 1, to draw projections from the key");
             }
         }
-        let Some(rows_of_a) = rank.checked_mul(2) else { fail!(Argument, "rank is {rank}; that is too large") };
+        if rank.checked_mul(2).is_none() {
+            fail!(Argument, "rank is {rank}; that is too large");
+        }
+        let rows_of_a = method.a_rows(rank);
         let counts = (frozen::elements("A", rows_of_a, in_max)?, frozen::elements("B", out_max, rank)?);
         let (mut drawn, total) = (0u64, counts.0 as u64 + counts.1 as u64);
         let mut stream = Mt19937::new(key);
@@ -128,13 +134,11 @@ impl Store {
 
     /// A store of given matrices.
     pub fn new(a: Frozen, b: Frozen, saved_dtype: Dtype) -> Result<Self> {
-        if !a.rows().is_multiple_of(2) || a.rows() == 0 {
-            fail!(Projection, "A has {} rows; wanted 2r, an even number above 0", a.rows());
+        let rank = b.cols();
+        if a.rows() != rank && Some(a.rows()) != rank.checked_mul(2) {
+            fail!(Projection, "B has {rank} columns and A has {} rows; wanted r and 2r (or r, for VeRA)", a.rows());
         }
-        if b.cols() != a.rows() / 2 {
-            fail!(Projection, "B has {} columns and A has {} rows; wanted r and 2r", b.cols(), a.rows());
-        }
-        if a.cols() == 0 || b.rows() == 0 {
+        if rank == 0 || a.cols() == 0 || b.rows() == 0 {
             fail!(Projection, "A is {}×{} and B is {}×{}; wanted no empty one", a.rows(), a.cols(), b.rows(), b.cols());
         }
         for (name, matrix) in [("A", &a), ("B", &b)] {
@@ -149,6 +153,11 @@ impl Store {
 
     pub fn rank(&self) -> usize {
         self.b.cols()
+    }
+
+    /// Whose adapters it serves: VeRA's where A has no logvar half.
+    pub fn method(&self) -> Method {
+        if self.a.rows() == self.rank() { Method::Vera } else { Method::Pvera }
     }
 
     pub fn in_max(&self) -> usize {

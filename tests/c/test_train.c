@@ -314,6 +314,79 @@ static void learned_bias(void) {
     world_free(world);
 }
 
+/* Whole vectors, on a standalone layer of the adapter's store, whose gradient of lambda_d has r numbers. */
+static void standalone_of_vera(struct world *world, pvera_store *store, const float *wanted, float *lambda_b, float *lambda_d) {
+    float y[ROWS * V_OUT] = {0}, dy[ROWS * V_OUT], found[RANK + 1], none = 7;
+    pvera_layer layer = {.struct_size = sizeof layer, .name = "v", .in_features = IN, .out_features = V_OUT};
+    pvera_linear_vectors vectors = {.struct_size = sizeof vectors, .lambda_b = lambda_b, .lambda_d = lambda_d};
+    pvera_linear *linear = NULL;
+    pvera_tape *tape = NULL;
+    pvera_matrix x = pvera_f32(world->x, ROWS, IN), gradient = pvera_f32(dy, ROWS, V_OUT);
+    pvera_matrix_mut out = pvera_f32_mut(y, ROWS, V_OUT);
+    double divergence = 0, dot = 0, along = 0;
+    fill(dy, ROWS * V_OUT, 9);
+    found[RANK] = none;
+    MUST(pvera_linear_new(&layer, store, NULL, &vectors, &linear));
+    MUST(pvera_tape_new(PVERA_TAPE_KEEP_LATENT, NULL, &tape));
+    MUST(pvera_forward(world->context, linear, &x, NULL, NULL, tape, &out));
+    CHECK_CLOSE("y of a standalone VeRA layer", y, ROWS * V_OUT, wanted, ROWS * V_OUT, 1e-6);
+    pvera_slot_gradients slot = {0, NULL, found, NULL};
+    pvera_gradients gradients = {.struct_size = sizeof gradients, .overwrite = PVERA_OVERWRITE_ALL, .slots = &slot, .slot_count = 1};
+    gradients.kl_value = &divergence;
+    CHECK_ERROR(pvera_backward(world->context, tape, &gradient, &gradients, NULL), PVERA_ERROR_UNSUPPORTED, "slot 0|divergence|kl_value");
+    gradients.kl_value = NULL;
+    MUST(pvera_backward(world->context, tape, &gradient, &gradients, NULL));
+    CHECK(found[RANK] == none, "more than r numbers were written");
+    /* y is linear in lambda_d: lambda_d . dlambda_d = sum y dy. */
+    for (size_t k = 0; k < RANK; ++k) along += (double)lambda_d[k] * found[k];
+    for (size_t i = 0; i < ROWS * V_OUT; ++i) dot += (double)wanted[i] * dy[i];
+    CHECK(fabs(along - dot) <= 1e-5 * fabs(dot), "%g along lambda_d; wanted %g", along, dot);
+    pvera_tape_free(tape), pvera_linear_free(linear);
+}
+
+/* VeRA: the formula, and what it has less of. */
+static void vera(void) {
+    struct world *world = world_new(NULL, NULL, 0, "none");
+    pvera_adapter *adapter = NULL;
+    pvera_store *store = NULL;
+    pvera_linear *linear = NULL;
+    pvera_parameter_range range;
+    pvera_matrix a, b, x = pvera_f32(world->x, ROWS, IN);
+    float y[ROWS * V_OUT] = {0}, wanted[ROWS * V_OUT], *parameters = NULL;
+    pvera_matrix_mut out = pvera_f32_mut(y, ROWS, V_OUT);
+    size_t count = 0;
+    MUST(pvera_config_set_text(world->config, "peft_type", "VERA"));
+    CHECK_ERROR(pvera_config_set_real(world->config, "logvar_bound", 3), PVERA_ERROR_NOT_FOUND, "logvar_bound|VERA");
+    CHECK_ERROR(pvera_adapter_new(world->model, world->config, world->store, NULL, &adapter), PVERA_ERROR_PROJECTION, "8 rows|wanted 4|VERA");
+    MUST(pvera_adapter_new(world->model, world->config, NULL, NULL, &adapter));
+    MUST(pvera_adapter_parameters(adapter, &parameters, &count));
+    fill(parameters, count, 6);
+    CHECK(count == OUT + V_OUT + 2 * RANK, "%zu parameters", count);
+    MUST(pvera_adapter_range(adapter, 1, &range));
+    CHECK(range.lambda_d_count == RANK, "lambda_d has %zu numbers", range.lambda_d_count);
+    MUST(pvera_adapter_store(adapter, &store));
+    MUST(pvera_store_matrices(store, &a, &b));
+    CHECK(a.rows == RANK && b.cols == RANK, "A has %zu rows, B %zu columns", a.rows, b.cols);
+    MUST(pvera_adapter_linear(adapter, 1, &linear));
+    MUST(pvera_forward(world->context, linear, &x, NULL, NULL, NULL, &out));
+    const float *lambda_b = parameters + range.lambda_b, *lambda_d = parameters + range.lambda_d;
+    for (size_t i = 0; i < ROWS; ++i) {
+        for (size_t j = 0; j < V_OUT; ++j) {
+            double sum = 0;
+            for (size_t k = 0; k < RANK; ++k) {
+                double p = 0;
+                for (size_t m = 0; m < IN; ++m) p += (double)world->x[i * IN + m] * ((const float *)a.data)[k * IN + m];
+                sum += lambda_d[k] * p * ((const float *)b.data)[j * RANK + k];
+            }
+            wanted[i * V_OUT + j] = (float)(lambda_b[j] * sum);
+        }
+    }
+    CHECK_CLOSE("y of VeRA", y, ROWS * V_OUT, wanted, ROWS * V_OUT, 1e-6);
+    standalone_of_vera(world, store, wanted, parameters + range.lambda_b, parameters + range.lambda_d);
+    pvera_linear_free(linear), pvera_store_free(store), pvera_adapter_free(adapter);
+    world_free(world);
+}
+
 int main(int argc, char **argv) {
     check_begin(argc, argv);
     gradients("plain", 0, "sample", PVERA_MODE_AS_PEFT, 0, PVERA_KL_MEAN);
@@ -326,5 +399,6 @@ int main(int argc, char **argv) {
     standalone();
     learned_bias();
     round_trip();
+    vera();
     return check_end();
 }

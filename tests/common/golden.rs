@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pvera::adapter::{Adapter, LoadOptions};
-use pvera::config::Config;
+use pvera::config::{Config, Method};
 use pvera::model::{Layer, Model, Snapshot, WeightLayout};
 use pvera::tensor::{Dtype, Matrix};
 use safetensors::SafeTensors;
@@ -122,7 +122,11 @@ impl Case {
 
     fn layer(&self, module: &str, what: Declared) -> Layer {
         let inputs = self.get(module, "x").unwrap().shape[1];
-        let outputs = self.vector(module, "pvera_lambda_b").unwrap().shape[0];
+        let lambda_b = match self.config.method {
+            Method::Pvera => "pvera_lambda_b",
+            Method::Vera => "vera_lambda_b",
+        };
+        let outputs = self.vector(module, lambda_b).unwrap().shape[0];
         let mut layer = declared(&spec(module, inputs, outputs));
         if let (Some(weight), Declared::WeightAndBias | Declared::WeightAndOtherBias) =
             (self.base.get(&format!("{module}.weight")), what)

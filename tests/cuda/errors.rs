@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pvera::adapter::LoadOptions;
 use pvera::backend::Part;
+use pvera::config::{Config, Method};
 use pvera::context::{Context, Kind};
 use pvera::error::Code;
 use pvera::linear::{
@@ -187,5 +188,25 @@ fn nothing_is_left_behind() {
     }
     gpu.wait();
     assert_eq!(held(), before, "bytes and objects");
+    no_complaints(&gpu);
+}
+
+/// Its λ_d is as long as the mean half, and the kernels read both.
+#[test]
+#[ignore = "needs a libcuda"]
+fn vera_runs_on_the_cpu_only() {
+    let (gpu, on_cuda) = bench();
+    let make = || {
+        let mut random = Random(3);
+        let model = model(&mut random, &[spec("layer", 20, 10)]);
+        let config = Config { method: Method::Vera, ..config(4, 1) };
+        let adapter = trainable(&model, &mut random, &config, &LoadOptions::default());
+        Linear::single(Arc::new(adapter.frozen(&Allocator::default()).unwrap()), 0)
+    };
+    let linear = with_models_on(on_cuda.place(), make);
+    let (x, mut y) = (Host::zeros(3, 20).on(on_cuda.place()), Host::zeros(3, 10).on(on_cuda.place()));
+    let error = forward(&on_cuda, &[&linear], &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap_err();
+    assert_eq!(error.code(), Code::Unsupported);
+    assert_eq!(error.message(), "layer 'layer': a VeRA adapter takes part; VeRA runs on the CPU only, so far");
     no_complaints(&gpu);
 }

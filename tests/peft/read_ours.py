@@ -50,15 +50,16 @@ def host_layer(weight, bias, learns_bias, fan_in_fan_out):
 def host(config, adapter, base, io):
     """The smallest torch model that the adapter fits on: layers of base, and what the adapter alone names."""
     root = nn.Module()
-    adapted = {key.split(".pvera_")[0].removeprefix(PREFIX) for key in adapter if ".pvera_lambda_" in key}
+    method = config["peft_type"].lower()  # pvera or vera
+    adapted = {key.split(f".{method}_")[0].removeprefix(PREFIX) for key in adapter if f".{method}_lambda_" in key}
     for key in base:
         if key.endswith(".weight"):
             path = key.removesuffix(".weight")
-            learns_bias = config["bias"] == "all" or (config["bias"] == "pvera_only" and path in adapted)
+            learns_bias = config["bias"] == "all" or (config["bias"] == f"{method}_only" and path in adapted)
             layer = host_layer(base[key], base.get(f"{path}.bias"), learns_bias, config["fan_in_fan_out"])
             place(root, path, layer)
     for path in adapted - paths(root):  # no weights are given: the base's output stands in for them
-        outputs = len(adapter[f"{PREFIX}{path}.pvera_lambda_b"])
+        outputs = len(adapter[f"{PREFIX}{path}.{method}_lambda_b"])
         inputs = io[f"{path}/x"].shape[1]
         place(root, path, host_layer(torch.zeros(outputs, inputs), None, False, False))
     plain = {key.removeprefix(PREFIX).rpartition(".")[0] for key in adapter if key.startswith(PREFIX)}
@@ -109,7 +110,8 @@ def check(folder):
         print(f"{folder.name}: io.safetensors has no MODULE/y_mean to compare")
     for path in modules:
         layer = model.base_model.model.get_submodule(path)
-        layer.sample_at_inference["default"] = False
+        if config["peft_type"] == "PVERA":
+            layer.sample_at_inference["default"] = False
         wanted = io[f"{path}/y_mean"]
         with torch.no_grad():
             found = layer(io[f"{path}/x"])

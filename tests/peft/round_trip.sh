@@ -7,6 +7,6 @@ python=${1:-python3}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 echo "PEFT's checkpoints here, and ours written:"
-PVERA_PEFT_OUT="$out" cargo test --quiet --test peft_round_trip
+PVERA_PEFT_OUT="$out" cargo test --quiet --test peft_round_trip --test vera
 echo "Ours in PEFT:"
 "$python" tests/peft/read_ours.py "$out"/*

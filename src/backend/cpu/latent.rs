@@ -121,13 +121,22 @@ fn draw_noise(
     }
 }
 
-/// `(mu, logvar)` of one row of p.
+/// `(mu, logvar)` of one row of p. The logvar of a latent without variance is −∞.
 pub fn latents(isa: Isa, term: &Term<'_>, p: &[f32], mu: &mut [f32], logvar: &mut [f32]) {
+    if !term.has_logvar() {
+        multiply(&term.lambda_d, p, mu);
+        logvar.fill(f32::NEG_INFINITY);
+        return;
+    }
     isa.run(Latents { lambda_d: &term.lambda_d, p, bound: term.logvar_bound, mu, logvar });
 }
 
 /// `exp(½ logvar)` of one row of p.
 pub fn deviations(isa: Isa, term: &Term<'_>, p: &[f32], sigma: &mut [f32]) -> std::result::Result<(), Overflow> {
+    if !term.has_logvar() {
+        sigma.fill(0.0);
+        return Ok(());
+    }
     let rank = term.rank();
     multiply(&term.lambda_d[rank..], &p[rank..2 * rank], sigma);
     sigma.iter_mut().for_each(|value| *value = 0.5 * bounded(*value, term.logvar_bound));
@@ -140,6 +149,10 @@ pub fn deviations(isa: Isa, term: &Term<'_>, p: &[f32], sigma: &mut [f32]) -> st
 
 /// `exp(logvar)` of one row of p.
 pub fn variances(isa: Isa, term: &Term<'_>, p: &[f32], out: &mut [f32]) -> std::result::Result<(), Overflow> {
+    if !term.has_logvar() {
+        out.fill(0.0);
+        return Ok(());
+    }
     let rank = term.rank();
     multiply(&term.lambda_d[rank..], &p[rank..2 * rank], out);
     if isa.run(Exponentiate { values: out, bound: term.logvar_bound }) {

@@ -107,6 +107,7 @@ fn pack_variances(
     for place in 0..block.len() {
         let row = block.row(place);
         let (_, term) = group.term(row);
+        let projected = &mut projected[..term.width()];
         p.load(row, term.p_column, projected);
         let variances = &mut rest[..rank];
         latent::variances(isa, term, projected, variances).map_err(|at| at.error(row, "logvar"))?;
@@ -134,6 +135,7 @@ pub fn latents(
         for place in 0..block.len() {
             let row = block.row(place);
             let (_, term) = group.term(row);
+            let projected = &mut projected[..term.width()];
             p.load(row, term.p_column, projected);
             latent::latents(isa, term, projected, means, logvars);
             // SAFETY: tiles of one call are disjoint.

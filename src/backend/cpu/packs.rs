@@ -69,7 +69,7 @@ impl Packs {
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<'a> {
     pub packs: &'a Packs,
-    /// `[2r, in_max]`.
+    /// `[2r, in_max]`, or `[r, in_max]`.
     pub a: Weight<'a>,
     /// `[out_max, r]`.
     pub b: Weight<'a>,
@@ -80,6 +80,10 @@ pub struct Pair<'a> {
 impl<'a> Pair<'a> {
     fn rank(&self) -> usize {
         self.b.inputs()
+    }
+
+    fn has_logvar(&self) -> bool {
+        self.a.outputs() > self.rank()
     }
 
     /// x → mu's half of p.
@@ -120,7 +124,9 @@ impl<'a> Pair<'a> {
     pub fn pack(&self, uses: Uses) -> Result<()> {
         if uses.forward {
             self.mean()?;
-            self.logvar()?;
+            if self.has_logvar() {
+                self.logvar()?;
+            }
             self.expansion()?;
         }
         if uses.backward {
@@ -137,7 +143,8 @@ impl Pair<'_> {
         let half = |first| Panels::bytes_for(&self.a.outputs_from(first, self.rank()), false);
         let mut bytes = 0;
         if uses.forward {
-            bytes += half(0)? + half(self.rank())? + Panels::bytes_for(&self.b, false)?;
+            bytes += half(0)? + Panels::bytes_for(&self.b, false)?;
+            bytes += if self.has_logvar() { half(self.rank())? } else { 0 };
         }
         if uses.backward {
             let transposed = [self.a.transposed(), self.b.transposed()];

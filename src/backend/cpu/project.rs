@@ -29,7 +29,7 @@ impl<'a> Projection<'a> {
             for group in Group::of(call, arena)? {
                 let pair = group.shared().pair;
                 let both = scope == Scope::All || group.any(|term| term.mode != Mode::Mean);
-                let logvar = if both { Some(pair.logvar()?) } else { None };
+                let logvar = if both && group.shared().has_logvar() { Some(pair.logvar()?) } else { None };
                 list.push(Projection { call, group, mean: pair.mean()?, logvar });
             }
         }

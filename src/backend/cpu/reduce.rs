@@ -42,10 +42,10 @@ pub const ROOM: usize = 2 * ROWS * COLUMNS;
 
 impl<'a> Sums<'a> {
     /// Only what is wanted is summed.
-    pub fn new(arena: &'a Arena, rank: usize, outputs: usize, wanted: &TermGradients<'_>) -> Result<Self> {
+    pub fn new(arena: &'a Arena, width: usize, outputs: usize, wanted: &TermGradients<'_>) -> Result<Self> {
         Ok(Self {
             lambda_b: arena.filled(0.0, if wanted.lambda_b.is_some() { outputs } else { 0 })?,
-            lambda_d: arena.filled(0.0, if wanted.lambda_d.is_some() { 2 * rank } else { 0 })?,
+            lambda_d: arena.filled(0.0, if wanted.lambda_d.is_some() { width } else { 0 })?,
             bias: arena.filled(0.0, if wanted.bias.is_some() { outputs } else { 0 })?,
         })
     }

@@ -156,6 +156,9 @@ impl<'a> Prepared<'a> {
         let mut terms = arena.list(call.terms.len())?;
         let mut z_width = 0;
         for (number, term) in call.terms.iter().enumerate() {
+            if !term.has_logvar() {
+                fail!(Unsupported, "a VeRA adapter takes part; VeRA runs on the CPU only, so far");
+            }
             let known = groups.iter().position(|group| by_row && group.shared.shares_projections(term));
             let place = known.unwrap_or(groups.len());
             if known.is_none() {

@@ -61,7 +61,7 @@ impl Member<'_> {
     }
 
     pub fn projected(&self, p: &Matrix<'_>) -> Array2<f64> {
-        let columns = self.term.p_column..self.term.p_column + 2 * self.term.rank();
+        let columns = self.term.p_column..self.term.p_column + self.term.width();
         dense(p).slice(s![.., columns]).select(Axis(0), &self.rows)
     }
 }

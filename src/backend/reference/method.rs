@@ -9,11 +9,11 @@ use crate::backend::Mode;
 /// One adapter's matrices and vectors for one layer.
 #[derive(Clone, Debug)]
 pub struct Adapted {
-    /// `[2r, in]`.
+    /// `[2r, in]`; `[r, in]` for VeRA, whose latent has no variance.
     pub a: Array2<f64>,
     /// `[out, r]`.
     pub b: Array2<f64>,
-    /// `[2r]`.
+    /// `[2r]`, or `[r]`.
     pub lambda_d: Array1<f64>,
     /// `[out]`.
     pub lambda_b: Array1<f64>,
@@ -26,7 +26,7 @@ pub struct Adapted {
 /// Gradients of one adapter on one layer.
 #[derive(Clone, Debug)]
 pub struct AdaptedGradients {
-    /// dL/dp `[n, 2r]`; dx is `mask ∘ (dp A)`.
+    /// dL/dp `[n, 2r]` or `[n, r]`; dx is `mask ∘ (dp A)`.
     pub p: Array2<f64>,
     pub lambda_b: Array1<f64>,
     pub lambda_d: Array1<f64>,
@@ -44,6 +44,10 @@ impl Adapted {
         self.b.ncols()
     }
 
+    fn has_logvar(&self) -> bool {
+        self.lambda_d.len() > self.rank()
+    }
+
     /// `(mu, logvar) = split(λ_d ∘ p)`, logvar bounded.
     pub fn latents(&self, p: &Array2<f64>) -> (Array2<f64>, Array2<f64>) {
         let (mu, logvar) = self.raw_latents(p);
@@ -52,7 +56,12 @@ impl Adapted {
 
     fn raw_latents(&self, p: &Array2<f64>) -> (Array2<f64>, Array2<f64>) {
         let m = p * &self.lambda_d;
-        (m.slice(s![.., ..self.rank()]).to_owned(), m.slice(s![.., self.rank()..]).to_owned())
+        let mu = m.slice(s![.., ..self.rank()]).to_owned();
+        let logvar = match self.has_logvar() {
+            true => m.slice(s![.., self.rank()..]).to_owned(),
+            false => Array2::from_elem(mu.raw_dim(), f64::NEG_INFINITY),
+        };
+        (mu, logvar)
     }
 
     /// `z`, by mode.
@@ -113,7 +122,10 @@ impl Adapted {
                 *gradient = 0.0;
             }
         });
-        let dm = concatenate(Axis(1), &[dmu.view(), dlogvar.view()]).expect("both are [n, r]");
+        let dm = match self.has_logvar() {
+            true => concatenate(Axis(1), &[dmu.view(), dlogvar.view()]).expect("both are [n, r]"),
+            false => dmu,
+        };
         AdaptedGradients {
             p: &dm * &self.lambda_d,
             lambda_b: (dy * z.dot(&self.b.t())).sum_axis(Axis(0)) * self.scale,

@@ -1,10 +1,10 @@
 //! Getters and setters by name, wrong values for every field, and validation.
 
-use crate::config::{Config, OneOrMany, Sampling, Targets};
+use crate::config::{Bias, Config, Method, OneOrMany, Sampling, Targets};
 use crate::error::Code;
 
 /// For each field, JSON of the right kind that changes it, and what else it takes of [`ANYTHING`].
-const FIELDS: [(&str, &str, &[&str]); 23] = [
+const FIELDS: [(&str, &str, &[&str]); 24] = [
     ("alpha", "16.5", &["99999999999999999999", "7", "0.5", "-1"]),
     ("auto_mapping", "{\"a\":1}", &["null", "{}"]),
     ("base_model_name_or_path", "\"x/y\"", &["null", "\"text\""]),
@@ -28,6 +28,7 @@ const FIELDS: [(&str, &str, &[&str]); 23] = [
     ("save_projection", "false", &["true"]),
     ("target_modules", "[\"q\"]", &["null", "\"text\"", "[]", "[\"text\"]"]),
     ("task_type", "\"CAUSAL_LM\"", &["null"]),
+    ("vera_dropout", "0.125", &["0.5"]),
 ];
 
 const ANYTHING: [&str; 17] = [
@@ -55,13 +56,18 @@ fn every_field_has_a_row_here() {
     assert_eq!(Config::field_names().collect::<Vec<_>>(), FIELDS.map(|row| row.0));
 }
 
+/// A config of a method that has the field.
+fn config_with(field: &str) -> Config {
+    Config { method: if field == "vera_dropout" { Method::Vera } else { Method::Pvera }, ..Config::default() }
+}
+
 #[test]
 fn every_field_is_set_and_read_as_json() {
     for (field, text, _) in FIELDS {
-        let mut config = Config::default();
+        let mut config = config_with(field);
         config.set_json(field, text).unwrap();
         assert_eq!(config.get_json(field).unwrap(), text);
-        assert_eq!(config != Config::default(), field != "peft_type", "{field}");
+        assert_eq!(config != config_with(field), field != "peft_type", "{field}");
         config.set_json("layers_to_transform", "1").unwrap();
         assert_eq!(Config::from_json(config.to_json().as_bytes()).unwrap(), config, "{field}");
     }
@@ -74,7 +80,7 @@ fn a_wrong_type_is_an_error_that_names_field_value_and_wanted() {
             // Where strings are free text, so is "8"; where objects are, so is {"a": 1}.
             let free =
                 (text == "\"8\"" && taken.contains(&"\"text\"")) || (text == "{\"a\":1}" && field == "auto_mapping");
-            let mut config = Config::default();
+            let mut config = config_with(field);
             let result = config.set_json(field, text);
             if taken.contains(&text) || free {
                 result.unwrap_or_else(|error| panic!("{field} {text}: {error}"));
@@ -87,9 +93,14 @@ fn a_wrong_type_is_an_error_that_names_field_value_and_wanted() {
                 error.message().starts_with(&format!("{field} is ")) && error.message().contains("wanted"),
                 "{error}"
             );
-            assert_eq!(config, Config::default());
-            assert_eq!(config.to_json(), Config::default().to_json());
-            let read = Config::from_json(format!("{{\"{field}\": {text}}}").as_bytes());
+            assert_eq!(config, config_with(field));
+            assert_eq!(config.to_json(), config_with(field).to_json());
+            let method = if field == "peft_type" {
+                String::new()
+            } else {
+                format!("\"peft_type\": \"{}\", ", config.method.name())
+            };
+            let read = Config::from_json(format!("{{{method}\"{field}\": {text}}}").as_bytes());
             assert_eq!(read.unwrap_err().message(), error.message(), "{field} {right}");
         }
     }
@@ -137,6 +148,40 @@ fn typed_access_follows_the_kind() {
         assert_eq!(error.code(), Code::Config, "{error}");
     }
     assert_eq!((config.rank, config.alpha), (12, 2.0));
+}
+
+#[test]
+fn vera_has_its_own_names_and_fewer_fields() {
+    let text = br#"{"bias": "vera_only", "peft_type": "VERA", "pvera_dropout": 0.5, "sample_at_inference": true, "vera_dropout": 0.25}"#;
+    let mut config = Config::from_json(text).unwrap();
+    assert_eq!((config.method, config.bias, config.pvera_dropout), (Method::Vera, Bias::PveraOnly, 0.25));
+    assert!(!config.sample_at_inference_for("q"));
+    assert_eq!(config.get_text("peft_type").unwrap(), "VERA");
+    assert_eq!(
+        config.get_json("pvera_dropout").unwrap(),
+        "0.5",
+        "kept as an unknown field, as PEFT's reader leaves it"
+    );
+    for field in ["generator_seed", "logvar_bound", "pvera_dropout"] {
+        let error = config.set_json(field, "0.5").unwrap_err();
+        assert_eq!(error.code(), Code::NotFound);
+        assert_eq!(error.message(), format!("{field} is no field of VERA, the peft_type"));
+    }
+    let error = config.set_text("bias", "pvera_only").unwrap_err();
+    assert_eq!(
+        error.message(),
+        r#"bias is "pvera_only" (a string); wanted "none", "vera_only" or "all", since peft_type is VERA"#
+    );
+    config.pvera_dropout = 2.0;
+    assert!(config.validate().unwrap_err().message().starts_with("vera_dropout is 2;"));
+
+    let mut config = Config::default();
+    assert_eq!(config.set_real("vera_dropout", 0.5).unwrap_err().code(), Code::NotFound);
+    config.set_text("bias", "pvera_only").unwrap();
+    config.set_real("logvar_bound", 3.0).unwrap();
+    config.set_text("peft_type", "VERA").unwrap();
+    assert_eq!(config.get_text("bias").unwrap(), "vera_only", "the same choice in the other method's words");
+    assert!(!config.to_json().contains("logvar_bound") && !config.to_json().contains("pvera_"));
 }
 
 #[test]

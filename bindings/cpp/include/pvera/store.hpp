@@ -27,7 +27,7 @@ public:
         return finish(failed, store(made));
     }
 
-    // A copy of a [2r, in_max] and b [out_max, r].
+    // A copy of a [2r, in_max] (for VeRA [r, in_max]) and b [out_max, r].
     [[nodiscard]] static outcome<store> from_matrices(const matrix &a, const matrix &b, const pvera_allocator &memory = {}) {
         pvera_store *made = nullptr;
         pvera_error *const failed = pvera_store_from_matrices(&a, &b, &memory, &made);

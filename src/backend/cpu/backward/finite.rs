@@ -27,6 +27,7 @@ pub fn check(cpu: &Cpu<'_>, layer: &Layer<'_>) -> Result<()> {
             for place in 0..block.len() {
                 let row = block.row(place);
                 let (_, term) = of.group.term(row);
+                let projected = &mut projected[..term.width()];
                 layer.p.load(row, term.p_column, projected);
                 if layer.wants.slopes {
                     latent::deviations(isa, term, projected, &mut rest[..rank])

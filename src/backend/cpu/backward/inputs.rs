@@ -58,7 +58,7 @@ impl<'g> Inputs<'g> {
         let tile = rows * TILE_STRIDE;
         Sizes {
             x: self.bases.iter().map(|base| RowsToPack::floats(rows, base.dy.cols())).sum(),
-            z: self.projections.iter().map(|back| RowsToPack::floats(rows, 2 * back.group.shared().rank())).sum(),
+            z: self.projections.iter().map(|back| RowsToPack::floats(rows, back.group.shared().width())).sum(),
             sum: tile,
             delta: tile,
             ..Sizes::default()
@@ -97,7 +97,7 @@ impl<'g> Inputs<'g> {
             let mut rest = &z.0[..];
             for back in self.projections {
                 let of_group = back.group.within(block.clone());
-                let width = 2 * back.group.shared().rank();
+                let width = back.group.shared().width();
                 let (now, later) = rest.split_at(RowsToPack::floats(of_group.len(), width));
                 rest = later;
                 let x = PackedRows::new(now, of_group.len(), width, false);
@@ -117,8 +117,8 @@ impl<'g> Inputs<'g> {
         for back in self.projections {
             let of_group = back.group.within(block.clone());
             let term = back.group.shared();
-            let (now, later) = rest.split_at_mut(RowsToPack::floats(of_group.len(), 2 * term.rank()));
-            let mut packed = RowsToPack::new(now, of_group.len(), 2 * term.rank(), false);
+            let (now, later) = rest.split_at_mut(RowsToPack::floats(of_group.len(), term.width()));
+            let mut packed = RowsToPack::new(now, of_group.len(), term.width(), false);
             for place in 0..of_group.len() {
                 let row = of_group.row(place) - block.start;
                 packed.fill(place, |first, values| dp.load(row, term.p_column + first, values));

@@ -32,7 +32,7 @@ pub struct Layer<'g> {
     sums: &'g mut [Sums<'g>],
     /// `z Bᵀ` of a chunk, when the tape did not keep it.
     expanded: MatrixMut<'g>,
-    /// (dmu, dlogvar) of a chunk: two halves for each block of the layer's latents.
+    /// (dmu, dlogvar) of a chunk: two halves for each block of the layer's latents. A term without logvar uses the first.
     dm: MatrixMut<'g>,
     /// Where this layer's latents begin among the group's.
     first_latent: usize,
@@ -129,7 +129,7 @@ impl<'g> Layer<'g> {
         }
         let mut sums = arena.list(call.terms.len())?;
         for (term, targets) in call.terms.iter().zip(wanted.terms.iter()) {
-            sums.push(Sums::new(arena, term.rank(), call.outputs, targets)?);
+            sums.push(Sums::new(arena, term.width(), call.outputs, targets)?);
         }
         let wants = Wants::of(group, wanted);
         let (first_latent, latent_width) = call.latents();

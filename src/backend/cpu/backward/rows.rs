@@ -109,6 +109,13 @@ impl RowJob<'_, '_> {
         // SAFETY: each row belongs to one task; its terms have columns of their own.
         let dm =
             unsafe { self.dm.f32_part_mut(row - self.start, 2 * (term.latent_column - self.first_latent), 2 * rank) };
+        if !term.has_logvar() {
+            let dmu = &mut dm[..rank];
+            dmu.copy_from_slice(g);
+            self.add_prior(term.latent_column, row, dmu, &mut [], eps);
+            self.add_dp(term.p_column, row, &term.lambda_d, dmu);
+            return Ok(());
+        }
         let projected = self.p.part(row, term.p_column, p);
         latent::latents(self.isa, term, projected, mu, logvar);
         latent::noise(self.isa, self.call, term, row, 0, eps);
