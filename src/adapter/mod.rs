@@ -1,13 +1,13 @@
 //! One adapter: its configuration, its store, and its two vectors for every layer.
 
 mod create;
-mod folder;
+pub(crate) mod folder;
 mod layout;
-mod load;
+pub(crate) mod load;
 mod parameters;
 mod projections;
-mod save;
-mod source;
+pub(crate) mod save;
+pub(crate) mod source;
 mod store_file;
 mod tensors;
 #[cfg(test)]
