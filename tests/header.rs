@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Sections of the header, in the order in which a newcomer reads them.
-const SECTIONS: [(&str, &str); 19] = [
+const SECTIONS: [(&str, &str); 20] = [
     ("error", "Errors"),
     ("version", "Version"),
     ("bytes", "Texts and bytes that the library gives away"),
@@ -20,6 +20,7 @@ const SECTIONS: [(&str, &str); 19] = [
     ("compute", "Computing without a tape"),
     ("training", "Forward and backward"),
     ("merge", "Merging into a weight"),
+    ("interchange", "Other programs' files: exports, merges on disk, imports"),
     ("statistics", "Statistics over Monte Carlo passes"),
     ("uncertainty", "Early stopping and calibration"),
     ("noise", "Noise"),

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ const ATTEMPTS: usize = 1000;
 const HALF_SAVED: &str = ".pvera-";
 /// ... and those that hold nothing but the beginning of a file.
 const HALF_WRITTEN: &str = ".pvera-whole-";
+/// The same of files.
+const HALF_A_FILE: &str = ".pvera-file-";
 
 /// Writes `files` into a fresh folder beside `folder` and puts it in its place. Whatever moment the process dies at,
 /// `folder` holds the old files or the new ones, all of them.
@@ -82,6 +84,52 @@ pub fn replace_whole(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> 
     }
     // The old folder goes with `fresh`, which has its name now.
     sync_folder(parent)
+}
+
+/// Writes a file beside `path` and puts it in its place at once. `write` fills it. A kill leaves the old file, if there was
+/// one, and `.NAME.pvera-file-N` beside it, which the next such call removes.
+pub fn replace_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let path = &absolute(path)?;
+    let (Some(parent), Some(prefix)) = (path.parent(), prefix(path, HALF_A_FILE)) else {
+        fail!(Argument, "'{}' cannot be written; wanted a file in a folder", path.display());
+    };
+    if path.is_dir() {
+        fail!(Io, "'{}' is a folder; wanted a file", path.display());
+    }
+    let (fresh, file) = fresh_file(parent, &prefix)?;
+    let written = || {
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        let file = file.into_inner().map_err(|error| io(path, "write", error.error()))?;
+        file.sync_all().and_then(|()| fs::rename(&fresh, path)).map_err(|error| io(path, "write", &error))
+    };
+    if let Err(error) = written() {
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
+    }
+    sync_folder(parent)
+}
+
+/// A new file, locked; abandoned ones of the same kind go.
+fn fresh_file(parent: &Path, prefix: &OsStr) -> Result<(PathBuf, File)> {
+    for attempt in 0..ATTEMPTS {
+        let mut name = prefix.to_owned();
+        name.push(attempt.to_string());
+        let path = parent.join(name);
+        if let Some(_lock) = Lock::try_on(&path) {
+            let _ = fs::remove_file(&path);
+        }
+        match File::create_new(&path) {
+            Ok(file) => {
+                // SAFETY: an open descriptor. Without the lock, another call may take the file for abandoned.
+                unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+                return Ok((path, file));
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io(&path, "create", &error)),
+        }
+    }
+    fail!(Io, "no free name for a fresh file in '{}' after {ATTEMPTS} attempts", parent.display())
 }
 
 /// Removes what killed calls left of folders that they never finished.

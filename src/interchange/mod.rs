@@ -1,17 +1,23 @@
 //! Other programs' files: an adapter's mean as a LoRA for PEFT or llama.cpp, merges into models on disk, and checkpoints
 //! with more or less in them.
 
+mod authors;
 mod declare;
 mod factors;
+mod gguf;
 mod lora;
 mod merge;
 mod model_files;
+mod shrink;
 mod tensor_file;
 
+pub use authors::{ALPHA, Authors, import_authors};
 pub use declare::{Declared, declare_layers};
+pub use gguf::{Gguf, Rope, export_gguf};
 pub use lora::export_lora;
 pub use merge::merge_files;
 pub use model_files::ModelFiles;
+pub use shrink::{Shrunk, grow, shrink};
 pub use tensor_file::TensorFile;
 
 use crate::adapter::source::is_reserved;

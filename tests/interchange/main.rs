@@ -3,9 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authors;
 mod disk;
+mod gguf;
 mod lora;
 mod merge;
+mod shrink;
 
 /// The goldens of which a model on disk can be made: all adapted layers have a weight.
 pub fn with_weights() -> Vec<std::path::PathBuf> {
