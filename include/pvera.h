@@ -2419,6 +2419,286 @@ pvera_error *pvera_unmerge(const pvera_undo *undo, const pvera_matrix_mut *weigh
  */
 void pvera_undo_free(pvera_undo *undo);
 
+/* ---- Other programs' files: exports, merges on disk, imports ---- */
+
+/**
+ * The mean is meant, also of an adapter that samples at inference: its sampling is lost. As PVERA_MERGE_MEAN.
+ */
+#define PVERA_FILES_MEAN 1
+
+/**
+ * What the target cannot hold (a learned bias, a carried tensor) is left out with a warning, instead of being an error.
+ */
+#define PVERA_FILES_LEAVE_OUT 2
+
+/**
+ * What the target holds is replaced: a whole folder by pvera_merge_files, a file by pvera_adapter_export_gguf.
+ */
+#define PVERA_FILES_REPLACE 4
+
+/**
+ * By the architecture, as llama.cpp's converter does.
+ */
+#define PVERA_ROPE_BY_ARCHITECTURE 0
+
+/**
+ * Rows of q and k stay as they are.
+ */
+#define PVERA_ROPE_KEEP 1
+
+/**
+ * Rows of q and k are permuted, from rotate-half pairs to neighbours.
+ */
+#define PVERA_ROPE_PERMUTE 2
+
+/**
+ * How files are read and written. Zero is the default.
+ */
+typedef struct pvera_files_options {
+    /**
+     * sizeof(pvera_files_options).
+     */
+    size_t struct_size;
+    /**
+     * PVERA_FILES_…, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * Of exports: the element type that is written; zero: f32. Of shrinking and growing: the base model's, to which the
+     * key's projections are rounded.
+     */
+    pvera_dtype dtype;
+    /**
+     * What stands before a module's path in the names of the model's tensors; NULL: nothing.
+     */
+    const char *prefix;
+    /**
+     * They hear of warnings and of progress: stages "export", "merge" and "compare projections". A result other than 0 stops
+     * the work with PVERA_ERROR_CANCELLED, and nothing is left behind.
+     */
+    pvera_callbacks callbacks;
+} pvera_files_options;
+
+/**
+ * A module and its tensor in llama.cpp.
+ */
+typedef struct pvera_gguf_name {
+    /**
+     * Module path: "model.layers.0.self_attn.q_proj".
+     */
+    const char *module;
+    /**
+     * Tensor name: "blk.0.attn_q.weight".
+     */
+    const char *tensor;
+} pvera_gguf_name;
+
+/**
+ * What llama.cpp must be told of the model, and a checkpoint does not say.
+ */
+typedef struct pvera_gguf_options {
+    /**
+     * sizeof(pvera_gguf_options).
+     */
+    size_t struct_size;
+    /**
+     * The model's general.architecture: "llama", "qwen2", …
+     */
+    const char *architecture;
+    /**
+     * [name_count]: names of tensors, before those of the built-in table; NULL: that alone. It knows
+     * model.layers.N.self_attn.{q,k,v,o}_proj, model.layers.N.mlp.{gate,up,down}_proj and lm_head of llama (which is
+     * Mistral, too), granite, olmo, olmo2, qwen2, qwen3, gemma, gemma2 and gemma3 (these three without lm_head).
+     */
+    const pvera_gguf_name *names;
+    /**
+     * How many.
+     */
+    size_t name_count;
+    /**
+     * num_attention_heads of the model, where rows of q are permuted.
+     */
+    size_t heads;
+    /**
+     * num_key_value_heads, where rows of k are.
+     */
+    size_t kv_heads;
+    /**
+     * PVERA_ROPE_…. The table's llama, granite and olmo are permuted.
+     */
+    int32_t rope;
+} pvera_gguf_options;
+
+/**
+ * What the files of the method's authors do not say. Zero is the default.
+ */
+typedef struct pvera_authors_options {
+    /**
+     * sizeof(pvera_authors_options).
+     */
+    size_t struct_size;
+    /**
+     * By which they multiply the delta; 0: 16, as in their configuration.
+     */
+    double alpha;
+    /**
+     * Which of the copies that were trained side by side in a grid search. Their last file holds the best one alone, which
+     * keeps the projections of its number.
+     */
+    size_t head;
+    /**
+     * Where draws is set and the file holds no projections, these are drawn from this seed, as PyTorch does on the CPU.
+     */
+    uint64_t seed;
+    /**
+     * 0 or 1 (as any other number).
+     */
+    uint8_t draws;
+} pvera_authors_options;
+
+/**
+ * Declares the layers that a checkpoint adapts, in the order of their names and without weights, with the sizes that they
+ * have in a model's files. Only headers are read. All layers are declared, or none.
+ *
+ * files is a folder with model.safetensors or with model.safetensors.index.json and its shards, or one safetensors file.
+ * count (may be NULL) gets how many layers these are, dtype (may be NULL) the element type of their weights: all zero
+ * where they differ or are none that computing takes. Of the options, only the prefix matters.
+ *
+ * Errors name the tensor: PVERA_ERROR_NOT_FOUND for a layer without a weight, PVERA_ERROR_SHAPE for one of the wrong shape,
+ * PVERA_ERROR_FORMAT for files that are damaged or lie, PVERA_ERROR_EXISTS for a layer that is declared already.
+ *
+ * Pointers:
+ * model is a model; checkpoint and files are texts; options is NULL or sized options; count and dtype are NULL or
+ * places for the results.
+ */
+pvera_error *pvera_model_declare_files(const pvera_model *model,
+                                       const char *checkpoint,
+                                       const char *files,
+                                       const pvera_files_options *options,
+                                       size_t *count,
+                                       pvera_dtype *dtype);
+
+/**
+ * The layer of that number: its module path (freed with pvera_text_free), and the sizes of the whole layer. Each output may
+ * be NULL.
+ *
+ * Pointers:
+ * model is a model; the others are NULL or places for the results.
+ */
+pvera_error *pvera_model_layer(const pvera_model *model,
+                               size_t number,
+                               char **name,
+                               size_t *in_total,
+                               size_t *out_total);
+
+/**
+ * Writes the adapter's mean as a LoRA in PEFT's format, which every engine with LoRA runs:
+ * A' = diag(λ_d[:r]) A[:r], B' = alpha · diag(λ_b) B, lora_alpha = r, so that its scaling is 1. An element is one
+ * product, rounded once to options.dtype. Learned biases and carried tensors go along.
+ *
+ * All or nothing, as pvera_adapter_save. Errors: PVERA_ERROR_STATE for an adapter that samples at inference, unless
+ * options.flags has PVERA_FILES_MEAN; PVERA_ERROR_EXISTS for a folder that holds an adapter of another kind;
+ * PVERA_ERROR_OVERFLOW for an element that the type does not hold.
+ *
+ * Pointers:
+ * adapter is an adapter, not written meanwhile; folder is a text; options is NULL or sized options.
+ */
+pvera_error *pvera_adapter_export_lora(const pvera_adapter *adapter,
+                                       const char *folder,
+                                       const pvera_files_options *options);
+
+/**
+ * Writes the same LoRA as a GGUF adapter, which llama.cpp loads: rows of q and k are permuted where its converter permutes
+ * the model's. The file appears at once, or not at all.
+ *
+ * GGUF holds no learned bias and no carried tensor: PVERA_ERROR_UNSUPPORTED names the first, unless options.flags has
+ * PVERA_FILES_LEAVE_OUT. PVERA_ERROR_EXISTS for a file that is there, unless it has PVERA_FILES_REPLACE;
+ * PVERA_ERROR_NOT_FOUND for a module without a name, PVERA_ERROR_ARGUMENT for missing heads; the rest as for
+ * pvera_adapter_export_lora.
+ *
+ * Pointers:
+ * adapter is an adapter, not written meanwhile; path is a text; gguf is sized options; options is NULL or such.
+ */
+pvera_error *pvera_adapter_export_gguf(const pvera_adapter *adapter,
+                                       const char *path,
+                                       const pvera_gguf_options *gguf,
+                                       const pvera_files_options *options);
+
+/**
+ * Writes a checkpoint without its projections (save_projection false), after checking that its key draws them bit for bit, as
+ * f32 or rounded to bf16 or f16 (options.dtype: that alone). Everything else stays as it is. folder and out may be the
+ * same: all or nothing, as pvera_adapter_save.
+ *
+ * base_dtype and in_max (either may be NULL) get what the result's load is to be told: the element type that they were
+ * rounded to, and the columns of A, where these are not the largest in_features of the adapted layers.
+ *
+ * Error PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none.
+ *
+ * Pointers:
+ * folder and out are texts; options is NULL or sized options; base_dtype and in_max are NULL or places for the
+ * results.
+ */
+pvera_error *pvera_checkpoint_shrink(const char *folder,
+                                     const char *out,
+                                     const pvera_files_options *options,
+                                     pvera_dtype *base_dtype,
+                                     size_t *in_max);
+
+/**
+ * The reverse: writes the projections that the key draws into a checkpoint that has none, rounded to options.dtype. in_max
+ * is the largest in_features over all adapted layers, which the checkpoint does not say; out_max is that of out_features,
+ * or 0 for the longest λ_b.
+ *
+ * Pointers:
+ * folder and out are texts; options is NULL or sized options.
+ */
+pvera_error *pvera_checkpoint_grow(const char *folder,
+                                   const char *out,
+                                   size_t in_max,
+                                   size_t out_max,
+                                   const pvera_files_options *options);
+
+/**
+ * Writes a model with the adapter's mean folded into it: the bits of pvera_merge in every adapted weight, a learned bias in
+ * the place of the module's, a carried tensor (in the model's element type) in that of its namesake, everything else byte for
+ * byte. Weights pass a block of rows at a time, so that the model need not fit in memory.
+ *
+ * files is as for pvera_model_declare_files; every layer that the adapter adapts is declared whole. out is a new or
+ * empty folder; with PVERA_FILES_REPLACE, what it holds is replaced whole. It gets the files of the model, and of a folder
+ * the other files in it, but no folder, and no weights in other formats, which are named in a warning.
+ *
+ * Everything is checked before anything is written. An error, a stop or a kill leaves out as it was. Errors name the
+ * tensor: PVERA_ERROR_NOT_FOUND for a weight or bias that the files do not hold, PVERA_ERROR_DTYPE for one that is no f32, f16
+ * or bf16, PVERA_ERROR_UNSUPPORTED for a carried tensor without a namesake, unless options.flags has
+ * PVERA_FILES_LEAVE_OUT; PVERA_ERROR_STATE as for pvera_adapter_export_lora.
+ *
+ * Pointers:
+ * context is a context of the CPU; adapter is an adapter, not written meanwhile; files and out are texts; options is
+ * NULL or sized options.
+ */
+pvera_error *pvera_merge_files(const pvera_context *context,
+                               const pvera_adapter *adapter,
+                               const char *files,
+                               const char *out,
+                               const pvera_files_options *options);
+
+/**
+ * Writes a PEFT checkpoint of a state dictionary of the method's authors (github.com/leofillioux/pvera), given as safetensors:
+ * MODULE.heads.adapter_qd, …_vd, …_qb, …_vb, or MODULE.heads.N.… of a grid search. They adapt q and v of a fused
+ * qkv, each through projections of its own; one layer of twice the rank is exactly that, with zeros in B where q and v do not
+ * meet. Alpha is multiplied into λ_b. options.prefix (theirs is "backbone.") is taken off the module paths.
+ *
+ * Their files hold no projections, unless they were added as q_downsample, v_downsample, q_upsample and v_upsample; see
+ * pvera_authors_options. Error PVERA_ERROR_PROJECTION where there is neither.
+ *
+ * Pointers:
+ * file and out are texts; authors and options are NULL or sized options.
+ */
+pvera_error *pvera_import_authors(const char *file,
+                                  const char *out,
+                                  const pvera_authors_options *authors,
+                                  const pvera_files_options *options);
+
 /* ---- Statistics over Monte Carlo passes ---- */
 
 /**

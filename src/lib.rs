@@ -15,6 +15,7 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | [`ffi`] | the C ABI and nothing else |
+//! | [`interchange`] | other programs' files: exports, merges on disk, shrinking, imports |
 //! | [`model`] | the host's named layers and the published adapters |
 //! | [`adapter`] | one trained adapter: load, save, its vectors for every layer |
 //! | [`bank`] | thousands of adapters in one file |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod context;
 pub mod error;
 pub mod ffi;
+pub mod interchange;
 pub mod linear;
 pub mod memory;
 pub mod model;

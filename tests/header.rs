@@ -21,6 +21,7 @@ const SECTIONS: [(&str, &str); 20] = [
     ("compute", "Computing without a tape"),
     ("training", "Forward and backward"),
     ("merge", "Merging into a weight"),
+    ("interchange", "Other programs' files: exports, merges on disk, imports"),
     ("statistics", "Statistics over Monte Carlo passes"),
     ("uncertainty", "Early stopping and calibration"),
     ("noise", "Noise"),

@@ -238,10 +238,13 @@ fn readers_run_while_a_writer_swaps_ten_thousand_adapters() {
         for _ in 0..READERS {
             scope.spawn(|| {
                 let context = context(Kind::Cpu, 0);
-                while !done.load(Ordering::SeqCst) {
+                loop {
                     let found = pass(&context, &model.snapshot().unwrap());
                     assert!(wanted.contains(&found), "a pass saw two versions");
                     passes.fetch_add(1, Ordering::SeqCst);
+                    if done.load(Ordering::SeqCst) {
+                        break;
+                    }
                 }
             });
         }

@@ -194,3 +194,67 @@ pvera_error *pvera_go_bank_snapshot(uintptr_t call, const pvera_bank *bank, size
     running = outer;
     return error;
 }
+
+/* ---- Files ---- */
+
+/* Lets warnings and progress of a call reach the Go call; returns the one that was running before. */
+static uintptr_t tell(uintptr_t call, pvera_files_options *options) {
+    uintptr_t outer = running;
+    running = call;
+    options->callbacks.warning = on_warning;
+    options->callbacks.progress = on_progress;
+    return outer;
+}
+
+pvera_error *pvera_go_model_declare_files(const pvera_model *model, const char *checkpoint, const char *files,
+                                          pvera_files_options options, size_t *count, pvera_dtype *dtype) {
+    return pvera_model_declare_files(model, checkpoint, files, &options, count, dtype);
+}
+
+pvera_error *pvera_go_adapter_export_lora(uintptr_t call, const pvera_adapter *adapter, const char *folder,
+                                          pvera_files_options options) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_adapter_export_lora(adapter, folder, &options);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_adapter_export_gguf(uintptr_t call, const pvera_adapter *adapter, const char *path,
+                                          pvera_gguf_options gguf, pvera_files_options options) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_adapter_export_gguf(adapter, path, &gguf, &options);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_checkpoint_shrink(uintptr_t call, const char *folder, const char *out, pvera_files_options options,
+                                        pvera_dtype *base_dtype, size_t *in_max) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_checkpoint_shrink(folder, out, &options, base_dtype, in_max);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_checkpoint_grow(uintptr_t call, const char *folder, const char *out, size_t in_max, size_t out_max,
+                                      pvera_files_options options) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_checkpoint_grow(folder, out, in_max, out_max, &options);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_merge_files(uintptr_t call, const pvera_context *context, const pvera_adapter *adapter, const char *files,
+                                  const char *out, pvera_files_options options) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_merge_files(context, adapter, files, out, &options);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_import_authors(uintptr_t call, const char *file, const char *out, pvera_authors_options authors,
+                                     pvera_files_options options) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_import_authors(file, out, &authors, &options);
+    running = outer;
+    return error;
+}

@@ -68,4 +68,21 @@ pvera_error *pvera_go_bank_snapshot(uintptr_t call, const pvera_bank *bank, size
 pvera_error *pvera_go_adapter_new(uintptr_t call, const pvera_model *model, const pvera_config *config,
                                   const pvera_store *store, const pvera_adapter_options *options, pvera_adapter **adapter);
 
+/* ---- Files: the callbacks of options are set here ---- */
+
+pvera_error *pvera_go_model_declare_files(const pvera_model *model, const char *checkpoint, const char *files,
+                                          pvera_files_options options, size_t *count, pvera_dtype *dtype);
+pvera_error *pvera_go_adapter_export_lora(uintptr_t call, const pvera_adapter *adapter, const char *folder,
+                                          pvera_files_options options);
+pvera_error *pvera_go_adapter_export_gguf(uintptr_t call, const pvera_adapter *adapter, const char *path,
+                                          pvera_gguf_options gguf, pvera_files_options options);
+pvera_error *pvera_go_checkpoint_shrink(uintptr_t call, const char *folder, const char *out, pvera_files_options options,
+                                        pvera_dtype *base_dtype, size_t *in_max);
+pvera_error *pvera_go_checkpoint_grow(uintptr_t call, const char *folder, const char *out, size_t in_max, size_t out_max,
+                                      pvera_files_options options);
+pvera_error *pvera_go_merge_files(uintptr_t call, const pvera_context *context, const pvera_adapter *adapter, const char *files,
+                                  const char *out, pvera_files_options options);
+pvera_error *pvera_go_import_authors(uintptr_t call, const char *file, const char *out, pvera_authors_options authors,
+                                     pvera_files_options options);
+
 #endif

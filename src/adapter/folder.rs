@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,13 @@ use crate::fail;
 /// More folders of half-done saves than this beside one folder are somebody's mistake.
 const ATTEMPTS: usize = 1000;
 
+/// Between a folder's name and a number, in the names of its temporary folders: those that may hold what belongs to it, ...
+const HALF_SAVED: &str = ".pvera-";
+/// ... and those that hold nothing but the beginning of a file.
+const HALF_WRITTEN: &str = ".pvera-whole-";
+/// The same of files.
+const HALF_A_FILE: &str = ".pvera-file-";
+
 /// Writes `files` into a fresh folder beside `folder` and puts it in its place. Whatever moment the process dies at,
 /// `folder` holds the old files or the new ones, all of them.
 ///
@@ -20,26 +27,24 @@ const ATTEMPTS: usize = 1000;
 /// over right after the exchange. A kill between these two leaves folders in `.NAME.pvera-N` beside it; the next save
 /// brings them back.
 pub fn replace_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
-    let folder = &absolute(folder)?;
-    let (Some(parent), Some(_)) = (folder.parent(), folder.file_name()) else {
-        fail!(Argument, "'{}' cannot be replaced; wanted a folder inside another", folder.display());
-    };
-    let exists = match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        Err(error) => return Err(io(folder, "open", &error)),
-        Ok(data) if !data.is_dir() => fail!(Io, "'{}' exists and is not a folder", folder.display()),
-        Ok(_) => true,
-    };
+    let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+    replace_files(folder, &names, |fresh| {
+        files.iter().try_for_each(|(name, bytes)| write_synced(&fresh.join(name), bytes))
+    })
+}
+
+/// The same for files too large to be held: `write` puts files of these names into the folder that it is given, synced.
+pub fn replace_files(folder: &Path, files: &[&str], write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let place = Place::of(folder)?;
+    let (folder, parent) = (&*place.folder, &*place.parent);
     sync_folder(parent)?;
-    let mut fresh = Fresh::beside(folder)?;
-    for (name, bytes) in files {
-        write_synced(&fresh.path.join(name), bytes)?;
-    }
-    if exists {
+    let mut fresh = Fresh::beside(folder, HALF_SAVED)?;
+    write(&fresh.path)?;
+    if place.exists {
         link_others(folder, &fresh.path, files)?;
     }
     sync_folder(&fresh.path)?;
-    if exists {
+    if place.exists {
         // The old folder is about to stand where a sweep looks; whoever holds its lock is not done with it.
         let _lock = Lock::try_on(folder);
         let is_current = inode(Path::new(".")).ok() == inode(folder).ok();
@@ -61,8 +66,109 @@ pub fn replace_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
     Ok(())
 }
 
+/// Writes a fresh folder beside `folder` and puts it in its place, whole: what an old folder of that name held is removed.
+/// A kill leaves the old folder, if there was one, and `.NAME.pvera-whole-N` beside it, which the next such call removes.
+pub fn replace_whole(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let place = Place::of(folder)?;
+    let (folder, parent) = (&*place.folder, &*place.parent);
+    remove_abandoned(folder, parent);
+    sync_folder(parent)?;
+    let mut fresh = Fresh::beside(folder, HALF_WRITTEN)?;
+    write(&fresh.path)?;
+    sync_folder(&fresh.path)?;
+    if place.exists {
+        exchange(&fresh.path, folder)?;
+    } else {
+        fs::rename(&fresh.path, folder).map_err(|error| io(folder, "create", &error))?;
+        fresh.kept = true;
+    }
+    // The old folder goes with `fresh`, which has its name now.
+    sync_folder(parent)
+}
+
+/// Writes a file beside `path` and puts it in its place at once. `write` fills it. A kill leaves the old file, if there was
+/// one, and `.NAME.pvera-file-N` beside it, which the next such call removes.
+pub fn replace_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let path = &absolute(path)?;
+    let (Some(parent), Some(prefix)) = (path.parent(), prefix(path, HALF_A_FILE)) else {
+        fail!(Argument, "'{}' cannot be written; wanted a file in a folder", path.display());
+    };
+    if path.is_dir() {
+        fail!(Io, "'{}' is a folder; wanted a file", path.display());
+    }
+    let (fresh, file) = fresh_file(parent, &prefix)?;
+    let written = || {
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        let file = file.into_inner().map_err(|error| io(path, "write", error.error()))?;
+        file.sync_all().and_then(|()| fs::rename(&fresh, path)).map_err(|error| io(path, "write", &error))
+    };
+    if let Err(error) = written() {
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
+    }
+    sync_folder(parent)
+}
+
+/// A new file, locked; abandoned ones of the same kind go.
+fn fresh_file(parent: &Path, prefix: &OsStr) -> Result<(PathBuf, File)> {
+    for attempt in 0..ATTEMPTS {
+        let mut name = prefix.to_owned();
+        name.push(attempt.to_string());
+        let path = parent.join(name);
+        if let Some(_lock) = Lock::try_on(&path) {
+            let _ = fs::remove_file(&path);
+        }
+        match File::create_new(&path) {
+            Ok(file) => {
+                // SAFETY: an open descriptor. Without the lock, another call may take the file for abandoned.
+                unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+                return Ok((path, file));
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io(&path, "create", &error)),
+        }
+    }
+    fail!(Io, "no free name for a fresh file in '{}' after {ATTEMPTS} attempts", parent.display())
+}
+
+/// Removes what killed calls left of folders that they never finished.
+fn remove_abandoned(folder: &Path, parent: &Path) {
+    let Some(prefix) = prefix(folder, HALF_WRITTEN) else { return };
+    for entry in entries(parent).unwrap_or_default() {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes())
+            && let Some(_lock) = Lock::try_on(&entry.path())
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Where a folder is, or is to be.
+struct Place {
+    folder: PathBuf,
+    parent: PathBuf,
+    exists: bool,
+}
+
+impl Place {
+    fn of(folder: &Path) -> Result<Self> {
+        let folder = absolute(folder)?;
+        let (Some(parent), Some(_)) = (folder.parent(), folder.file_name()) else {
+            fail!(Argument, "'{}' cannot be replaced; wanted a folder inside another", folder.display());
+        };
+        let exists = match fs::symlink_metadata(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(io(&folder, "open", &error)),
+            Ok(data) if !data.is_dir() => fail!(Io, "'{}' exists and is not a folder", folder.display()),
+            Ok(_) => true,
+        };
+        Ok(Self { parent: parent.to_owned(), folder, exists })
+    }
+}
+
 /// Links the old folder's other files into the fresh one. What cannot be linked moves over after the exchange.
-fn link_others(folder: &Path, fresh: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+fn link_others(folder: &Path, fresh: &Path, files: &[&str]) -> Result<()> {
     let data = fs::metadata(folder).map_err(|error| io(folder, "read", &error))?;
     let _ = fs::set_permissions(fresh, data.permissions());
     for entry in entries(folder)? {
@@ -75,7 +181,7 @@ fn link_others(folder: &Path, fresh: &Path, files: &[(&str, &[u8])]) -> Result<(
 }
 
 /// Brings home what only an old folder holds, and removes the rest. Nothing in `folder` is overwritten.
-fn settle(old: &Path, folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+fn settle(old: &Path, folder: &Path, files: &[&str]) -> Result<()> {
     for entry in entries(old)? {
         let (from, to) = (entry.path(), folder.join(entry.file_name()));
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -88,8 +194,8 @@ fn settle(old: &Path, folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
 }
 
 /// Settles what killed saves of this folder left. Whatever goes wrong there can wait for the next save.
-fn sweep(folder: &Path, files: &[(&str, &[u8])]) {
-    let (Some(parent), Some(prefix)) = (folder.parent(), prefix(folder)) else { return };
+fn sweep(folder: &Path, files: &[&str]) {
+    let (Some(parent), Some(prefix)) = (folder.parent(), prefix(folder, HALF_SAVED)) else { return };
     for entry in entries(parent).unwrap_or_default() {
         let name = entry.file_name();
         let number = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
@@ -106,8 +212,8 @@ fn gone(outcome: io::Result<()>) -> io::Result<()> {
     outcome.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-fn is_ours(name: &OsStr, files: &[(&str, &[u8])]) -> bool {
-    files.iter().any(|(ours, _)| name == *ours)
+fn is_ours(name: &OsStr, files: &[&str]) -> bool {
+    files.iter().any(|ours| name == *ours)
 }
 
 /// A folder in the making, locked; removed again unless it is kept.
@@ -118,8 +224,8 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn beside(folder: &Path) -> Result<Self> {
-        let Some(prefix) = prefix(folder) else { fail!(Argument, "'{}' has no name", folder.display()) };
+    fn beside(folder: &Path, kind: &str) -> Result<Self> {
+        let Some(prefix) = prefix(folder, kind) else { fail!(Argument, "'{}' has no name", folder.display()) };
         for attempt in 0..ATTEMPTS {
             let mut name = prefix.clone();
             name.push(attempt.to_string());
@@ -146,11 +252,11 @@ impl Drop for Fresh {
     }
 }
 
-/// `.NAME.pvera-`, with which all temporary folders of a folder begin.
-fn prefix(folder: &Path) -> Option<OsString> {
+/// `.NAME.pvera-…`, with which all temporary folders of a folder begin.
+fn prefix(folder: &Path, kind: &str) -> Option<OsString> {
     let mut prefix = OsString::from(".");
     prefix.push(folder.file_name()?);
-    prefix.push(".pvera-");
+    prefix.push(kind);
     Some(prefix)
 }
 
@@ -183,7 +289,7 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     list.map_err(|error| io(folder, "read", &error))
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = File::create_new(path)?;
         file.write_all(bytes)?;
@@ -230,7 +336,7 @@ fn exchange_at_once(_: &Path, _: &Path) -> io::Result<()> {
 
 /// The old folder steps aside first: a kill between the steps leaves no folder of that name, never a mixed one.
 fn exchange_in_steps(fresh: &Path, folder: &Path) -> Result<()> {
-    let mut aside = Fresh::beside(folder)?;
+    let mut aside = Fresh::beside(folder, HALF_SAVED)?;
     fs::rename(folder, &aside.path).map_err(|error| io(folder, "move aside", &error))?;
     aside.kept = true;
     if let Err(error) = fs::rename(fresh, folder) {

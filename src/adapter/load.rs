@@ -252,7 +252,7 @@ fn check_vector(key: &str, view: &TensorView<'_>, wanted: usize, of: &str) -> Re
     Ok(())
 }
 
-pub(super) fn dtype_of(key: &str, stored: Stored) -> Result<Dtype> {
+pub(crate) fn dtype_of(key: &str, stored: Stored) -> Result<Dtype> {
     match stored {
         Stored::F32 => Ok(Dtype::F32),
         Stored::F16 => Ok(Dtype::F16),
@@ -262,7 +262,7 @@ pub(super) fn dtype_of(key: &str, stored: Stored) -> Result<Dtype> {
 }
 
 /// Widens stored little-endian elements of any alignment.
-fn widen(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+pub(crate) fn widen(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     match dtype {
         Dtype::F32 => out
             .iter_mut()

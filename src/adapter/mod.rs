@@ -2,14 +2,14 @@
 
 mod combine;
 mod create;
-mod folder;
+pub(crate) mod folder;
 mod kind;
 mod layout;
-mod load;
+pub(crate) mod load;
 mod parameters;
 mod projections;
-mod save;
-mod source;
+pub(crate) mod save;
+pub(crate) mod source;
 mod store_file;
 mod tensors;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::projection::Frozen;
 use crate::tensor::{Device, Dtype};
 
 /// The longest header that readers of the format accept, in bytes.
-const LARGEST_HEADER: usize = 100_000_000;
+pub(crate) const LARGEST_HEADER: usize = 100_000_000;
 
 /// A checkpoint as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,23 +163,31 @@ fn file_of(mut pieces: Vec<Piece<'_>>) -> Result<Vec<u8>> {
         let info = TensorInfo { dtype: piece.dtype, shape: piece.shape.clone(), data_offsets: (start, end) };
         (piece.name.clone(), info)
     });
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let unwritable = |error: String| Error::new(Code::Format, format!("could not write the adapter's header: {error}"));
-    let header = Metadata::new(Some(format), infos.collect()).map_err(|error| unwritable(error.to_string()))?;
-    let mut header = serde_json::to_vec(&header).map_err(|error| unwritable(error.to_string()))?;
-    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
-    if header.len() > LARGEST_HEADER {
-        fail!(Format, "the file's header would have {} bytes; readers take at most {LARGEST_HEADER}", header.len());
-    }
+    let header = header_of(infos.collect())?;
     let mut file = Vec::new();
-    file.try_reserve_exact(size_of::<u64>() + header.len() + end).map_err(|_| Error::out_of_memory())?;
-    file.extend_from_slice(&(header.len() as u64).to_le_bytes());
+    file.try_reserve_exact(header.len() + end).map_err(|_| Error::out_of_memory())?;
     file.extend_from_slice(&header);
     pieces.iter().for_each(|piece| piece.write(&mut file));
     Ok(file)
 }
 
-fn stored(dtype: Dtype) -> Stored {
+/// What a safetensors file begins with: the header's length, and the header, padded as PEFT's.
+pub(crate) fn header_of(infos: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let unwritable = |error: String| Error::new(Code::Format, format!("could not write the adapter's header: {error}"));
+    let header = Metadata::new(Some(format), infos).map_err(|error| unwritable(error.to_string()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|error| unwritable(error.to_string()))?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    if header.len() > LARGEST_HEADER {
+        fail!(Format, "the file's header would have {} bytes; readers take at most {LARGEST_HEADER}", header.len());
+    }
+    let mut whole = (header.len() as u64).to_le_bytes().to_vec();
+    whole.try_reserve_exact(header.len()).map_err(|_| Error::out_of_memory())?;
+    whole.extend_from_slice(&header);
+    Ok(whole)
+}
+
+pub(crate) fn stored(dtype: Dtype) -> Stored {
     match dtype {
         Dtype::F32 => Stored::F32,
         Dtype::F16 => Stored::F16,

@@ -80,8 +80,7 @@ pub enum Contents {
 impl Contents {
     /// Reads or maps one file.
     pub fn of(path: &Path, map: bool) -> Result<Self> {
-        let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path);
-        Self::from_file(&regular(file.map_err(|error| io(path, "open", &error))?, path)?, path, map)
+        Self::from_file(&open_regular(path)?, path, map)
     }
 
     fn from_file(file: &File, path: &Path, map: bool) -> Result<Self> {
@@ -144,6 +143,17 @@ impl Source {
             tensors_name: "the tensors in memory".into(),
         })
     }
+}
+
+/// Opens what is a file, and no pipe or folder.
+pub fn open_regular(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path);
+    regular(file.map_err(|error| io(path, "open", &error))?, path)
+}
+
+/// A whole file of at most `limit` bytes.
+pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    read(&open_regular(path)?, path, limit)
 }
 
 fn open_folder(folder: &Path) -> Result<File> {

@@ -60,7 +60,7 @@ impl Config {
 
 /// `json.dumps(value, indent=2, sort_keys=True)`. serde_json's map is sorted, its pretty layout is Python's, and only
 /// strings can hold what is not printable ASCII.
-fn as_python_writes(value: &Value) -> String {
+pub(crate) fn as_python_writes(value: &Value) -> String {
     let mut ascii = String::new();
     for character in format!("{value:#}").chars() {
         if character.is_ascii() && character != '\u{7f}' {

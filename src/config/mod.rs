@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::fail;
 
 pub use json::LARGEST_FILE;
+pub(crate) use json::as_python_writes;
 pub use targeting::Targeting;
 
 /// The largest rank: `2r` rows must be countable in 31 bits, as in every tensor library that reads our files.

@@ -103,6 +103,16 @@ pub(super) fn dtype(name: impl Display, given: pvera_dtype) -> Result<Dtype> {
     }
 }
 
+/// An element type in C's words.
+pub(super) fn written_dtype(dtype: Dtype) -> pvera_dtype {
+    let (code, bits) = match dtype {
+        Dtype::F32 => (PVERA_DTYPE_FLOAT, 32),
+        Dtype::F16 => (PVERA_DTYPE_FLOAT, 16),
+        Dtype::Bf16 => (PVERA_DTYPE_BFLOAT, 16),
+    };
+    pvera_dtype { code, bits, lanes: 1 }
+}
+
 /// An element type that may be left zero.
 pub(super) fn optional_dtype(name: &str, given: pvera_dtype) -> Result<Option<Dtype>> {
     if given == pvera_dtype::default() { Ok(None) } else { dtype(name, given).map(Some) }
@@ -215,17 +225,12 @@ pub(super) unsafe fn read_all<'a>(
 
 /// The C description of a matrix that the library lends.
 pub(super) fn lent(matrix: &Matrix<'_>) -> pvera_matrix {
-    let (code, bits) = match matrix.dtype() {
-        Dtype::F32 => (PVERA_DTYPE_FLOAT, 32),
-        Dtype::F16 => (PVERA_DTYPE_FLOAT, 16),
-        Dtype::Bf16 => (PVERA_DTYPE_BFLOAT, 16),
-    };
     pvera_matrix {
         data: matrix.data().cast(),
         rows: matrix.rows(),
         cols: matrix.cols(),
         row_stride: matrix.row_stride(),
-        dtype: pvera_dtype { code, bits, lanes: 1 },
+        dtype: written_dtype(matrix.dtype()),
         device: match matrix.device() {
             Device::Host => pvera_device { r#type: PVERA_DEVICE_CPU, id: 0 },
             Device::Cuda(id) => pvera_device { r#type: PVERA_DEVICE_CUDA, id },

@@ -15,6 +15,7 @@ pub mod error;
 mod guard;
 mod handle;
 mod input;
+pub mod interchange;
 pub mod linear;
 pub mod matrix;
 pub mod merge;

@@ -4,7 +4,7 @@ use super::Linear;
 use super::overlap::check_place;
 use super::plan::Plan;
 use super::request::{Choice, ModeChoice, Noise, Request, Rows};
-use crate::backend::{Mode, RowKeys, Weight};
+use crate::backend::{Mode, RowKeys, Term, Weight};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
@@ -50,6 +50,28 @@ pub fn merge(
     let (rows, cols) = if transposed { (inputs, out) } else { (out, inputs) };
     weight.shape("weight", rows, cols)?;
     merged.shape("merged", rows, cols)?;
+    merge_rows(context, linear, request, 0, weight, merged)
+}
+
+/// The same for some rows of the weight as it is stored, from `first` on: bit for bit what [`merge`] makes of them. Elements
+/// are named by their place among these rows.
+pub fn merge_rows(
+    context: &Context,
+    linear: &Linear,
+    request: &MergeRequest<'_>,
+    first: usize,
+    weight: &Matrix<'_>,
+    merged: &MatrixMut<'_>,
+) -> Result<Option<MergeUndo>> {
+    let (layer, transposed) = (linear.layer(), request.layout == WeightLayout::InOut);
+    let (all, cols) = if transposed {
+        (layer.in_features, ("out_features", layer.out_features))
+    } else {
+        (layer.out_features, ("in_features", layer.in_features))
+    };
+    let rows = ("rows of the part", weight.rows().min(all.saturating_sub(first)));
+    weight.shape("weight", rows, cols)?;
+    merged.shape("merged", rows, cols)?;
     if context.place() != Device::Host {
         fail!(
             Unsupported,
@@ -81,10 +103,15 @@ pub fn merge(
             disjoint("merged", merged, name, &vector.matrix())?;
         }
     }
+    let count = weight.rows();
+    let terms = frame.arena().collected(plan.calls[0].terms.iter().map(|term| match transposed {
+        true => Term { a: term.a.inputs_from(first, count), ..*term },
+        false => Term { b: term.b.outputs_from(first, count), lambda_b: term.lambda_b.part(first, count), ..*term },
+    }))?;
     let undo = if request.wants_undo { Some(MergeUndo::before(context.allocator(), weight)?) } else { None };
     let as_used = Weight::output_major(weight);
     let as_used = if transposed { as_used.transposed() } else { as_used };
-    frame.with_backend(|backend| backend.merge(plan.calls[0].terms, as_used, merged, transposed))?;
+    frame.with_backend(|backend| backend.merge(terms, as_used, merged, transposed))?;
     Ok(undo.map(|undo| MergeUndo { merged: digest(&merged.as_const()), ..undo }))
 }
 

@@ -9,7 +9,7 @@ mod tape;
 mod training;
 
 pub use compute::{expand, forward, latent, moments, project, project_width, sample, scratch_bytes};
-pub use merge::{MergeRequest, MergeUndo, merge};
+pub use merge::{MergeRequest, MergeUndo, merge, merge_rows};
 pub use request::{Choice, ModeChoice, Noise, Request, Rows};
 pub use tape::{Policy, Tape};
 pub use training::{SlotGradients, VarianceTarget, Wanted, backward, record};

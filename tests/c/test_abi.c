@@ -62,6 +62,12 @@ static void constants(void) {
     VALUE(PVERA_BANK_READ, 0);
     VALUE(PVERA_BANK_WRITE, 1);
     VALUE(PVERA_BANK_CREATE, 2);
+    VALUE(PVERA_FILES_MEAN, PVERA_MERGE_MEAN);
+    VALUE(PVERA_FILES_LEAVE_OUT, 2);
+    VALUE(PVERA_FILES_REPLACE, 4);
+    VALUE(PVERA_ROPE_BY_ARCHITECTURE, 0);
+    VALUE(PVERA_ROPE_KEEP, 1);
+    VALUE(PVERA_ROPE_PERMUTE, 2);
 }
 
 /* On machines of 64 bits. */
@@ -232,6 +238,29 @@ static void layouts(void) {
     FIELD(pvera_bin, count, 0);
     FIELD(pvera_bin, confidence, 8);
     FIELD(pvera_bin, accuracy, 16);
+    SIZE(pvera_files_options, 48);
+    FIELD(pvera_files_options, struct_size, 0);
+    FIELD(pvera_files_options, flags, 8);
+    FIELD(pvera_files_options, dtype, 12);
+    FIELD(pvera_files_options, prefix, 16);
+    FIELD(pvera_files_options, callbacks, 24);
+    SIZE(pvera_gguf_name, 16);
+    FIELD(pvera_gguf_name, module, 0);
+    FIELD(pvera_gguf_name, tensor, 8);
+    SIZE(pvera_gguf_options, 56);
+    FIELD(pvera_gguf_options, struct_size, 0);
+    FIELD(pvera_gguf_options, architecture, 8);
+    FIELD(pvera_gguf_options, names, 16);
+    FIELD(pvera_gguf_options, name_count, 24);
+    FIELD(pvera_gguf_options, heads, 32);
+    FIELD(pvera_gguf_options, kv_heads, 40);
+    FIELD(pvera_gguf_options, rope, 48);
+    SIZE(pvera_authors_options, 40);
+    FIELD(pvera_authors_options, struct_size, 0);
+    FIELD(pvera_authors_options, alpha, 8);
+    FIELD(pvera_authors_options, head, 16);
+    FIELD(pvera_authors_options, seed, 24);
+    FIELD(pvera_authors_options, draws, 32);
     SIZE(pvera_adamw, 48);
     FIELD(pvera_adamw, struct_size, 0);
     FIELD(pvera_adamw, learning_rate, 8);

@@ -34,6 +34,7 @@
 #include "pvera/context.hpp"
 #include "pvera/dlpack.hpp"
 #include "pvera/error.hpp"
+#include "pvera/files.hpp"
 #include "pvera/handle.hpp"
 #include "pvera/linear.hpp"
 #include "pvera/matrix.hpp"

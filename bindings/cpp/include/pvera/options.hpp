@@ -52,6 +52,25 @@ struct linear_vectors : detail::sized<pvera_linear_vectors> {
     }
 };
 
+// How other programs' files are read and written: PVERA_FILES_… flags, borrowed(callbacks).
+struct files_options : detail::sized<pvera_files_options> {
+    constexpr explicit files_options(uint32_t with_flags = 0) noexcept { flags = with_flags; }
+};
+
+using gguf_name = pvera_gguf_name;
+// What llama.cpp must be told of the model; the names are lent as the arrays of rows.
+struct gguf_options : detail::sized<pvera_gguf_options> {
+    constexpr explicit gguf_options(const char *of_architecture, std::size_t q_heads = 0, std::size_t k_heads = 0) noexcept {
+        architecture = of_architecture, heads = q_heads, kv_heads = k_heads;
+    }
+    constexpr gguf_options &named(span<const gguf_name> tensors) noexcept {
+        return names = tensors.data(), name_count = tensors.size(), *this;
+    }
+    gguf_options &named(std::initializer_list<gguf_name>) = delete;
+};
+
+struct authors_options : detail::sized<pvera_authors_options> {};
+
 using active = pvera_active;
 using slot_gradients = pvera_slot_gradients;
 using parameter_range = pvera_parameter_range;

@@ -1,0 +1,97 @@
+//! A model's layers as its files have them: their shapes, from the headers alone.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use safetensors::tensor::TensorInfo;
+
+use super::model_files::ModelFiles;
+use super::tensor_file::TensorFile;
+use crate::adapter::load::dtype_of;
+use crate::adapter::source::{CONFIG_FILE, Keys, TENSOR_FILE, key_of, module_of, read_file};
+use crate::config::{Config, LARGEST_FILE};
+use crate::error::Result;
+use crate::fail;
+use crate::model::{Layer, Model};
+use crate::tensor::Dtype;
+
+/// What was declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// How many layers.
+    pub count: usize,
+    /// The element type of their weights; None where they differ, or hold one that computing does not take.
+    pub dtype: Option<Dtype>,
+}
+
+/// Declares the layers that a checkpoint folder adapts, without weights, by the order of their names. All or none.
+///
+/// `prefix` is what stands before a module's path in the names of the files' tensors.
+pub fn declare_layers(model: &Model, checkpoint: &Path, files: &ModelFiles, prefix: &str) -> Result<Declared> {
+    let config_path = checkpoint.join(CONFIG_FILE);
+    let text = read_file(&config_path, LARGEST_FILE as u64)?;
+    let config = Config::from_json(&text).map_err(|error| error.within(config_path.display()))?;
+    let keys = Keys::of(config.method);
+    let tensors = TensorFile::open(&checkpoint.join(TENSOR_FILE))?;
+    let names = tensors.names();
+    let modules: BTreeSet<&str> = names.iter().filter_map(|key| module_of(key, keys.lambda_b)).collect();
+    let mut layers = Vec::new();
+    let mut dtypes = BTreeSet::new();
+    for module in &modules {
+        let key = key_of(module, keys.lambda_b);
+        let weight = weight_name(prefix, module);
+        let (_, info) = files.wanted(&weight)?;
+        let (outputs, inputs) = sizes(&weight, info, config.fan_in_fan_out)?;
+        let vector = tensors.info(&key).map(|info| info.shape.clone()).unwrap_or_default();
+        if vector != [outputs] {
+            fail!(
+                Shape,
+                "'{}': tensor '{key}' has shape {vector:?}; wanted [{outputs}], the outputs of '{weight}' of shape {:?}{}",
+                tensors.path().display(),
+                info.shape,
+                if config.fan_in_fan_out { " (fan_in_fan_out)" } else { "" }
+            );
+        }
+        dtypes.insert(dtype_of(&weight, info.dtype).ok().map(Dtype::name));
+        layers.push(layer(module, inputs, outputs));
+    }
+    if layers.is_empty() {
+        fail!(Format, "'{}' has no tensor 'base_model.model.MODULE{}'", tensors.path().display(), keys.lambda_b);
+    }
+    if let Some(known) = layers.iter().find(|layer| model.layers().find(&layer.name).is_ok()) {
+        fail!(Exists, "layer '{}' is declared already", known.name);
+    }
+    let first = modules.first().and_then(|module| files.find(&weight_name(prefix, module)));
+    let dtype = first.filter(|_| dtypes.len() == 1).and_then(|(_, info)| dtype_of("", info.dtype).ok());
+    let count = layers.len();
+    layers.into_iter().try_for_each(|layer| model.declare(layer).map(drop))?;
+    Ok(Declared { count, dtype })
+}
+
+/// The name of a module's weight in a model's files.
+pub(super) fn weight_name(prefix: &str, module: &str) -> String {
+    format!("{prefix}{module}.weight")
+}
+
+/// Outputs and inputs of a weight.
+pub(super) fn sizes(name: &str, info: &TensorInfo, transposed: bool) -> Result<(usize, usize)> {
+    match info.shape[..] {
+        [rows, cols] if rows > 0 && cols > 0 => Ok(if transposed { (cols, rows) } else { (rows, cols) }),
+        _ => fail!(Shape, "tensor '{name}' has shape {:?}; wanted the matrix of a linear layer", info.shape),
+    }
+}
+
+fn layer(name: &str, inputs: usize, outputs: usize) -> Layer {
+    Layer {
+        name: name.to_owned(),
+        in_features: inputs,
+        out_features: outputs,
+        in_offset: 0,
+        out_offset: 0,
+        in_total: inputs,
+        out_total: outputs,
+        weight: None,
+        bias: None,
+        output_head: false,
+    }
+}
