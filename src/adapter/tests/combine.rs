@@ -103,7 +103,7 @@ fn combined(adapters: &[(&Adapter, f64)]) -> (Adapter, f64) {
 }
 
 fn refused(adapters: &[(&Adapter, f64)]) -> Error {
-    Adapter::combined(adapters, &Allocator::default()).err().expect("it is to be refused")
+    Adapter::combined(adapters, &Allocator::default()).expect_err("it is to be refused")
 }
 
 #[test]
