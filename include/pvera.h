@@ -81,11 +81,12 @@ typedef struct pvera_context pvera_context;
 /**
  * The hyper-parameters of an adapter, under PEFT's names and with PEFT's defaults.
  *
- * Fields: auto_mapping, base_model_name_or_path, bias ("none", "pvera_only" or "vera_only", "all"), d_initial (0.1),
- * fan_in_fan_out, generator_seed, inference_mode, init_weights, layers_pattern, layers_to_transform,
- * modules_to_save, peft_type ("PVERA" or "VERA"), peft_version, projection_prng_key (0), pvera_dropout (0), r (256), revision,
- * sample_at_inference, save_projection (true), target_modules, task_type; and two of ours: alpha (1), the factor
- * of the delta, and logvar_bound (null, off): logvar = min(logvar, bound).
+ * Fields: auto_mapping, base_model_name_or_path, bias ("none", "pvera_only" or "vera_only", "all"), d_initial
+ * (0.1), fan_in_fan_out, generator_seed, inference_mode, init_weights, layers_pattern,
+ * layers_to_transform, modules_to_save, peft_type ("PVERA" or "VERA"), peft_version, projection_prng_key
+ * (0), pvera_dropout (0), r (256), revision, sample_at_inference, save_projection (true), target_modules,
+ * task_type; and two of ours: alpha (1), the factor of the delta, and logvar_bound (null, off):
+ * logvar = min(logvar, bound).
  *
  * With peft_type VERA, the dropout is vera_dropout, and there is no generator_seed, logvar_bound and
  * sample_at_inference: set peft_type first.
@@ -93,9 +94,9 @@ typedef struct pvera_context pvera_context;
 typedef struct pvera_config pvera_config;
 
 /**
- * The pair A [2r, in_max] and B [out_max, r] that all layers share: a layer uses A[:, :in] and B[:out, :]. That of
- * VeRA adapters has A [r, in_max]; shapes tell the two apart.
- * Immutable and reference counted: a clone is the same store. May be used by many threads.
+ * The pair A [2r, in_max] and B [out_max, r] that all layers share: a layer uses A[:, :in] and B[:out, :].
+ * That of VeRA adapters has A [r, in_max]; shapes tell the two apart. Immutable and reference counted: a clone is
+ * the same store. May be used by many threads.
  */
 typedef struct pvera_store pvera_store;
 
@@ -926,15 +927,13 @@ typedef struct pvera_store_options {
 } pvera_store_options;
 
 /**
- * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid: that,
- * rounded). It serves PVeRA adapters; pvera_adapter_new and a load draw VeRA's.
+ * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid:
+ * that, rounded). It serves PVeRA adapters; pvera_adapter_new and a load draw VeRA's.
  *
  * Pointers:
  * options is sized options; store is a place for the result.
  */
-pvera_error *pvera_store_from_key(uint64_t key,
-                                  const pvera_store_options *options,
-                                  pvera_store **store);
+pvera_error *pvera_store_from_key(uint64_t key, const pvera_store_options *options, pvera_store **store);
 
 /**
  * A store of given matrices a [2r, in_max] (for VeRA [r, in_max]) and b [out_max, r], which are copied.
@@ -949,9 +948,9 @@ pvera_error *pvera_store_from_matrices(const pvera_matrix *a,
 
 /**
  * The projections of a safetensors file that holds base_model.pvera_A and base_model.pvera_B, or those of VeRA,
- * base_model.vera_A and base_model.vera_B. With map the file is mapped instead of read; it must then stay as it is
- * while the store lives. allocator (NULL: the library's own) gives
- * what A and B take outside the map; it must live as long as the store.
+ * base_model.vera_A and base_model.vera_B. With map the file is mapped instead of read; it must then stay as it
+ * is while the store lives. allocator (NULL: the library's own) gives what A and B take outside the map; it must
+ * live as long as the store.
  *
  * Pointers:
  * path is a text; allocator is NULL or an allocator; store is a place for the result.
@@ -2000,8 +1999,8 @@ pvera_error *pvera_moments(const pvera_context *context,
                            const pvera_matrix_mut *variance);
 
 /**
- * The latent distribution of every row: (mu, logvar) = split(λ_d ∘ (x Aᵀ)), logvar bounded if the config says so, and −∞
- * for a VeRA adapter.
+ * The latent distribution of every row: (mu, logvar) = split(λ_d ∘ (x Aᵀ)), logvar bounded if the config says so,
+ * and −∞ for a VeRA adapter.
  *
  * mu and logvar [n, latents], columns as those of pvera_noise.eps; sharing no memory with x or each other. Rows of the
  * base alone, and columns beyond the rank of a row's adapter, are left as they were.
@@ -2234,12 +2233,13 @@ typedef struct pvera_gradients {
      */
     size_t slot_count;
     /**
-     * What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to be where
-     * a VeRA adapter takes part, whose latent has no variance.
+     * What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to
+     * be where a VeRA adapter takes part, whose latent has no variance.
      */
     double kl_weight;
     /**
-     * Gets the divergence (before its weight); or NULL (with a VeRA adapter, always). In device memory on a CUDA context.
+     * Gets the divergence (before its weight); or NULL (with a VeRA adapter, always). In device memory on a CUDA
+     * context.
      */
     double *kl_value;
     /**

@@ -1,6 +1,6 @@
-//! VeRA, which is PVeRA without the logvar half: PEFT's checkpoints give PEFT's outputs and gradients, are saved as PEFT
-//! wrote them, run beside PVeRA's, and what has no meaning without a variance is refused. Where `PVERA_PEFT_OUT` names a
-//! folder, checkpoints are written there for `tests/peft/read_ours.py`.
+//! VeRA, which is PVeRA without the logvar half: PEFT's checkpoints give PEFT's outputs and gradients, are saved as
+//! PEFT wrote them, run beside PVeRA's, and what has no meaning without a variance is refused. Where `PVERA_PEFT_OUT`
+//! names a folder, checkpoints are written there for `tests/peft/read_ours.py`.
 
 mod common;
 

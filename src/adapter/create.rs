@@ -156,8 +156,8 @@ fn warn_if_not_from_key(model: &Model, config: &Config, store: &Store, options: 
     Ok(())
 }
 
-/// As PEFT's `reset_pvera_parameters` and `reset_vera_parameters`; without `init_weights`, ones for λ_b and standard normals
-/// for λ_d, drawn from the projection key, so that a run can be repeated.
+/// As PEFT's `reset_pvera_parameters` and `reset_vera_parameters`; without `init_weights`, ones for λ_b and standard
+/// normals for λ_d, drawn from the projection key, so that a run can be repeated.
 fn initialise(parameters: &mut Parameters, ranges: &Ranges, layer: &Layer, config: &Config) -> Result<()> {
     if config.init_weights {
         parameters.get_mut(&ranges.lambda_d).fill(config.d_initial as f32);

@@ -1,7 +1,8 @@
 //! The hyper-parameters of one adapter, PEFT's `adapter_config.json` both ways, and which modules are targeted.
 //!
-//! Names, defaults and meanings are those of `PveraConfig` and `VeraConfig` in PEFT 0.21.2. Two fields are ours: [`Config::alpha`] and
-//! [`Config::logvar_bound`]. PEFT ignores them with a warning, so they are written only where they are not the default.
+//! Names, defaults and meanings are those of `PveraConfig` and `VeraConfig` in PEFT 0.21.2. Two fields are ours:
+//! [`Config::alpha`] and [`Config::logvar_bound`]. PEFT ignores them with a warning, so they are written only where
+//! they are not the default.
 
 mod access;
 mod fields;
@@ -123,7 +124,8 @@ pub struct Config {
     pub projection_prng_key: u64,
     /// Whether a checkpoint carries `A` and `B` (true), or they are drawn again from the key.
     pub save_projection: bool,
-    /// Probability, in [0, 1), with which training drops an entry of `x` on its way to `A` (0); JSON `vera_dropout` in VeRA.
+    /// Probability, in [0, 1), with which training drops an entry of `x` on its way to `A` (0); JSON `vera_dropout` in
+    /// VeRA.
     pub pvera_dropout: f64,
     /// What a new adapter's `λ_d` is filled with (0.1).
     pub d_initial: f64,

@@ -227,8 +227,8 @@ pub unsafe extern "C" fn pvera_moments(
     })
 }
 
-/// The latent distribution of every row: `(mu, logvar) = split(λ_d ∘ (x Aᵀ))`, logvar bounded if the config says so, and −∞
-/// for a VeRA adapter.
+/// The latent distribution of every row: `(mu, logvar) = split(λ_d ∘ (x Aᵀ))`, logvar bounded if the config says so,
+/// and −∞ for a VeRA adapter.
 ///
 /// `mu` and `logvar [n, latents]`, columns as those of `pvera_noise.eps`; sharing no memory with x or each other. Rows of the
 /// base alone, and columns beyond the rank of a row's adapter, are left as they were.

@@ -10,11 +10,12 @@ use crate::error::Result;
 
 /// The hyper-parameters of an adapter, under PEFT's names and with PEFT's defaults.
 ///
-/// Fields: `auto_mapping`, `base_model_name_or_path`, `bias` ("none", "pvera_only" or "vera_only", "all"), `d_initial` (0.1),
-/// `fan_in_fan_out`, `generator_seed`, `inference_mode`, `init_weights`, `layers_pattern`, `layers_to_transform`,
-/// `modules_to_save`, `peft_type` ("PVERA" or "VERA"), `peft_version`, `projection_prng_key` (0), `pvera_dropout` (0), `r` (256), `revision`,
-/// `sample_at_inference`, `save_projection` (true), `target_modules`, `task_type`; and two of ours: `alpha` (1), the factor
-/// of the delta, and `logvar_bound` (null, off): `logvar = min(logvar, bound)`.
+/// Fields: `auto_mapping`, `base_model_name_or_path`, `bias` ("none", "pvera_only" or "vera_only", "all"), `d_initial`
+/// (0.1), `fan_in_fan_out`, `generator_seed`, `inference_mode`, `init_weights`, `layers_pattern`,
+/// `layers_to_transform`, `modules_to_save`, `peft_type` ("PVERA" or "VERA"), `peft_version`, `projection_prng_key`
+/// (0), `pvera_dropout` (0), `r` (256), `revision`, `sample_at_inference`, `save_projection` (true), `target_modules`,
+/// `task_type`; and two of ours: `alpha` (1), the factor of the delta, and `logvar_bound` (null, off):
+/// `logvar = min(logvar, bound)`.
 ///
 /// With `peft_type` VERA, the dropout is `vera_dropout`, and there is no `generator_seed`, `logvar_bound` and
 /// `sample_at_inference`: set `peft_type` first.

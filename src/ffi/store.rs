@@ -31,9 +31,9 @@ pub const PVERA_GRID_NONE: i32 = 0;
 /// store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
 pub const PVERA_GRID_INT8: i32 = 1;
 
-/// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`. That of
-/// VeRA adapters has `A [r, in_max]`; shapes tell the two apart.
-/// Immutable and reference counted: a clone is the same store. May be used by many threads.
+/// The pair `A [2r, in_max]` and `B [out_max, r]` that all layers share: a layer uses `A[:, :in]` and `B[:out, :]`.
+/// That of VeRA adapters has `A [r, in_max]`; shapes tell the two apart. Immutable and reference counted: a clone is
+/// the same store. May be used by many threads.
 pub struct pvera_store(pub(super) Arc<Store>);
 
 /// How large a store drawn from a key is.
@@ -72,8 +72,8 @@ unsafe fn optional(allocator: *const pvera_allocator) -> Result<Allocator> {
     unsafe { allocator.as_ref() }.map_or(Ok(Allocator::default()), |given| given.checked("allocator"))
 }
 
-/// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid: that,
-/// rounded). It serves PVeRA adapters; `pvera_adapter_new` and a load draw VeRA's.
+/// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid:
+/// that, rounded). It serves PVeRA adapters; `pvera_adapter_new` and a load draw VeRA's.
 ///
 /// # Safety
 /// `options` is sized options; `store` is a place for the result.
@@ -141,9 +141,9 @@ pub unsafe extern "C" fn pvera_store_from_matrices(
 }
 
 /// The projections of a safetensors file that holds `base_model.pvera_A` and `base_model.pvera_B`, or those of VeRA,
-/// `base_model.vera_A` and `base_model.vera_B`. With `map` the file is mapped instead of read; it must then stay as it is
-/// while the store lives. `allocator` (NULL: the library's own) gives
-/// what A and B take outside the map; it must live as long as the store.
+/// `base_model.vera_A` and `base_model.vera_B`. With `map` the file is mapped instead of read; it must then stay as it
+/// is while the store lives. `allocator` (NULL: the library's own) gives what A and B take outside the map; it must
+/// live as long as the store.
 ///
 /// # Safety
 /// `path` is a text; `allocator` is NULL or an allocator; `store` is a place for the result.

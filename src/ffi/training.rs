@@ -214,10 +214,11 @@ pub struct pvera_gradients {
     pub slots: *const pvera_slot_gradients,
     /// How many slots.
     pub slot_count: usize,
-    /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to be where
-    /// a VeRA adapter takes part, whose latent has no variance.
+    /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to
+    /// be where a VeRA adapter takes part, whose latent has no variance.
     pub kl_weight: f64,
-    /// Gets the divergence (before its weight); or NULL (with a VeRA adapter, always). In device memory on a CUDA context.
+    /// Gets the divergence (before its weight); or NULL (with a VeRA adapter, always). In device memory on a CUDA
+    /// context.
     pub kl_value: *mut f64,
     /// The gradient of another prior, `[n, latents]`, that is added to dL/dmu. All zero when absent.
     pub dmu: pvera_matrix,

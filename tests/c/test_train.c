@@ -315,7 +315,8 @@ static void learned_bias(void) {
 }
 
 /* Whole vectors, on a standalone layer of the adapter's store, whose gradient of lambda_d has r numbers. */
-static void standalone_of_vera(struct world *world, pvera_store *store, const float *wanted, float *lambda_b, float *lambda_d) {
+static void standalone_of_vera(struct world *world, pvera_store *store, const float *wanted, float *lambda_b,
+                               float *lambda_d) {
     float y[ROWS * V_OUT] = {0}, dy[ROWS * V_OUT], found[RANK + 1], none = 7;
     pvera_layer layer = {.struct_size = sizeof layer, .name = "v", .in_features = IN, .out_features = V_OUT};
     pvera_linear_vectors vectors = {.struct_size = sizeof vectors, .lambda_b = lambda_b, .lambda_d = lambda_d};
@@ -331,9 +332,11 @@ static void standalone_of_vera(struct world *world, pvera_store *store, const fl
     MUST(pvera_forward(world->context, linear, &x, NULL, NULL, tape, &out));
     CHECK_CLOSE("y of a standalone VeRA layer", y, ROWS * V_OUT, wanted, ROWS * V_OUT, 1e-6);
     pvera_slot_gradients slot = {0, NULL, found, NULL};
-    pvera_gradients gradients = {.struct_size = sizeof gradients, .overwrite = PVERA_OVERWRITE_ALL, .slots = &slot, .slot_count = 1};
+    pvera_gradients gradients = {.struct_size = sizeof gradients, .overwrite = PVERA_OVERWRITE_ALL};
+    gradients.slots = &slot, gradients.slot_count = 1;
     gradients.kl_value = &divergence;
-    CHECK_ERROR(pvera_backward(world->context, tape, &gradient, &gradients, NULL), PVERA_ERROR_UNSUPPORTED, "slot 0|divergence|kl_value");
+    CHECK_ERROR(pvera_backward(world->context, tape, &gradient, &gradients, NULL), PVERA_ERROR_UNSUPPORTED,
+                "slot 0|divergence|kl_value");
     gradients.kl_value = NULL;
     MUST(pvera_backward(world->context, tape, &gradient, &gradients, NULL));
     CHECK(found[RANK] == none, "more than r numbers were written");
@@ -357,7 +360,8 @@ static void vera(void) {
     size_t count = 0;
     MUST(pvera_config_set_text(world->config, "peft_type", "VERA"));
     CHECK_ERROR(pvera_config_set_real(world->config, "logvar_bound", 3), PVERA_ERROR_NOT_FOUND, "logvar_bound|VERA");
-    CHECK_ERROR(pvera_adapter_new(world->model, world->config, world->store, NULL, &adapter), PVERA_ERROR_PROJECTION, "8 rows|wanted 4|VERA");
+    CHECK_ERROR(pvera_adapter_new(world->model, world->config, world->store, NULL, &adapter), PVERA_ERROR_PROJECTION,
+                "8 rows|wanted 4|VERA");
     MUST(pvera_adapter_new(world->model, world->config, NULL, NULL, &adapter));
     MUST(pvera_adapter_parameters(adapter, &parameters, &count));
     fill(parameters, count, 6);

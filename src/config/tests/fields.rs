@@ -152,7 +152,8 @@ fn typed_access_follows_the_kind() {
 
 #[test]
 fn vera_has_its_own_names_and_fewer_fields() {
-    let text = br#"{"bias": "vera_only", "peft_type": "VERA", "pvera_dropout": 0.5, "sample_at_inference": true, "vera_dropout": 0.25}"#;
+    let text = br#"{"bias": "vera_only", "peft_type": "VERA", "pvera_dropout": 0.5, "sample_at_inference": true,
+        "vera_dropout": 0.25}"#;
     let mut config = Config::from_json(text).unwrap();
     assert_eq!((config.method, config.bias, config.pvera_dropout), (Method::Vera, Bias::PveraOnly, 0.25));
     assert!(!config.sample_at_inference_for("q"));

@@ -32,7 +32,8 @@ pub struct Layer<'g> {
     sums: &'g mut [Sums<'g>],
     /// `z Bᵀ` of a chunk, when the tape did not keep it.
     expanded: MatrixMut<'g>,
-    /// (dmu, dlogvar) of a chunk: two halves for each block of the layer's latents. A term without logvar uses the first.
+    /// (dmu, dlogvar) of a chunk: two halves for each block of the layer's latents. A term without logvar uses the
+    /// first.
     dm: MatrixMut<'g>,
     /// Where this layer's latents begin among the group's.
     first_latent: usize,
