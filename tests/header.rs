@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Sections of the header, in the order in which a newcomer reads them.
-const SECTIONS: [(&str, &str); 20] = [
+const SECTIONS: [(&str, &str); 21] = [
     ("error", "Errors"),
     ("version", "Version"),
     ("bytes", "Texts and bytes that the library gives away"),
