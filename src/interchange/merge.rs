@@ -97,7 +97,9 @@ fn jobs<'a>(adapter: &'a Arc<Adapter>, files: &ModelFiles, options: &Options<'_>
             continue;
         };
         check_carried(tensor, &name, info)?;
-        jobs.insert((file, name), Job::Carried(tensor));
+        if jobs.insert((file, name.clone()), Job::Carried(tensor)).is_some() {
+            fail!(Format, "the adapter carries '{}', but '{name}' gets other values from it too", tensor.name);
+        }
     }
     Ok(jobs)
 }

@@ -68,6 +68,17 @@ impl ModelFiles {
             }
             files.push(file);
         }
+        for (number, file) in files.iter().enumerate() {
+            if let Some(name) = file.names().into_iter().find(|name| place.get(name) != Some(&number)) {
+                fail!(
+                    Format,
+                    "'{}' is in {}, but '{}' does not say so; a reader of whole files would take it unchanged",
+                    name,
+                    file.path().display(),
+                    index.display()
+                );
+            }
+        }
         Ok(Self { folder: Some(folder.to_owned()), files, place })
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use pvera::adapter::Adapter;
+use pvera::adapter::{Adapter, ElementType, Tensor};
 use pvera::context::{Context, Kind};
 use pvera::error::Code;
 use pvera::interchange::{ModelFiles, Options, merge_files};
@@ -325,4 +325,40 @@ fn an_adapter_that_samples_needs_the_word() {
     let refused = merge_files(&context(), &adapter, &files, &scratch.join("out"), &Options { mean: false, ..MEAN });
     assert_eq!(error(refused).0, Code::State);
     assert!(!scratch.join("out").exists());
+}
+
+#[test]
+fn a_carried_tensor_never_takes_the_place_of_a_merged_weight() {
+    let scratch = Scratch::new("collision");
+    let checkpoint = with_weights().remove(0);
+    let model = scratch.join("model");
+    write_model(&model, &tensors_of(&checkpoint), 1);
+    let adapter = load(&checkpoint, &model);
+    let weight = format!("{}.weight", adapter.layers().get(0).unwrap().name);
+    let own = tensors_of(&checkpoint).remove(&weight).unwrap();
+    let mut carrying = adapter.trainable(&Allocator::default()).unwrap();
+    let key = format!("base_model.model.{weight}");
+    carrying.set_tensor(Tensor::copied(&key, ElementType(own.dtype), &own.shape, &own.bytes).unwrap()).unwrap();
+    let carrying = Arc::new(carrying.frozen(&Allocator::default()).unwrap());
+    let files = ModelFiles::open(&model).unwrap();
+    let (code, message) = error(merge_files(&context(), &carrying, &files, &scratch.join("out"), &MEAN));
+    assert_eq!(code, Code::Format, "{message}");
+    assert!(message.contains(&format!("carries '{key}', but '{weight}' gets other values")), "{message}");
+    assert!(!scratch.join("out").exists());
+}
+
+#[test]
+fn a_tensor_that_the_index_does_not_give_to_its_shard_is_an_error() {
+    let scratch = Scratch::new("unlisted");
+    let tensors = tensors_of(&with_weights().remove(0));
+    let model = scratch.join("model");
+    write_model(&model, &tensors, 2);
+    let second = model.join("model-00002-of-00002.safetensors");
+    let mut shard = parse(&fs::read(&second).unwrap());
+    let (name, raw) = tensors.iter().find(|(name, _)| !shard.contains_key(*name)).unwrap();
+    shard.insert(name.clone(), raw.clone());
+    fs::write(&second, file_of(&shard)).unwrap();
+    let (code, message) = error(ModelFiles::open(&model));
+    assert_eq!(code, Code::Format, "{message}");
+    assert!(message.contains(&format!("'{name}' is in")) && message.contains("does not say so"), "{message}");
 }
