@@ -44,7 +44,8 @@ func stopBy(t *testing.T, binary string, signal os.Signal) {
 	answers := bufio.NewReader(connection)
 	body := `{"rows": [[` + strings.Repeat("0,", 63) + `0]]}`
 	// The server says "100 Continue" when it has begun with the request and waits for the body.
-	fmt.Fprintf(connection, "POST /predict HTTP/1.1\r\nHost: server\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", len(body))
+	const head = "POST /predict HTTP/1.1\r\nHost: server\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+	fmt.Fprintf(connection, head, len(body))
 	if begun := must(http.ReadResponse(answers, nil))(t); begun.StatusCode != http.StatusContinue {
 		t.Fatalf("status %s before the body", begun.Status)
 	}
@@ -72,7 +73,7 @@ func TestLargestPass(t *testing.T) {
 	b.jobs <- later
 	batch, next := b.collect(first)
 	if len(batch) != 2 || batch[0] != first || batch[1] != fits || next != tooLarge {
-		t.Errorf("the batch has %d jobs, and the next begins with %+v; wanted 2, and the one that does not fit", len(batch), next)
+		t.Fatalf("the batch has %d jobs, and the next begins with %+v; wanted 2, and the one that does not fit", len(batch), next)
 	}
 	if batch, next = b.collect(next); len(batch) != 2 || batch[0] != tooLarge || batch[1] != later || next != nil {
 		t.Errorf("the next batch has %d jobs, and after it comes %+v; wanted 2 and nothing", len(batch), next)
