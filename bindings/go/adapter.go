@@ -117,7 +117,9 @@ func (m *Model) makeAdapter(ctx context.Context, options *AdapterOptions, call m
 	listener := m.told
 	listener.ctx = ctx
 	var pointer *C.pvera_adapter
-	if err := listener.listen(func(handle C.uintptr_t) *C.pvera_error { return call(handle, &c, &pointer) }); err != nil {
+	err = listener.listen(func(handle C.uintptr_t) *C.pvera_error { return call(handle, &c, &pointer) },
+		func() { C.pvera_adapter_free(pointer) })
+	if err != nil {
 		return nil, err
 	}
 	return adapterFrom(pointer, m.object, m.layers), nil

@@ -107,7 +107,7 @@ func (m *Model) OpenBank(ctx context.Context, path string, options *BankOptions)
 	var pointer *C.pvera_bank
 	err = listener.listen(func(call C.uintptr_t) *C.pvera_error {
 		return C.pvera_go_bank_open(call, m.c(), text.c, &c, &pointer)
-	})
+	}, func() { C.pvera_bank_free(pointer) })
 	if err != nil {
 		return nil, err
 	}
@@ -141,15 +141,16 @@ func (b *Bank) run(call func() *C.pvera_error) error {
 	return take(call())
 }
 
-// long runs a call that may warn, make progress and be cancelled; made takes what it gave, while the bank is in use.
-func (b *Bank) long(ctx context.Context, call func(listener C.uintptr_t) *C.pvera_error, made func()) error {
+// long runs a call that may warn, make progress and be cancelled; made takes what it gave, while the bank is in use, and
+// discard frees it where a panic of a callback goes on instead.
+func (b *Bank) long(ctx context.Context, call func(listener C.uintptr_t) *C.pvera_error, made, discard func()) error {
 	if err := b.own().enter("bank"); err != nil {
 		return err
 	}
 	defer b.object.leave()
 	listener := b.told
 	listener.ctx = ctx
-	if err := listener.listen(call); err != nil {
+	if err := listener.listen(call, discard); err != nil {
 		return err
 	}
 	if made != nil {
@@ -186,7 +187,7 @@ func (b *Bank) Append(ctx context.Context, dtype DType, entries ...BankEntry) er
 	defer leave()
 	return b.long(ctx, func(call C.uintptr_t) *C.pvera_error {
 		return C.pvera_go_bank_append(call, b.c(), C.size_t(len(entries)), texts.c(), unsafe.SliceData(pointers), dtype.c())
-	}, nil)
+	}, nil, nil)
 }
 
 // Remove takes adapters out: all of them or none. Adapters and snapshots that somebody holds live on.
@@ -203,13 +204,13 @@ func (b *Bank) Remove(names ...string) error {
 // left out, with a warning that names each. Other programs that have the bank open go on with the old file. Cancelling ctx
 // leaves the bank as it was.
 func (b *Bank) Compact(ctx context.Context) error {
-	return b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_compact(call, b.c()) }, nil)
+	return b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_compact(call, b.c()) }, nil, nil)
 }
 
 // Verify reads everything, warns of each adapter that is damaged, and counts them.
 func (b *Bank) Verify(ctx context.Context) (damaged int, err error) {
 	var count C.size_t
-	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_verify(call, b.c(), &count) }, nil)
+	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_verify(call, b.c(), &count) }, nil, nil)
 	return int(count), err
 }
 
@@ -270,7 +271,7 @@ func (b *Bank) Adapter(ctx context.Context, name string) (*Adapter, error) {
 	var adapter *Adapter
 	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error {
 		return C.pvera_go_bank_adapter(call, b.c(), text.c, &pointer)
-	}, func() { adapter = adapterFrom(pointer, b.model, b.layers) })
+	}, func() { adapter = adapterFrom(pointer, b.model, b.layers) }, func() { C.pvera_adapter_free(pointer) })
 	return adapter, err
 }
 
@@ -293,7 +294,7 @@ func (b *Bank) Snapshot(ctx context.Context, names []string) (*Snapshot, []int32
 	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error {
 		return C.pvera_go_bank_snapshot(call, b.c(), C.size_t(len(names)), texts.c(),
 			(*C.int32_t)(unsafe.SliceData(slots)), &pointer)
-	}, func() { snapshot = snapshotFrom(pointer, b.model, b.layers) })
+	}, func() { snapshot = snapshotFrom(pointer, b.model, b.layers) }, func() { C.pvera_snapshot_free(pointer) })
 	if err != nil {
 		return nil, nil, err
 	}

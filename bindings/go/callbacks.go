@@ -25,8 +25,8 @@ type listener struct {
 }
 
 // listen runs a long call with a handle on the listener. A cancelled context is the call's error; a panic in a callback goes on
-// from here.
-func (l *listener) listen(call func(handle C.uintptr_t) *C.pvera_error) error {
+// from here, after discard has freed what the call made, which nobody will get; discard may be nil.
+func (l *listener) listen(call func(handle C.uintptr_t) *C.pvera_error, discard func()) error {
 	if err := l.ctx.Err(); err != nil {
 		return err
 	}
@@ -34,6 +34,9 @@ func (l *listener) listen(call func(handle C.uintptr_t) *C.pvera_error) error {
 	defer handle.Delete()
 	err := take(call(C.uintptr_t(handle)))
 	if l.panicked != nil {
+		if discard != nil {
+			discard()
+		}
 		panic(l.panicked)
 	}
 	if failure, is := err.(*Error); is && failure.Code == ErrCancelled && l.ctx.Err() != nil {

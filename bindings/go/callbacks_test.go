@@ -5,7 +5,9 @@ package pvera_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"weak"
 
 	"pvera.invalid/pvera"
+	"pvera.invalid/pvera/internal/testhost"
 )
 
 // large is a model whose projections take several million draws, and the config to draw them.
@@ -122,6 +125,65 @@ func TestPanicInCallback(t *testing.T) {
 		t.Error("the panic is lost")
 	}()
 	must(model.FindLayer("q"))(t)
+}
+
+// panics runs a call from which the host's panic goes on.
+func panics(t *testing.T, what string, call func()) {
+	t.Helper()
+	defer func() {
+		t.Helper()
+		if value := recover(); value != "of the host" {
+			t.Fatalf("%s: recovered %v; wanted the host's panic", what, value)
+		}
+	}()
+	call()
+}
+
+// What a call made before a panic went on is freed: an adapter (which only warned), a bank, an undo.
+func TestPanicLeavesNothing(t *testing.T) {
+	if !testhost.WithoutCaches(t) {
+		return
+	}
+	ctx, w := context.Background(), inWorld(t, nil)
+	model := must(pvera.NewModel(&pvera.ModelOptions{Warning: func(string) { panic("of the host") }}))(t)
+	defer model.Close()
+	must(model.Declare(pvera.Layer{Name: "q", InFeatures: in, OutFeatures: out}))(t)
+	must(model.Declare(pvera.Layer{Name: "v", InFeatures: in, OutFeatures: vOut}))(t)
+	config, tensors, err := w.adapter.SaveMemory()
+	check(t, err)
+	untargeted := []byte(strings.Replace(string(config), `"v"`, `"elsewhere"`, 1))
+
+	path := filepath.Join(t.TempDir(), "bank")
+	bank := must(w.model.OpenBank(ctx, path, &pvera.BankOptions{Access: pvera.BankCreate}))(t)
+	check(t, bank.Append(ctx, pvera.F32, pvera.BankEntry{Name: "one", Adapter: w.adapter}))
+	check(t, bank.Close())
+	file := must(os.ReadFile(path))(t)
+	file[strings.LastIndex(string(file), "one")] ^= 1
+	check(t, os.WriteFile(path, file, 0o600))
+
+	work := must(pvera.NewContext(&pvera.ContextOptions{Threads: 3, ParallelFor: func(int, func(int)) {}}))(t)
+	defer work.Close()
+	weight, before := pvera.Dense(w.weight, out, in), slices.Clone(w.weight)
+	for what, call := range map[string]func(){
+		"load": func() { model.LoadAdapterMemory(ctx, untargeted, tensors, nil) },
+		"bank": func() { model.OpenBank(ctx, path, &pvera.BankOptions{Access: pvera.BankWrite}) },
+		"merge": func() { // which does not part its work: another call's panic
+			pvera.KeepPanic(work, "of the host")
+			work.MergeWithUndo(w.q, nil, 0, pvera.OutIn, weight, weight)
+		},
+	} {
+		for range 20 {
+			panics(t, what, call)
+		}
+		held := testhost.HeapInUse()
+		for range 500 {
+			panics(t, what, call)
+		}
+		if grown := testhost.HeapInUse() - held; grown > 16<<10 && !sanitized {
+			t.Errorf("%s: the C heap grew by %d bytes in 500 calls", what, grown)
+		}
+	}
+	sameBits(t, "the weight after a merge that panicked", w.weight, before)
 }
 
 // The host's goroutines do the work, whatever they leave out or do twice, and the numbers stay the same.

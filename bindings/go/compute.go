@@ -111,7 +111,7 @@ func divisible(x Matrix, rows *Rows, noise *Noise, samples int, y Matrix) bool {
 	for _, sample := range rows.Sample {
 		last = max(last, sample)
 	}
-	return rows.Device == Device{} && samples-1 <= math.MaxUint32-int(last)
+	return rows.Device.onCPU() && samples-1 <= math.MaxUint32-int(last)
 }
 
 // from is the same rows with later sample numbers.

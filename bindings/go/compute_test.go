@@ -59,6 +59,21 @@ func TestSampleWithEps(t *testing.T) {
 	sameBits(t, "draws with eps", y[1], y[0])
 }
 
+// endsAfter is a context that is cancelled after some looks at it.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (e *endsAfter) Done() <-chan struct{} { return make(chan struct{}) }
+
+func (e *endsAfter) Err() error {
+	if e.looks--; e.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
 func TestSampleCancelled(t *testing.T) {
 	const draws = 1 << 17
 	w := inWorld(t, nil)
@@ -70,6 +85,13 @@ func TestSampleCancelled(t *testing.T) {
 	}
 	if y.At(draws*n-1, 0) != 0 {
 		t.Error("every draw was made")
+	}
+	// A CPU that is named is the CPU: here each look asks the context, which ends at the second.
+	counted := &endsAfter{Context: context.Background(), looks: 2}
+	onCPU := pvera.Rows{Device: pvera.Device{Type: pvera.DeviceCPU}}
+	err := w.context.Sample(counted, w.q, w.matrix(), &onCPU, &pvera.Noise{Mode: pvera.Sample}, draws, y)
+	if err != context.Canceled {
+		t.Errorf("rows on a CPU that is named: %v; wanted context.Canceled itself", err)
 	}
 	// What is wrong is refused before anything is written, cancellable or not.
 	ctx, cancel = context.WithCancel(context.Background())

@@ -158,6 +158,9 @@ func (d DType) c() C.pvera_dtype {
 	return C.pvera_dtype{code: C.uint8_t(d.Code), bits: C.uint8_t(d.Bits), lanes: C.uint16_t(d.Lanes)}
 }
 
+// onCPU says whether Go may read what lies there.
+func (d Device) onCPU() bool { return d.Type == 0 || d.Type == DeviceCPU }
+
 func (d Device) c() C.pvera_device {
 	return C.pvera_device{_type: C.int32_t(d.Type), id: C.int32_t(d.ID)}
 }

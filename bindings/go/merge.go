@@ -23,11 +23,21 @@ func (c *Context) Merge(linear *Linear, rows *Rows, flags MergeFlags, layout Wei
 	return c.merge(linear, rows, flags, layout, weight, merged, nil)
 }
 
-// MergeWithUndo is Merge with what undoes it bit for bit, which takes as much memory as the weight.
+// MergeWithUndo is Merge with what undoes it bit for bit, which takes as much memory as the weight. When a panic of the
+// context's ParallelFor goes on from here, the merge is undone.
 func (c *Context) MergeWithUndo(linear *Linear, rows *Rows, flags MergeFlags, layout WeightLayout,
 	weight, merged Matrix) (*Undo, error) {
 	var pointer *C.pvera_undo
-	if err := c.merge(linear, rows, flags, layout, weight, merged, &pointer); err != nil {
+	returned := false
+	defer func() {
+		if !returned { // a panic goes on, and nobody will get the undo
+			C.pvera_error_free(C.pvera_go_unmerge(pointer, merged.mut()))
+			C.pvera_undo_free(pointer)
+		}
+	}()
+	err := c.merge(linear, rows, flags, layout, weight, merged, &pointer)
+	returned = true
+	if err != nil {
 		return nil, err
 	}
 	own := newObject("undo", unsafe.Pointer(pointer), func(undo unsafe.Pointer) {

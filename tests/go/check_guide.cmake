@@ -1,4 +1,5 @@
-# Makes the client of the installed README.md as a newcomer would (go.mod, main.go), runs it, and compares what it prints.
+# Makes the client of the installed README.md as a newcomer would (go.mod, main.go), runs it, and compares what it prints: with the
+# shared library, and built with -tags pvera_static, where none is found when it runs.
 cmake_minimum_required(VERSION 3.25)
 
 file(READ ${PREFIX}/share/pvera/go/README.md guide)
@@ -33,8 +34,12 @@ take_block("support     mean" wanted)
 file(REMOVE_RECURSE ${OUT})
 file(WRITE ${OUT}/go.mod "${module}")
 file(WRITE ${OUT}/main.go "${program}")
-execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${PREFIX}/${LIBDIR}/pkgconfig LD_LIBRARY_PATH=${PREFIX}/${LIBDIR} ${GO} run .
-    WORKING_DIRECTORY ${OUT} OUTPUT_VARIABLE printed ERROR_VARIABLE printed RESULT_VARIABLE status)
-if(NOT status EQUAL 0 OR NOT printed STREQUAL wanted)
-    message(FATAL_ERROR "the guide's client ended with ${status} and printed\n${printed}\nThe guide says\n${wanted}")
-endif()
+function(check_client what libraries)
+    execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${PREFIX}/${LIBDIR}/pkgconfig LD_LIBRARY_PATH=${libraries} ${ARGN}
+        WORKING_DIRECTORY ${OUT} OUTPUT_VARIABLE printed ERROR_VARIABLE printed RESULT_VARIABLE status)
+    if(NOT status EQUAL 0 OR NOT printed STREQUAL wanted)
+        message(FATAL_ERROR "the guide's client, ${what}, ended with ${status} and printed\n${printed}\nThe guide says\n${wanted}")
+    endif()
+endfunction()
+check_client("with the shared library" ${PREFIX}/${LIBDIR} ${GO} run .)
+check_client("static" "" ${GO} run -tags pvera_static .)

@@ -13,7 +13,7 @@ import (
 
 const (
 	seed        = 1
-	largestPass = 1 << 14 // rows of one forward
+	largestPass = 1 << 14 // rows of one forward, at most
 )
 
 var errStopping = errors.New("the server is stopping")
@@ -81,30 +81,37 @@ func (b *batcher) do(wanted *job) answer {
 
 func (b *batcher) run() {
 	defer close(b.stopped)
+	var first *job // what the last batch had no room for, if anything
 	for {
-		select {
-		case first := <-b.jobs:
-			batch := b.collect(first)
-			b.requests.Add(int64(len(batch)))
-			b.compute(batch)
-		case <-b.stopping:
-			return
+		if first == nil {
+			select {
+			case first = <-b.jobs:
+			case <-b.stopping:
+				return
+			}
 		}
+		var batch []*job
+		batch, first = b.collect(first)
+		b.requests.Add(int64(len(batch)))
+		b.compute(batch)
 	}
 }
 
-// collect takes what else is waiting, up to the largest pass.
-func (b *batcher) collect(first *job) []*job {
+// collect takes what else is waiting, up to the largest pass. A job that does not fit any more begins the next batch.
+func (b *batcher) collect(first *job) (batch []*job, next *job) {
 	batch, rows := []*job{first}, first.drawn()
 	for rows < largestPass {
 		select {
 		case next := <-b.jobs:
+			if next.drawn() > largestPass-rows {
+				return batch, next
+			}
 			batch, rows = append(batch, next), rows+next.drawn()
 		default:
-			return batch
+			return batch, nil
 		}
 	}
-	return batch
+	return batch, nil
 }
 
 // pass is one forward in the making: a row for each draw of each job.

@@ -54,7 +54,7 @@ func newService(base string, threads int) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := &registry{model: net.model}
+	own := &registry{model: net.model, versions: map[string]int{}}
 	return &service{net, own, newBatcher(net, own)}, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"syscall"
 	"time"
 )
 
@@ -30,7 +31,7 @@ func main() {
 	address := flag.String("listen", "127.0.0.1:8080", "address to listen on")
 	base := flag.String("base", "examples/data/base.bin", "file of the base network")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	listener, err := net.Listen("tcp", *address)
 	if err != nil {
@@ -43,12 +44,12 @@ func main() {
 }
 
 // serve answers until ctx ends, then finishes what has begun.
-func serve(ctx context.Context, listener net.Listener, base string) error {
+func serve(ctx context.Context, listener net.Listener, base string) (err error) {
 	service, err := newService(base, runtime.NumCPU()-1)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	defer service.close()
+	defer func() { err = errors.Join(err, service.close()) }()
 	server := &http.Server{Handler: service.handler(), ReadHeaderTimeout: patience}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -105,6 +106,10 @@ func TestAdapters(t *testing.T) {
 		if status != wanted || err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: status %d, %v; wanted %d and %q", what, status, err, wanted, words)
 		}
+	}
+	var none json.RawMessage
+	if _, err := c.send(ctx, http.MethodGet, "/adapters", nil, &none); err != nil || strings.TrimSpace(string(none)) != "{}" {
+		t.Errorf("the list without adapters is %s, %v; wanted {}", none, err)
 	}
 	_, status, err := c.predict(ctx, asked)
 	expect("an adapter that is not there", status, http.StatusNotFound, err, "'one'")
