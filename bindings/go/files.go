@@ -51,7 +51,7 @@ func (o *FilesOptions) call(ctx context.Context, call filesCall) error {
 	options := C.pvera_files_options{struct_size: C.sizeof_pvera_files_options, flags: C.uint32_t(o.Flags), dtype: o.DType.c(),
 		prefix: prefix.c}
 	listener := listener{ctx: ctx, warning: o.Warning, progress: o.Progress}
-	return listener.listen(func(handle C.uintptr_t) *C.pvera_error { return call(handle, options) })
+	return listener.listen(func(handle C.uintptr_t) *C.pvera_error { return call(handle, options) }, nil)
 }
 
 // texts are NUL-terminated copies of two paths.
