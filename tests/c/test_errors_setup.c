@@ -94,7 +94,7 @@ static void projections(struct world *w) {
     pvera_config *config = NULL;
     pvera_matrix a = pvera_f32(values, 4, 3), b = pvera_f32(values, 5, 3), odd = pvera_f32(values, 5, 3);
     CHECK_ERROR(pvera_store_from_matrices(&a, &b, NULL, &store), PVERA_ERROR_PROJECTION, "B has 3 columns|A has 4 rows|wanted r and 2r");
-    CHECK_ERROR(pvera_store_from_matrices(&odd, &b, NULL, &store), PVERA_ERROR_PROJECTION, "A has 5 rows|wanted 2r");
+    CHECK_ERROR(pvera_store_from_matrices(&odd, &b, NULL, &store), PVERA_ERROR_PROJECTION, "A has 5 rows|wanted r and 2r");
     pvera_store_options options = {.struct_size = sizeof options, .rank = 0, .in_max = 3, .out_max = 4};
     CHECK_ERROR(pvera_store_from_key(1, &options, &store), PVERA_ERROR_ARGUMENT, "options.rank|0|at least 1");
     options.rank = SIZE_MAX / 2;
