@@ -32,18 +32,8 @@ impl Drop for File {
 fn model() -> Arc<Model> {
     let model = Model::new(Allocator::default(), Box::new(Silent));
     for layer in 0..LAYERS {
-        let layer = Layer {
-            name: format!("model.layers.{}.self_attn.{}_proj", layer / 2, ["q", "v"][layer % 2]),
-            in_features: WIDTH,
-            out_features: WIDTH,
-            in_offset: 0,
-            out_offset: 0,
-            in_total: WIDTH,
-            out_total: WIDTH,
-            weight: None,
-            bias: None,
-            output_head: false,
-        };
+        let layer =
+            Layer::whole(format!("model.layers.{}.self_attn.{}_proj", layer / 2, ["q", "v"][layer % 2]), WIDTH, WIDTH);
         model.declare(layer).expect("a layer of its own");
     }
     Arc::new(model)

@@ -883,7 +883,7 @@ pvera_error *pvera_config_set_json(pvera_config *config, const char *field, cons
 /**
  * For new adapters: the draw rounded to integers from −127 to 127 times one factor for A and one for B. Packed, a value
  * takes one byte and loses nothing (but in stores of a few thousand values, which may miss the largest integer), so that A
- * and B of a wide model stay in a core's cache. No key of PEFT draws such a
+ * and B of a wide model stay in caches. No key of PEFT draws such a
  * store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
  */
 #define PVERA_GRID_INT8 1
@@ -2580,7 +2580,7 @@ pvera_error *pvera_model_declare_files(const pvera_model *model,
 
 /**
  * The layer of that number: its module path (freed with pvera_text_free), and the sizes of the whole layer. Each output may
- * be NULL.
+ * be NULL. Error: PVERA_ERROR_NOT_FOUND for a number that is not declared.
  *
  * Pointers:
  * model is a model; the others are NULL or places for the results.
@@ -2632,7 +2632,8 @@ pvera_error *pvera_adapter_export_gguf(const pvera_adapter *adapter,
  * base_dtype and in_max (either may be NULL) get what the result's load is to be told: the element type that they were
  * rounded to, and the columns of A, where these are not the largest in_features of the adapted layers.
  *
- * Error PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none.
+ * Errors: PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none;
+ * PVERA_ERROR_UNSUPPORTED for a checkpoint of VeRA.
  *
  * Pointers:
  * folder and out are texts; options is NULL or sized options; base_dtype and in_max are NULL or places for the
@@ -2647,7 +2648,10 @@ pvera_error *pvera_checkpoint_shrink(const char *folder,
 /**
  * The reverse: writes the projections that the key draws into a checkpoint that has none, rounded to options.dtype. in_max
  * is the largest in_features over all adapted layers, which the checkpoint does not say; out_max is that of out_features,
- * or 0 for the longest λ_b.
+ * or 0 for the longest λ_b. All or nothing, as pvera_adapter_save; folder and out may be the same.
+ *
+ * Errors: PVERA_ERROR_EXISTS for a checkpoint that has projections, PVERA_ERROR_ARGUMENT for an in_max of 0 or an out_max
+ * below the longest λ_b, PVERA_ERROR_UNSUPPORTED for one of VeRA.
  *
  * Pointers:
  * folder and out are texts; options is NULL or sized options.

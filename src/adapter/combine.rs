@@ -44,7 +44,8 @@ impl Adapter {
         let mut furthest = 0.0_f64;
         for (layer, ranges) in kind.ranges() {
             furthest = furthest.max(Sum::of(adapters, &ranges).write_nearest(&mut parameters, &ranges));
-            if parameters.all().iter().any(|value| !value.is_finite()) {
+            let written = [parameters.get(&ranges.lambda_b), parameters.get(&ranges.lambda_d)];
+            if written.into_iter().flatten().any(|value| !value.is_finite()) {
                 fail!(Overflow, "layer '{}': the combination is not finite", first.layers.get(layer)?.name);
             }
         }

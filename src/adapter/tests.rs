@@ -13,18 +13,7 @@ use crate::projection::Size;
 use crate::tensor::Device;
 
 fn layer() -> Layer {
-    Layer {
-        name: "q".into(),
-        in_features: 4,
-        out_features: 3,
-        in_offset: 0,
-        out_offset: 0,
-        in_total: 4,
-        out_total: 3,
-        weight: None,
-        bias: None,
-        output_head: false,
-    }
+    Layer::whole("q", 4, 3)
 }
 
 fn store(rank: usize) -> Arc<Store> {

@@ -60,18 +60,7 @@ const LAYERS: [(&str, usize, usize); 3] = [("q", 7, 5), ("k", 4, 9), ("v", 7, 3)
 fn model_of(order: &[usize], listener: Box<dyn Listener>) -> Arc<Model> {
     let model = Model::new(Allocator::default(), listener);
     for (name, inputs, outputs) in order.iter().map(|number| LAYERS[*number]) {
-        let layer = Layer {
-            name: name.into(),
-            in_features: inputs,
-            out_features: outputs,
-            in_offset: 0,
-            out_offset: 0,
-            in_total: inputs,
-            out_total: outputs,
-            weight: None,
-            bias: None,
-            output_head: false,
-        };
+        let layer = Layer::whole(name, inputs, outputs);
         model.declare(layer).unwrap();
     }
     Arc::new(model)

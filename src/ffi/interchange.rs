@@ -187,7 +187,7 @@ pub unsafe extern "C" fn pvera_model_declare_files(
 }
 
 /// The layer of that number: its module path (freed with `pvera_text_free`), and the sizes of the whole layer. Each output may
-/// be NULL.
+/// be NULL. Error: PVERA_ERROR_NOT_FOUND for a number that is not declared.
 ///
 /// # Safety
 /// `model` is a model; the others are NULL or places for the results.
@@ -288,7 +288,8 @@ pub unsafe extern "C" fn pvera_adapter_export_gguf(
 /// `base_dtype` and `in_max` (either may be NULL) get what the result's load is to be told: the element type that they were
 /// rounded to, and the columns of A, where these are not the largest in_features of the adapted layers.
 ///
-/// Error PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none.
+/// Errors: PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none;
+/// PVERA_ERROR_UNSUPPORTED for a checkpoint of VeRA.
 ///
 /// # Safety
 /// `folder` and `out` are texts; `options` is NULL or sized options; `base_dtype` and `in_max` are NULL or places for the
@@ -313,7 +314,10 @@ pub unsafe extern "C" fn pvera_checkpoint_shrink(
 
 /// The reverse: writes the projections that the key draws into a checkpoint that has none, rounded to options.dtype. `in_max`
 /// is the largest in_features over all adapted layers, which the checkpoint does not say; `out_max` is that of out_features,
-/// or 0 for the longest λ_b.
+/// or 0 for the longest λ_b. All or nothing, as `pvera_adapter_save`; `folder` and `out` may be the same.
+///
+/// Errors: PVERA_ERROR_EXISTS for a checkpoint that has projections, PVERA_ERROR_ARGUMENT for an in_max of 0 or an out_max
+/// below the longest λ_b, PVERA_ERROR_UNSUPPORTED for one of VeRA.
 ///
 /// # Safety
 /// `folder` and `out` are texts; `options` is NULL or sized options.

@@ -27,7 +27,7 @@ pub const PVERA_PACK_BACKWARD: u32 = 2;
 pub const PVERA_GRID_NONE: i32 = 0;
 /// For new adapters: the draw rounded to integers from −127 to 127 times one factor for A and one for B. Packed, a value
 /// takes one byte and loses nothing (but in stores of a few thousand values, which may miss the largest integer), so that A
-/// and B of a wide model stay in a core's cache. No key of PEFT draws such a
+/// and B of a wide model stay in caches. No key of PEFT draws such a
 /// store: save_projection of its adapters is true, and PEFT reads A and B from the checkpoint.
 pub const PVERA_GRID_INT8: i32 = 1;
 

@@ -53,7 +53,7 @@ pub fn declare_layers(model: &Model, checkpoint: &Path, files: &ModelFiles, pref
             );
         }
         dtypes.insert(dtype_of(&weight, info.dtype).ok().map(Dtype::name));
-        layers.push(layer(module, inputs, outputs));
+        layers.push(Layer::whole(*module, inputs, outputs));
     }
     if layers.is_empty() {
         fail!(Format, "'{}' has no tensor 'base_model.model.MODULE{}'", tensors.path().display(), keys.lambda_b);
@@ -78,20 +78,5 @@ pub(super) fn sizes(name: &str, info: &TensorInfo, transposed: bool) -> Result<(
     match info.shape[..] {
         [rows, cols] if rows > 0 && cols > 0 => Ok(if transposed { (cols, rows) } else { (rows, cols) }),
         _ => fail!(Shape, "tensor '{name}' has shape {:?}; wanted the matrix of a linear layer", info.shape),
-    }
-}
-
-fn layer(name: &str, inputs: usize, outputs: usize) -> Layer {
-    Layer {
-        name: name.to_owned(),
-        in_features: inputs,
-        out_features: outputs,
-        in_offset: 0,
-        out_offset: 0,
-        in_total: inputs,
-        out_total: outputs,
-        weight: None,
-        bias: None,
-        output_head: false,
     }
 }

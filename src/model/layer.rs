@@ -42,6 +42,22 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// A whole layer, whose base is the host's own.
+    pub fn whole(name: impl Into<String>, inputs: usize, outputs: usize) -> Self {
+        Self {
+            name: name.into(),
+            in_features: inputs,
+            out_features: outputs,
+            in_offset: 0,
+            out_offset: 0,
+            in_total: inputs,
+            out_total: outputs,
+            weight: None,
+            bias: None,
+            output_head: false,
+        }
+    }
+
     pub fn checked(self) -> Result<Self> {
         let name = &self.name;
         if name.is_empty() {

@@ -10,18 +10,7 @@ use crate::memory::Buffer;
 use crate::tensor::Matrix;
 
 fn layer(name: &str) -> Layer {
-    Layer {
-        name: name.into(),
-        in_features: 4,
-        out_features: 3,
-        in_offset: 0,
-        out_offset: 0,
-        in_total: 4,
-        out_total: 3,
-        weight: None,
-        bias: None,
-        output_head: false,
-    }
+    Layer::whole(name, 4, 3)
 }
 
 fn model() -> Model {

@@ -156,18 +156,7 @@ impl Listener for Ear {
 fn a_checkpoint_that_leaves_a_store_on_the_grid_out_is_warned_of() {
     let ear = Ear::default();
     let model = Model::new(Allocator::default(), Box::new(ear.clone()));
-    let layer = Layer {
-        name: "q".into(),
-        in_features: WIDE.in_max,
-        out_features: WIDE.out_max,
-        in_offset: 0,
-        out_offset: 0,
-        in_total: WIDE.in_max,
-        out_total: WIDE.out_max,
-        weight: None,
-        bias: None,
-        output_head: false,
-    };
+    let layer = Layer::whole("q", WIDE.in_max, WIDE.out_max);
     model.declare(layer).unwrap();
     let mut config = Config { rank: WIDE.rank, projection_prng_key: 7, ..Config::default() };
     config.set_json("target_modules", r#"["q"]"#).unwrap();

@@ -41,18 +41,7 @@ pub fn empty_model() -> Model {
 }
 
 pub fn declared(spec: &Spec) -> Layer {
-    Layer {
-        name: spec.name.clone(),
-        in_features: spec.inputs,
-        out_features: spec.outputs,
-        in_offset: 0,
-        out_offset: 0,
-        in_total: spec.inputs,
-        out_total: spec.outputs,
-        weight: None,
-        bias: None,
-        output_head: false,
-    }
+    Layer::whole(spec.name.clone(), spec.inputs, spec.outputs)
 }
 
 pub fn model(random: &mut Random, specs: &[Spec]) -> Model {

@@ -140,18 +140,7 @@ pub fn forever(raw: &Raw) -> Matrix<'static> {
 }
 
 pub fn layer(name: &str, inputs: usize, outputs: usize) -> Layer {
-    Layer {
-        name: name.into(),
-        in_features: inputs,
-        out_features: outputs,
-        in_offset: 0,
-        out_offset: 0,
-        in_total: inputs,
-        out_total: outputs,
-        weight: None,
-        bias: None,
-        output_head: false,
-    }
+    Layer::whole(name, inputs, outputs)
 }
 
 /// What a model said.
