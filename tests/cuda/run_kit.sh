@@ -5,6 +5,7 @@ cd "$(dirname "$0")"
 export PVERA_GOLDEN=$PWD/golden
 failed=0
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+./kernels_test ptx/*.ptx || failed=1
 ./tests --ignored --test-threads=1 || failed=1
 LD_LIBRARY_PATH=$PWD ./c_cuda works || failed=1
 if command -v compute-sanitizer >/dev/null; then
