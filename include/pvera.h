@@ -89,7 +89,7 @@ typedef struct pvera_context pvera_context;
  * logvar = min(logvar, bound).
  *
  * With peft_type VERA, the dropout is vera_dropout, and there is no generator_seed, logvar_bound and
- * sample_at_inference: set peft_type first.
+ * sample_at_inference: set peft_type first. A change of it that would lose one of these that is set is refused.
  */
 typedef struct pvera_config pvera_config;
 

@@ -12,7 +12,7 @@ use common::golden::{Case, Declared, read};
 use common::host::Host;
 use common::step::{Outcome, Step, run};
 use common::tolerance::assert_close;
-use pvera::adapter::{Adapter, LoadOptions};
+use pvera::adapter::{Adapter, LoadOptions, store_from_memory};
 use pvera::backend::{Kl, Mode};
 use pvera::config::{Config, Method};
 use pvera::context::Context;
@@ -328,6 +328,27 @@ fn a_store_of_the_other_method_is_refused() {
     let error = Adapter::create(&model, &config, Some(store), &LoadOptions::default()).unwrap_err();
     assert_eq!(error.code(), Code::Projection);
     assert_eq!(error.message(), "A of the store has 5 rows; wanted 10, since r is 5 and peft_type is PVERA");
+}
+
+#[test]
+fn a_file_holds_the_projections_that_its_names_say() {
+    let file = |method: &str, rows: usize| {
+        let named = |name: &str, matrix: Host| (format!("base_model.{method}_{name}"), matrix);
+        file_of(&[named("A", Host::f32(rows, 3, &vec![0.5; 3 * rows])), named("B", Host::f32(5, 2, &[0.5; 10]))])
+    };
+    let read = |method: &str, rows: usize| store_from_memory(&file(method, rows), &Allocator::default());
+    for (method, rows, wanted) in [("vera", 2, Method::Vera), ("pvera", 4, Method::Pvera)] {
+        assert_eq!(read(method, rows).unwrap().method(), wanted);
+    }
+    for (method, rows, form) in [("vera", 4, "r"), ("pvera", 2, "2r"), ("vera", 3, "r")] {
+        let error = read(method, rows).err().unwrap();
+        assert_eq!(error.code(), Code::Projection);
+        let wanted = format!(
+            "the tensors in memory: base_model.{method}_A has shape [{rows}, 3]; wanted [{form}, in_max] with r = 2, \
+             the columns of base_model.{method}_B"
+        );
+        assert_eq!(error.message(), wanted);
+    }
 }
 
 fn out() -> Option<PathBuf> {

@@ -69,7 +69,7 @@ static pvera_snapshot *train_save_load(network *net, const base_weights *base, c
                                        const images *test, const char *out) {
     images training = images_of_part(shifted, TRAINING), validation = images_of_part(shifted, VALIDATION);
     pvera_model *model = model_new(base);
-    pvera_adapter *adapter = train(net->context, base, model, &training, &validation);
+    pvera_adapter *adapter = train(net->context, base, model, &training, &validation, &(recipe){.seed = SEED});
     float *before = logits_of_trained(net, adapter, test);
 
     char folder[LONGEST_PATH];

@@ -33,22 +33,36 @@ typedef struct trainer {
     pvera_gradients wanted[LAYERS];
     double kl[LAYERS];
     uint32_t step, steps;
-    uint64_t shuffle_state;
+    uint64_t seed, shuffle_state;
 } trainer;
 
-static pvera_adapter *adapter_new(const pvera_model *model) {
+/* A and B as wide as the network's widest layers. */
+static pvera_store *store_new(const base_weights *base, const recipe *how) {
+    pvera_store_options options = {.struct_size = sizeof options, .rank = RANK, .grid = how->grid};
+    for (size_t i = 0; i < LAYERS; i++) {
+        if (base->sizes[i] > options.in_max) options.in_max = base->sizes[i];
+        if (base->sizes[i + 1] > options.out_max) options.out_max = base->sizes[i + 1];
+    }
+    pvera_store *store;
+    check(pvera_store_from_key(how->seed, &options, &store));
+    return store;
+}
+
+static pvera_adapter *adapter_new(const pvera_model *model, const base_weights *base, const recipe *how) {
     pvera_config *config;
     check(pvera_config_new(&config));
     check(pvera_config_set_int(config, "r", RANK));
-    check(pvera_config_set_int(config, "projection_prng_key", SEED));
+    check(pvera_config_set_int(config, "projection_prng_key", (int64_t)how->seed));
     check(pvera_config_set_real(config, "d_initial", D_INITIAL));
     check(pvera_config_set_real(config, "logvar_bound", LOGVAR_BOUND));
     check(pvera_config_set_bool(config, "sample_at_inference", true));
     check(pvera_config_set_json(config, "target_modules", "[\"layers.0\", \"layers.1\", \"layers.2\"]"));
     pvera_adapter_options options = {.struct_size = sizeof options};
     check(pvera_adapter_identity(ADAPTER, &options.identity));
+    pvera_store *store = store_new(base, how);
     pvera_adapter *adapter;
-    check(pvera_adapter_new(model, config, NULL, &options, &adapter));
+    check(pvera_adapter_new(model, config, store, &options, &adapter));
+    pvera_store_free(store);
     pvera_config_free(config);
     return adapter;
 }
@@ -113,7 +127,7 @@ static double train_batch(trainer *t, const size_t *chosen, size_t n) {
     }
     /* The step is the sample number: an image meets new noise every time, and the same in every run. */
     pvera_rows rows = {.struct_size = sizeof rows, .identity = t->identity, .sample_base = t->step};
-    pvera_noise noise = noise_of(PVERA_MODE_SAMPLE, SEED);
+    pvera_noise noise = noise_of(PVERA_MODE_SAMPLE, t->seed);
     const float *logits = forward_with_tapes(&t->net, t->pixels, n, &rows, &noise);
     double loss = cross_entropy(logits, chosen, t->set->labels, n, t->net.difference[LAYERS - 1]);
     backward(&t->net, n, t->wanted);
@@ -160,8 +174,9 @@ static void report(trainer *t, int epoch, double loss, const images *validation)
     fflush(stdout);
 }
 
-static trainer trainer_new(const pvera_context *context, const base_weights *base, const images *set, size_t rows) {
-    trainer t = {.net = network_new(context, base, rows), .set = set, .shuffle_state = SEED};
+static trainer trainer_new(const pvera_context *context, const base_weights *base, const images *set, size_t rows,
+                           uint64_t seed) {
+    trainer t = {.net = network_new(context, base, rows), .set = set, .seed = seed, .shuffle_state = seed};
     t.steps = (uint32_t)(EPOCHS * ((set->count + BATCH - 1) / BATCH));
     t.order = allocate(set->count, sizeof *t.order);
     for (size_t i = 0; i < set->count; i++) t.order[i] = i;
@@ -178,9 +193,10 @@ static void trainer_free(trainer *t) {
 }
 
 pvera_adapter *train(const pvera_context *context, const base_weights *base, const pvera_model *model,
-                     const images *training, const images *validation) {
-    pvera_adapter *adapter = adapter_new(model);
-    trainer t = trainer_new(context, base, training, validation->count > BATCH ? validation->count : BATCH);
+                     const images *training, const images *validation, const recipe *how) {
+    pvera_adapter *adapter = adapter_new(model, base, how);
+    size_t rows = validation->count > BATCH ? validation->count : BATCH;
+    trainer t = trainer_new(context, base, training, rows, how->seed);
     for (size_t i = 0; i < LAYERS; i++) {
         check(pvera_adapter_linear(adapter, i, &t.linear[i]));
         t.net.linear[i] = t.linear[i];
@@ -190,8 +206,12 @@ pvera_adapter *train(const pvera_context *context, const base_weights *base, con
     t.first_moments = allocate(t.count, sizeof(float));
     t.second_moments = allocate(t.count, sizeof(float));
     want_gradients(&t, adapter);
-    printf("Training: %zu numbers on %zu transposed digits, %u steps\n", t.count, training->count, t.steps);
-    for (int epoch = 1; epoch <= EPOCHS; epoch++) report(&t, epoch, train_epoch(&t), validation);
+    if (!how->silent)
+        printf("Training: %zu numbers on %zu transposed digits, %u steps\n", t.count, training->count, t.steps);
+    for (int epoch = 1; epoch <= EPOCHS; epoch++) {
+        double loss = train_epoch(&t);
+        if (!how->silent) report(&t, epoch, loss, validation);
+    }
     trainer_free(&t);
     return adapter;
 }

@@ -30,8 +30,20 @@ fn store_in(bytes: &Contents, allocator: &Allocator) -> Result<Store> {
         Ok(view) => fail!(Projection, "{key} has shape {:?}; wanted a matrix", view.shape()),
         Err(_) => fail!(Projection, "{key} is not in the file"),
     };
-    let keys = if file.tensor(Keys::VERA.a).is_ok() { &Keys::VERA } else { &Keys::PVERA };
-    stored(allocator, &view(keys.a)?, &view(keys.b)?, keys, bytes)
+    let is_vera = file.tensor(Keys::VERA.a).is_ok();
+    let (keys, times, rows) = if is_vera { (&Keys::VERA, 1, "r") } else { (&Keys::PVERA, 2, "2r") };
+    let (a, b) = (view(keys.a)?, view(keys.b)?);
+    let rank = b.shape()[1];
+    if Some(a.shape()[0]) != rank.checked_mul(times) {
+        fail!(
+            Projection,
+            "{} has shape {:?}; wanted [{rows}, in_max] with r = {rank}, the columns of {}",
+            keys.a,
+            a.shape(),
+            keys.b
+        );
+    }
+    stored(allocator, &a, &b, keys, bytes)
 }
 
 /// A and B of a file, copied or left in its map.

@@ -86,9 +86,30 @@ impl Config {
     fn set(&mut self, field: &str, value: Value) -> Result<()> {
         let mut changed = self.clone();
         known(field, self.method)?.read(&mut changed, &value)?;
+        self.check_nothing_is_dropped(&changed)?;
         changed.check_values()?;
         *self = changed;
         Ok(())
+    }
+
+    /// What only the method before has may be lost with it, unless somebody has set it.
+    fn check_nothing_is_dropped(&self, changed: &Config) -> Result<()> {
+        let default = Config { method: self.method, ..Config::default() };
+        let is_dropped = |field: &&Field| field.is_of(self.method) && !field.is_of(changed.method);
+        // Both have a dropout, each under its own name.
+        let is_set =
+            |field: &&Field| !field.name.ends_with("vera_dropout") && field.write(self) != field.write(&default);
+        match FIELDS.iter().filter(is_dropped).find(is_set) {
+            None => Ok(()),
+            Some(field) => fail!(
+                Config,
+                "peft_type cannot become {:?}, which has no {}: that is {}; wanted {}, its default, first",
+                changed.method.name(),
+                field.name,
+                describe(&field.write(self)),
+                field.write(&default)
+            ),
+        }
     }
 }
 

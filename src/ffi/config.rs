@@ -18,7 +18,7 @@ use crate::error::Result;
 /// `logvar = min(logvar, bound)`.
 ///
 /// With `peft_type` VERA, the dropout is `vera_dropout`, and there is no `generator_seed`, `logvar_bound` and
-/// `sample_at_inference`: set `peft_type` first.
+/// `sample_at_inference`: set `peft_type` first. A change of it that would lose one of these that is set is refused.
 pub struct pvera_config(pub(super) Config);
 
 /// A config with PEFT's defaults.

@@ -179,8 +179,17 @@ fn vera_has_its_own_names_and_fewer_fields() {
     let mut config = Config::default();
     assert_eq!(config.set_real("vera_dropout", 0.5).unwrap_err().code(), Code::NotFound);
     config.set_text("bias", "pvera_only").unwrap();
+    config.set_real("pvera_dropout", 0.5).unwrap();
     config.set_real("logvar_bound", 3.0).unwrap();
+    let error = config.set_text("peft_type", "VERA").unwrap_err();
+    assert_eq!(
+        error.message(),
+        "peft_type cannot become \"VERA\", which has no logvar_bound: that is 3.0 (a number); wanted null, its default, first"
+    );
+    assert_eq!(config.method, Method::Pvera, "nothing has changed");
+    config.set_json("logvar_bound", "null").unwrap();
     config.set_text("peft_type", "VERA").unwrap();
+    assert_eq!(config.get_real("vera_dropout").unwrap(), 0.5);
     assert_eq!(config.get_text("bias").unwrap(), "vera_only", "the same choice in the other method's words");
     assert!(!config.to_json().contains("logvar_bound") && !config.to_json().contains("pvera_"));
 }
