@@ -134,14 +134,24 @@ fn fresh_file(parent: &Path, prefix: &OsStr) -> Result<(PathBuf, File)> {
 
 /// Removes what killed calls left of folders that they never finished.
 fn remove_abandoned(folder: &Path, parent: &Path) {
-    let Some(prefix) = prefix(folder, HALF_WRITTEN) else { return };
-    for entry in entries(parent).unwrap_or_default() {
-        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes())
-            && let Some(_lock) = Lock::try_on(&entry.path())
-        {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for (path, _lock) in abandoned(folder, parent, HALF_WRITTEN) {
+        let _ = fs::remove_dir_all(path);
     }
+}
+
+/// What lies beside a folder under its name, a mark and a number, and belongs to no call that runs.
+fn abandoned(folder: &Path, parent: &Path, mark: &str) -> impl Iterator<Item = (PathBuf, Lock)> {
+    let prefix = prefix(folder, mark);
+    let beside = if prefix.is_some() { entries(parent).unwrap_or_default() } else { Vec::new() };
+    beside.into_iter().filter_map(move |entry| {
+        let name = entry.file_name();
+        let number = name.as_encoded_bytes().strip_prefix(prefix.as_ref()?.as_encoded_bytes())?;
+        if !number.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let path = entry.path();
+        Lock::try_on(&path).map(|lock| (path, lock))
+    })
 }
 
 /// Where a folder is, or is to be.
@@ -195,15 +205,9 @@ fn settle(old: &Path, folder: &Path, files: &[&str]) -> Result<()> {
 
 /// Settles what killed saves of this folder left. Whatever goes wrong there can wait for the next save.
 fn sweep(folder: &Path, files: &[&str]) {
-    let (Some(parent), Some(prefix)) = (folder.parent(), prefix(folder, HALF_SAVED)) else { return };
-    for entry in entries(parent).unwrap_or_default() {
-        let name = entry.file_name();
-        let number = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-        if number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
-            && let Some(_lock) = Lock::try_on(&entry.path())
-        {
-            let _ = settle(&entry.path(), folder, files);
-        }
+    let Some(parent) = folder.parent() else { return };
+    for (path, _lock) in abandoned(folder, parent, HALF_SAVED) {
+        let _ = settle(&path, folder, files);
     }
 }
 

@@ -15,12 +15,12 @@ use safetensors::Dtype as Stored;
 
 use super::Options;
 use super::shrink::write;
-use super::tensor_file::{Reader, TensorFile};
+use super::tensor_file::{Reader, TensorFile, zeros};
 use crate::adapter::load::{dtype_of, widen};
 use crate::adapter::source::{Keys, key_of};
 use crate::backend::cpu::FloatMode;
 use crate::config::{Config, Targets};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fail;
 use crate::noise::{Mt19937, draw_projection};
 
@@ -127,19 +127,12 @@ fn layers(
 fn values(reader: &Reader<'_>, name: &str, info: &safetensors::tensor::TensorInfo) -> Result<Vec<f32>> {
     let dtype = dtype_of(name, info.dtype)?;
     let bytes = reader.tensor(info)?;
-    let mut values = room(bytes.len() / dtype.size())?;
+    let mut values = zeros(bytes.len() / dtype.size())?;
     widen(&bytes, dtype, &mut values);
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
         Some(place) => fail!(Format, "tensor '{name}' holds {} at {place}; wanted finite numbers", values[place]),
     }
-}
-
-fn room(count: usize) -> Result<Vec<f32>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
-    values.resize(count, 0.0);
-    Ok(values)
 }
 
 /// Shapes of the four: [in, 2r] twice, [r, in] twice.
@@ -180,7 +173,7 @@ fn drawn(authors: &Authors, inputs: usize, rank: usize) -> Result<[Vec<f32>; 4]>
     let mut drawn = [const { Vec::new() }; 4];
     for _ in 0..=authors.head {
         for ([rows, cols], place) in shapes(inputs, rank).into_iter().zip(&mut drawn) {
-            *place = room(rows * cols)?;
+            *place = zeros(rows * cols)?;
             draw_projection(&mut stream, cols, place);
         }
     }
@@ -195,8 +188,8 @@ fn checkpoint(
     inputs: usize,
     rank: usize,
 ) -> Result<()> {
-    let mut a = room(4 * rank * inputs)?;
-    let mut b = room(3 * inputs * 2 * rank)?;
+    let mut a = zeros(4 * rank * inputs)?;
+    let mut b = zeros(3 * inputs * 2 * rank)?;
     for latent in 0..rank {
         for input in 0..inputs {
             let from = input * 2 * rank + latent;

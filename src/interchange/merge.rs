@@ -10,14 +10,14 @@ use safetensors::tensor::TensorInfo;
 
 use super::declare::{sizes, weight_name};
 use super::model_files::ModelFiles;
-use super::tensor_file::{Reader, TensorFile};
+use super::tensor_file::{Reader, TensorFile, zeros};
 use super::{Options, adapted, copy_on_host, refuse_undeclared};
 use crate::adapter::folder::replace_whole;
 use crate::adapter::load::{dtype_of, widen};
 use crate::adapter::source::{MODULE_PREFIX, inode, io};
 use crate::adapter::{Adapter, Tensor};
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fail;
 use crate::linear::{Choice, Linear, MergeRequest, merge_rows};
 use crate::memory::{Allocator, Buffer};
@@ -151,10 +151,7 @@ fn check_carried(tensor: &Tensor, name: &str, info: &TensorInfo) -> Result<()> {
 
 fn widened(tensor: &Tensor) -> Result<Vec<f32>> {
     let dtype = dtype_of(&tensor.name, tensor.element.0)?;
-    let mut values = Vec::new();
-    let count = tensor.data.len() / dtype.size();
-    values.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
-    values.resize(count, 0.0);
+    let mut values = zeros(tensor.data.len() / dtype.size())?;
     widen(&tensor.data, dtype, &mut values);
     Ok(values)
 }
@@ -249,7 +246,7 @@ type Put<'p> = dyn FnMut(&[u8]) -> Result<()> + 'p;
 
 fn copy(reader: &Reader<'_>, info: &TensorInfo, put: &mut Put<'_>) -> Result<()> {
     let (start, end) = info.data_offsets;
-    let mut block = super::tensor_file::zeros(BLOCK.min(end - start))?;
+    let mut block = zeros(BLOCK.min(end - start))?;
     for first in (start..end).step_by(BLOCK) {
         let part = &mut block[..BLOCK.min(end - first)];
         reader.read(first, part)?;

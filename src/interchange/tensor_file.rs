@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bytemuck::Pod;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::adapter::save::LARGEST_HEADER;
@@ -105,11 +106,11 @@ impl Reader<'_> {
 }
 
 /// Zeros whose number comes from a file.
-pub fn zeros(count: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
-    bytes.resize(count, 0);
-    Ok(bytes)
+pub fn zeros<T: Pod>(count: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Error::out_of_memory())?;
+    values.resize(count, T::zeroed());
+    Ok(values)
 }
 
 /// The length and the header. What the length claims is believed only as far as the file reaches.

@@ -209,8 +209,14 @@ fn targets_that_hold_something_are_refused() {
     assert!(code == Code::Exists && message.contains("not empty"), "{message}");
     fs::create_dir(out.join("sub")).unwrap();
     fs::write(out.join("sub/old"), "old").unwrap();
+    // What a killed merge left goes with the next; a folder that somebody called nearly so does not.
+    for beside in [".out.pvera-whole-7", ".out.pvera-whole-mine"] {
+        fs::create_dir(scratch.join(beside)).unwrap();
+    }
     merge(&out, true).unwrap();
     assert!(!out.join("sub").exists(), "replaced whole");
+    assert!(!scratch.join(".out.pvera-whole-7").exists());
+    fs::remove_dir(scratch.join(".out.pvera-whole-mine")).unwrap();
     fs::write(scratch.join("file"), "").unwrap();
     assert_eq!(error(merge(&scratch.join("file"), true)).0, Code::Io);
     let mut names: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
