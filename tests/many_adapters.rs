@@ -265,3 +265,24 @@ fn readers_run_while_a_writer_swaps_ten_thousand_adapters() {
     let own = versions[0].bytes();
     assert!(MOST.load(Ordering::SeqCst) - before <= (READERS + 4) * own.next_multiple_of(64) + own);
 }
+
+/// No test of the library: `tests/thread_sanitizer/run.sh` proves by it that the sanitizer is on.
+#[test]
+#[ignore = "it races"]
+fn a_race_that_the_sanitizer_has_to_see() {
+    struct Shared(std::cell::UnsafeCell<u64>);
+    // SAFETY: it is not; that is the point.
+    unsafe impl Sync for Shared {}
+    impl Shared {
+        fn add(&self) {
+            // SAFETY: none.
+            (0..1000).for_each(|_| unsafe { *self.0.get() = std::hint::black_box(*self.0.get() + 1) });
+        }
+    }
+    let shared = Shared(0.into());
+    std::thread::scope(|scope| {
+        scope.spawn(|| shared.add());
+        scope.spawn(|| shared.add());
+    });
+    assert!(shared.0.into_inner() > 0);
+}
