@@ -1,4 +1,5 @@
-# What is installed, and packed by cpack: headers, both libraries, the files by which pkg-config and CMake find them, the Go package.
+# What is installed, and packed by cpack: headers, both libraries, the files by which pkg-config and CMake find them, the Go package,
+# what there is to read.
 set(package ${CMAKE_BINARY_DIR}/package)
 
 # ---- The static library: one object, whose only global names are the API's ----
@@ -34,14 +35,21 @@ install(FILES ${package}/pvera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(FILES include/pvera.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY bindings/cpp/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES cmake/pvera-config.cmake cmake/pvera-config-version.cmake DESTINATION ${CMAKE_INSTALL_DATADIR}/cmake/pvera)
-install(FILES LICENSE-APACHE LICENSE-MIT DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pvera)
+# In the folders of the source tree, so that links between the pages hold.
+set(docs ${CMAKE_INSTALL_DATADIR}/doc/pvera)
+install(FILES LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md SECURITY.md DESTINATION ${docs})
+install(DIRECTORY docs/ DESTINATION ${docs}/docs PATTERN Doxyfile EXCLUDE)
+foreach(binding IN ITEMS cpp go)
+    install(FILES bindings/${binding}/README.md DESTINATION ${docs}/bindings/${binding})
+endforeach()
 install(DIRECTORY bindings/go DESTINATION ${CMAKE_INSTALL_DATADIR}/pvera FILES_MATCHING
     PATTERN "*.go" PATTERN "*.c" PATTERN "*.h" PATTERN go.mod PATTERN README.md PATTERN "*_test.go" EXCLUDE PATTERN internal EXCLUDE)
 
 # ---- cpack: a tarball and a Debian package ----
 set(CPACK_GENERATOR "TGZ;DEB")
 set(CPACK_PACKAGE_NAME pvera)
-set(CPACK_PACKAGE_CONTACT "the pvera maintainers")
+# A Debian package names a maintainer with an address. The project has none; mail to .invalid (RFC 2606) goes nowhere, and says so.
+set(CPACK_PACKAGE_CONTACT "the pvera maintainers <noreply@pvera.invalid>")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
 set(CPACK_PACKAGE_DIRECTORY ${CMAKE_BINARY_DIR}/packages)
 set(CPACK_PACKAGE_CHECKSUM SHA256)

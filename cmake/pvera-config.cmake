@@ -1,10 +1,11 @@
 # The CMake package: pvera::pvera is the shared library, pvera::static the static one, pvera::cpp the C++ binding on the shared one.
 #
 # Nothing here is generated. The libraries are looked for in the tree that this file lies in, and what a static link needs is read
-# from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file.
+# from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file. A toolchain that looks
+# for everything under its CMAKE_FIND_ROOT_PATH has found this file; its tree is not to be looked for under that path again.
 get_filename_component(pvera_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
-find_path(pvera_include pvera.h PATHS "${pvera_prefix}/include" NO_CACHE NO_DEFAULT_PATH)
-find_library(pvera_shared NAMES libpvera.so NO_CACHE NO_DEFAULT_PATH
+find_path(pvera_include pvera.h PATHS "${pvera_prefix}/include" NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
+find_library(pvera_shared NAMES libpvera.so NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH
     PATHS "${pvera_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}" "${pvera_prefix}/lib64" "${pvera_prefix}/lib")
 if(NOT pvera_include OR NOT pvera_shared)
     set(pvera_FOUND FALSE)

@@ -39,7 +39,9 @@
  * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call
  * and put back. A finite result that is too large for f16 is stored as infinity, as a conversion does.
  *
- * Not stable before 1.0: anything but the codes, constants and pvera_matrix.
+ * Stability. Before 1.0 another minor version is another ABI, under another soname, in which the codes, the constants and
+ * pvera_matrix alone are sure to be the same. Within one, functions are only added, and structs that begin with struct_size
+ * grow at their end.
  */
 #ifndef PVERA_H
 #define PVERA_H
@@ -126,6 +128,9 @@ typedef struct pvera_snapshot pvera_snapshot;
  *
  * A bank holds each adapter's vectors and noise number, its config once for all that share it, and projections once (or
  * their key, where they were drawn from it). An adapter that carries tensors is refused.
+ *
+ * The model's callbacks may call the bank that they come out of. What would wait for the very call that they come out of
+ * (projections that it is drawing, a write within a write) is PVERA_ERROR_STATE.
  *
  * What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it
  * was when it was opened; within one handle, calls see what was written through it before.
@@ -921,19 +926,26 @@ typedef struct pvera_store_options {
      */
     int32_t grid;
     /**
-     * Zero. (Fills the struct.)
+     * Zero, which is checked. (Fills the struct.)
      */
     uint32_t reserved;
+    /**
+     * Progress is told while the store is drawn (stage "draw projections"); a result other than 0 stops it with
+     * PVERA_ERROR_CANCELLED. For the time of the call.
+     */
+    pvera_callbacks callbacks;
 } pvera_store_options;
 
 /**
  * Draws the store of a projection_prng_key, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid:
- * that, rounded). It serves PVeRA adapters; pvera_adapter_new and a load draw VeRA's.
+ * that, rounded). It serves PVeRA adapters; pvera_adapter_new and a load draw VeRA's. options.callbacks may stop it.
  *
  * Pointers:
  * options is sized options; store is a place for the result.
  */
-pvera_error *pvera_store_from_key(uint64_t key, const pvera_store_options *options, pvera_store **store);
+pvera_error *pvera_store_from_key(uint64_t key,
+                                  const pvera_store_options *options,
+                                  pvera_store **store);
 
 /**
  * A store of given matrices a [2r, in_max] (for VeRA [r, in_max]) and b [out_max, r], which are copied.
@@ -1933,7 +1945,7 @@ typedef struct pvera_rows {
      */
     uint32_t sample_base;
     /**
-     * Zero. (Fills the struct of version 0.1.)
+     * Zero, which is checked. (Fills the struct.)
      */
     uint32_t reserved;
     /**

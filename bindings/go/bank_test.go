@@ -318,16 +318,16 @@ func TestCombine(t *testing.T) {
 
 func TestGrid(t *testing.T) {
 	options := pvera.StoreOptions{Rank: 64, InMax: 128, OutMax: 128}
-	exact := must(pvera.StoreFromKey(7, options))(t)
+	exact := must(pvera.StoreFromKey(context.Background(), 7, options))(t)
 	defer exact.Close()
 	options.Grid = pvera.GridInt8
-	grid := must(pvera.StoreFromKey(7, options))(t)
+	grid := must(pvera.StoreFromKey(context.Background(), 7, options))(t)
 	defer grid.Close()
 	wide, narrow := must(exact.PackedBytes(pvera.PackForward))(t), must(grid.PackedBytes(pvera.PackForward))(t)
 	if narrow == 0 || 4*narrow != wide || must(grid.Equal(exact))(t) {
 		t.Errorf("%d bytes on the grid, %d off it", narrow, wide)
 	}
 	options.BaseDType = pvera.F16
-	_, err := pvera.StoreFromKey(7, options)
+	_, err := pvera.StoreFromKey(context.Background(), 7, options)
 	refused(t, err, pvera.ErrArgument, "options.grid", "options.base_dtype is f16")
 }

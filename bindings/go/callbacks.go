@@ -100,11 +100,11 @@ func (t *tasks) one(index int) {
 	C.pvera_go_run_task(t.run, t.task, C.size_t(index))
 }
 
-// host is the ParallelFor of a context and what went wrong in it.
+// host is the ParallelFor of a context, and what went wrong in it: by the thread of the call, which is the callback's own.
 type host struct {
 	each     ParallelFor
 	guard    sync.Mutex
-	panicked any
+	panicked map[C.uintptr_t]any
 }
 
 //export pveraGoParallelFor
@@ -122,21 +122,34 @@ func pveraGoParallelFor(user C.uintptr_t, count C.size_t, run C.pvera_task, task
 func (h *host) call(count int, run func(int)) {
 	defer func() {
 		if value := recover(); value != nil {
-			h.guard.Lock()
-			defer h.guard.Unlock()
-			h.panicked = value
+			h.keep(value)
 		}
 	}()
 	h.each(count, run)
 }
 
-// rethrow goes on with a panic of the host's function, in a call that ran on its context meanwhile.
-func (h *host) rethrow() {
+// keep keeps a panic for the call that runs on this thread.
+func (h *host) keep(value any) {
 	h.guard.Lock()
-	value := h.panicked
-	h.panicked = nil
-	h.guard.Unlock()
-	if value != nil {
+	defer h.guard.Unlock()
+	h.panicked[C.pvera_go_thread()] = value
+}
+
+// rethrow goes on with a panic of the host's function in this thread's call.
+func (h *host) rethrow() {
+	if value := h.taken(); value != nil {
 		panic(value)
 	}
+}
+
+func (h *host) taken() any {
+	h.guard.Lock()
+	defer h.guard.Unlock()
+	if len(h.panicked) == 0 {
+		return nil
+	}
+	thread := C.pvera_go_thread()
+	value := h.panicked[thread]
+	delete(h.panicked, thread)
+	return value
 }

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"weak"
 
@@ -70,6 +72,31 @@ func TestCancelledLoads(t *testing.T) {
 	stopping, config := large(t, &pvera.ModelOptions{Progress: func(string, uint64, uint64) bool { return false }})
 	_, err = stopping.NewAdapter(context.Background(), config, nil, nil)
 	refused(t, err, pvera.ErrCancelled)
+}
+
+func TestCancelledDraw(t *testing.T) {
+	options := pvera.StoreOptions{Rank: 256, InMax: 4096, OutMax: 4096}
+	ctx, cancel := context.WithCancel(context.Background())
+	var calls int
+	options.Progress = func(stage string, done, total uint64) bool {
+		calls++
+		if stage != "draw projections" || done >= total || total != 3*256*4096 {
+			t.Errorf("%q: %d of %d", stage, done, total)
+		}
+		cancel()
+		return true
+	}
+	if store, err := pvera.StoreFromKey(ctx, 5, options); err != context.Canceled || store != nil || calls != 1 {
+		t.Errorf("cancelled while it ran: %v, %v after %d calls; wanted context.Canceled itself, at the next look", store, err, calls)
+	}
+	if _, err := pvera.StoreFromKey(ctx, 5, options); err != context.Canceled || calls != 1 {
+		t.Errorf("cancelled before it ran: %v after %d calls; wanted context.Canceled itself", err, calls)
+	}
+	options.Progress = func(string, uint64, uint64) bool { return false }
+	_, err := pvera.StoreFromKey(context.Background(), 5, options)
+	refused(t, err, pvera.ErrCancelled)
+	options.Progress = func(string, uint64, uint64) bool { panic("of the host") }
+	panics(t, "the draw of a store", func() { pvera.StoreFromKey(context.Background(), 5, options) })
 }
 
 func second[T any](_ T, err error) error { return err }
@@ -167,7 +194,9 @@ func TestPanicLeavesNothing(t *testing.T) {
 	for what, call := range map[string]func(){
 		"load": func() { model.LoadAdapterMemory(ctx, untargeted, tensors, nil) },
 		"bank": func() { model.OpenBank(ctx, path, &pvera.BankOptions{Access: pvera.BankWrite}) },
-		"merge": func() { // which does not part its work: another call's panic
+		"merge": func() { // which does not part its work yet
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
 			pvera.KeepPanic(work, "of the host")
 			work.MergeWithUndo(w.q, nil, 0, pvera.OutIn, weight, weight)
 		},
@@ -300,4 +329,34 @@ func TestPanicInParallelFor(t *testing.T) {
 	broken = false
 	check(t, w.context.Forward(w.q, w.matrix(), nil, nil, nil, pvera.Dense(wanted, n, out)))
 	sameBits(t, "y of the call that panicked", y, wanted)
+}
+
+// Calls on one context panic at the same time: each goes on with its own, which is told by the thread.
+func TestPanicsFindTheirCalls(t *testing.T) {
+	const calls, rows = 4, 96
+	var inside sync.WaitGroup
+	w := inWorld(t, &pvera.ContextOptions{Threads: 3, ParallelFor: func(count int, run func(int)) {
+		inside.Done()
+		inside.Wait() // until all calls are here
+		panic(syscall.Gettid())
+	}})
+	for range 100 {
+		var all sync.WaitGroup
+		inside.Add(calls)
+		for range calls {
+			all.Go(func() {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				x, y := fill(make([]float32, rows*in), 7), make([]float32, rows*out)
+				defer func() {
+					if value := recover(); value != syscall.Gettid() {
+						t.Errorf("the call on thread %d recovered %v", syscall.Gettid(), value)
+					}
+				}()
+				w.context.Forward(w.q, pvera.Dense(x, rows, in), nil, nil, nil, pvera.Dense(y, rows, out))
+				t.Error("the panic is lost")
+			})
+		}
+		all.Wait()
+	}
 }

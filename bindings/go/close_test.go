@@ -150,7 +150,7 @@ func TestForgotten(t *testing.T) {
 	defer memory.Close()
 	func() {
 		allocator := allocatorOf(memory)
-		store := must(pvera.StoreFromKey(7, pvera.StoreOptions{Rank: rank, InMax: in, OutMax: out, Allocator: allocator}))(t)
+		store := must(pvera.StoreFromKey(context.Background(), 7, pvera.StoreOptions{Rank: rank, InMax: in, OutMax: out, Allocator: allocator}))(t)
 		must(pvera.NewStatistics(n, out, allocator))(t)
 		runtime.KeepAlive(store)
 	}()

@@ -19,11 +19,11 @@ type call struct {
 
 // begin checks x, named input, and what belongs to its rows.
 func (c *Context) begin(linear *Linear, input string, x Matrix, rows *Rows) (call, error) {
-	if err := c.own().enter("context"); err != nil {
+	if err := c.enter(); err != nil {
 		return call{}, err
 	}
 	if err := linear.own().enter("linear"); err != nil {
-		c.object.leave()
+		c.leave()
 		return call{}, err
 	}
 	begun := call{context: c, linear: linear}
@@ -40,7 +40,7 @@ func (c *Context) begin(linear *Linear, input string, x Matrix, rows *Rows) (cal
 
 func (c call) leave() {
 	c.linear.object.leave()
-	c.context.object.leave()
+	c.context.leave()
 }
 
 // Forward is y = x Wᵀ + bias + λ_b ∘ (z Bᵀ). A layer declared without a weight adds the delta to what y holds. A layer that the

@@ -6,6 +6,7 @@ package pvera
 import "C"
 
 import (
+	"runtime"
 	"runtime/cgo"
 	"unsafe"
 )
@@ -60,7 +61,7 @@ type ContextOptions struct {
 	// Threads is how many threads of its own the context has beside the calling one; with a ParallelFor, how many tasks that
 	// gets at a time, less one.
 	Threads uint32
-	// ParallelFor runs the work on the host's goroutines instead. A panic in it goes on in a call on this context.
+	// ParallelFor runs the work on the host's goroutines instead. A panic in it goes on in the call whose work it was.
 	ParallelFor ParallelFor
 	// Allocator is for scratch memory.
 	Allocator Allocator
@@ -82,7 +83,7 @@ func NewContext(options *ContextOptions) (*Context, error) {
 	context := &Context{}
 	var handle cgo.Handle
 	if options.ParallelFor != nil {
-		context.host = &host{each: options.ParallelFor}
+		context.host = &host{each: options.ParallelFor, panicked: map[C.uintptr_t]any{}}
 		handle = cgo.NewHandle(context.host)
 	}
 	var pointer *C.pvera_context
@@ -114,7 +115,26 @@ func (c *Context) own() *object {
 
 func (c *Context) c() *C.pvera_context { return (*C.pvera_context)(c.object.pointer) }
 
-// result ends a computation.
+// enter begins a computation, and leave ends it. Where the host's function may be called, the goroutine keeps its thread in
+// between, by which a panic finds the call that it belongs to.
+func (c *Context) enter() error {
+	if err := c.own().enter("context"); err != nil {
+		return err
+	}
+	if c.host != nil {
+		runtime.LockOSThread()
+	}
+	return nil
+}
+
+func (c *Context) leave() {
+	if c.host != nil {
+		runtime.UnlockOSThread()
+	}
+	c.object.leave()
+}
+
+// result is the outcome of a call of C in a computation.
 func (c *Context) result(failure *C.pvera_error) error {
 	err := take(failure)
 	if c.host != nil {

@@ -2,5 +2,5 @@
 
 package pvera
 
-// KeepPanic leaves a panic for the next call on the context, as its ParallelFor does in a call at the same time.
-func KeepPanic(c *Context, value any) { c.host.panicked = value }
+// KeepPanic leaves a panic for the next call of this thread on the context, as its ParallelFor does in that call.
+func KeepPanic(c *Context, value any) { c.host.keep(value) }

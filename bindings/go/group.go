@@ -90,10 +90,10 @@ func (c *Context) ForwardGroup(linears []*Linear, x Matrix, rows *Rows, noise *N
 	if len(y) != len(linears) {
 		return errorf(ErrShape, "y has %d matrices; wanted %d, one for each layer", len(y), len(linears))
 	}
-	if err := c.own().enter("context"); err != nil {
+	if err := c.enter(); err != nil {
 		return err
 	}
-	defer c.object.leave()
+	defer c.leave()
 	group := newArrays()
 	defer group.leave()
 	if err := group.enter(linears); err != nil {

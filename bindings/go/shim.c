@@ -99,6 +99,8 @@ void pvera_go_run_task(pvera_task run, void *task, size_t index) { run(task, ind
  * on its thread while it is in C, so that this is the right one however many goroutines load for one model. */
 static _Thread_local uintptr_t running;
 
+uintptr_t pvera_go_thread(void) { return (uintptr_t)&running; }
+
 static void on_warning(void *user, const char *message) {
     (void)user;
     if (running != 0) pveraGoWarning(running, (char *)message);
@@ -116,9 +118,18 @@ pvera_error *pvera_go_model_new(pvera_allocator allocator, pvera_model **model) 
     return pvera_model_new(&options, model);
 }
 
+pvera_error *pvera_go_store_from_key(uintptr_t call, uint64_t key, pvera_store_options options, pvera_store **store) {
+    uintptr_t outer = running; /* a callback may call the library itself */
+    running = call;
+    options.callbacks.progress = on_progress;
+    pvera_error *error = pvera_store_from_key(key, &options, store);
+    running = outer;
+    return error;
+}
+
 pvera_error *pvera_go_adapter_load(uintptr_t call, const pvera_model *model, const char *folder,
                                    const pvera_adapter_options *options, pvera_adapter **adapter) {
-    uintptr_t outer = running; /* a callback may call the library itself */
+    uintptr_t outer = running;
     running = call;
     pvera_error *error = pvera_adapter_load(model, folder, options, adapter);
     running = outer;

@@ -49,8 +49,11 @@ pvera_error *pvera_go_context_new(pvera_context_options options, uintptr_t host,
 /* A model whose warnings and progress reach the Go call that is running on this thread. */
 pvera_error *pvera_go_model_new(pvera_allocator allocator, pvera_model **model);
 void pvera_go_run_task(pvera_task run, void *task, size_t index);
+/* What tells this thread from all others that live now. */
+uintptr_t pvera_go_thread(void);
 
 /* call: the cgo.Handle that warnings and progress go to meanwhile. */
+pvera_error *pvera_go_store_from_key(uintptr_t call, uint64_t key, pvera_store_options options, pvera_store **store);
 pvera_error *pvera_go_adapter_load(uintptr_t call, const pvera_model *model, const char *folder,
                                    const pvera_adapter_options *options, pvera_adapter **adapter);
 pvera_error *pvera_go_adapter_load_memory(uintptr_t call, const pvera_model *model, const uint8_t *config, size_t config_size,

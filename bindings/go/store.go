@@ -23,6 +23,8 @@ type StoreOptions struct {
 	Allocator Allocator
 	// Grid is how a store of new adapters is rounded, where not to BaseDType.
 	Grid Grid
+	// Progress is called now and then while values are drawn; false stops that with [ErrCancelled].
+	Progress func(stage string, done, total uint64) bool
 }
 
 // Grid is a grid to which the values of a store are rounded.
@@ -55,8 +57,9 @@ func storeFrom(pointer *C.pvera_store) *Store {
 	return watch(&Store{own}, own)
 }
 
-// StoreFromKey draws the store of a projection_prng_key, bit for bit what PEFT draws; with a grid, that rounded.
-func StoreFromKey(key uint64, options StoreOptions) (*Store, error) {
+// StoreFromKey draws the store of a projection_prng_key, bit for bit what PEFT draws; with a grid, that rounded. Cancelling ctx
+// stops it.
+func StoreFromKey(ctx context.Context, key uint64, options StoreOptions) (*Store, error) {
 	sizes := [...]int{options.Rank, options.InMax, options.OutMax}
 	for i, name := range [...]string{"Rank", "InMax", "OutMax"} {
 		if sizes[i] < 0 {
@@ -66,8 +69,12 @@ func StoreFromKey(key uint64, options StoreOptions) (*Store, error) {
 	c := C.pvera_store_options{struct_size: C.sizeof_pvera_store_options, rank: C.size_t(options.Rank),
 		in_max: C.size_t(options.InMax), out_max: C.size_t(options.OutMax), base_dtype: options.BaseDType.c(),
 		allocator: options.Allocator.c(), grid: C.int32_t(options.Grid)}
+	told := listener{ctx: ctx, progress: options.Progress}
 	var pointer *C.pvera_store
-	if err := take(C.pvera_store_from_key(C.uint64_t(key), &c, &pointer)); err != nil {
+	err := told.listen(func(handle C.uintptr_t) *C.pvera_error {
+		return C.pvera_go_store_from_key(handle, C.uint64_t(key), c, &pointer)
+	}, func() { C.pvera_store_free(pointer) })
+	if err != nil {
 		return nil, err
 	}
 	return storeFrom(pointer), nil

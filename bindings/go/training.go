@@ -75,10 +75,10 @@ func (c *Context) BackwardGroup(tape *Tape, dy []Matrix, gradients []Gradients, 
 	if gradients != nil && len(gradients) != len(dy) {
 		return errorf(ErrShape, "gradients has %d entries; wanted %d, one for each dy", len(gradients), len(dy))
 	}
-	if err := c.own().enter("context"); err != nil {
+	if err := c.enter(); err != nil {
 		return err
 	}
-	defer c.object.leave()
+	defer c.leave()
 	if err := tape.own().enter("tape"); err != nil {
 		return err
 	}

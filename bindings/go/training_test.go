@@ -208,7 +208,7 @@ func TestStores(t *testing.T) {
 	}))
 	stores := []*pvera.Store{
 		matrices,
-		must(pvera.StoreFromKey(77, pvera.StoreOptions{Rank: rank, InMax: in, OutMax: out}))(t),
+		must(pvera.StoreFromKey(context.Background(), 77, pvera.StoreOptions{Rank: rank, InMax: in, OutMax: out}))(t),
 		must(pvera.StoreFromFile(filepath.Join(folder, "adapter_model.safetensors"), true, pvera.Allocator{}))(t),
 		must(pvera.StoreFromMemory(tensors, pvera.Allocator{}))(t),
 		must(w.store.Clone())(t),
@@ -219,12 +219,12 @@ func TestStores(t *testing.T) {
 		}
 		check(t, store.Close())
 	}
-	other := must(pvera.StoreFromKey(78, pvera.StoreOptions{Rank: rank, InMax: in, OutMax: out}))(t)
+	other := must(pvera.StoreFromKey(context.Background(), 78, pvera.StoreOptions{Rank: rank, InMax: in, OutMax: out}))(t)
 	defer other.Close()
 	if must(other.Equal(w.store))(t) {
 		t.Error("stores of two keys are equal")
 	}
-	_, err = pvera.StoreFromKey(1, pvera.StoreOptions{Rank: -1, InMax: in, OutMax: out})
+	_, err = pvera.StoreFromKey(context.Background(), 1, pvera.StoreOptions{Rank: -1, InMax: in, OutMax: out})
 	refused(t, err, pvera.ErrArgument, "options.Rank is -1")
 }
 

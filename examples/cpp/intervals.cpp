@@ -39,8 +39,7 @@ data draw(std::size_t n, const std::vector<float> &weight, std::mt19937 &random)
 double train(const pvera::context &context, const pvera::adapter &adapter, const data &rows, int epochs) {
     const pvera::span<float> parameters = adapter.parameters();
     std::vector<float> gradients(parameters.size()), first(parameters.size()), second(parameters.size()), y(rows.n), dy(rows.n);
-    const pvera::parameter_range range = adapter.range(0);
-    const pvera::slot_gradients places[] = {{0, &gradients[range.lambda_b], &gradients[range.lambda_d], nullptr}};
+    const pvera::slot_gradients places[] = {adapter.gradients_in(gradients, 0)};
     pvera::gradients wanted;
     wanted.into(places).overwrite = PVERA_OVERWRITE_ALL;
     const pvera::linear linear = adapter.linear(0);

@@ -75,6 +75,13 @@ struct world {
 /* What a graph gives: base alone, base + delta in plain ggml, base + our delta. */
 enum output { BASE, PLAIN, OURS };
 
+/* base + our delta, or the end of the program. */
+static struct ggml_tensor *added(const struct graph *graph, struct delta *delta, struct ggml_tensor *base) {
+    struct ggml_tensor *y = delta_add(graph->context, delta, graph->x, base);
+    if (y == NULL) fail("%s", delta->refused);
+    return y;
+}
+
 static float *run(const struct world *world, int threads, enum output what) {
     struct engine engine = engine_new(threads);
     struct graph graph = graph_new(IN, TOKENS);
@@ -82,7 +89,7 @@ static float *run(const struct world *world, int threads, enum output what) {
         .context = world->context, .linear = world->adapted->linear, .rows = world->rows, .noise = &world->noise};
     struct ggml_tensor *y = ggml_mul_mat(graph.context, world->weight->tensor, graph.x);
     if (what == PLAIN) y = ggml_add(graph.context, y, plain_delta(world->plain, &graph, world->noise.mode));
-    if (what == OURS) check(delta_add(graph.context, &delta, graph.x, y, &y));
+    if (what == OURS) y = added(&graph, &delta, y);
     graph_finish(&graph, y, world->x);
     graph_run(&engine, &graph);
     check(delta_take_error(&delta));
@@ -194,7 +201,7 @@ static void wrong_slot(const struct world *world) {
     struct graph graph = graph_new(IN, TOKENS);
     struct delta delta = {.context = world->context, .linear = world->adapted->linear, .rows = &rows};
     struct ggml_tensor *y = ggml_mul_mat(graph.context, world->weight->tensor, graph.x);
-    check(delta_add(graph.context, &delta, graph.x, y, &y));
+    y = added(&graph, &delta, y);
     graph_finish(&graph, y, world->x);
     slots[TOKENS - 1] = 5;
     graph_run(&engine, &graph);
@@ -235,7 +242,7 @@ static void failed_project(const struct world *world) {
     struct ggml_tensor *y = ggml_mul_mat(graph.context, world->weight->tensor, graph.x);
     pvera_context *short_of_memory = NULL;
     check(pvera_context_new(&options, &short_of_memory));
-    check(delta_add(graph.context, &delta, graph.x, y, &y));
+    y = added(&graph, &delta, y);
     graph_finish(&graph, y, world->x);
     graph_run(&engine, &graph);
     check(delta_take_error(&delta));
@@ -247,6 +254,30 @@ static void failed_project(const struct world *world) {
     require(memcmp(y->data, base, TOKENS * OUT * sizeof *base) == 0, "after a failed project y is not the base");
     pvera_error_free(error), free(base), pvera_context_free(short_of_memory);
     graph_free(&graph), engine_free(&engine);
+}
+
+/* Tensors that are no matrices of pvera's are refused before the graph has them. */
+static void wrong_tensors(const struct world *world) {
+    struct graph graph = graph_new(IN, TOKENS);
+    struct ggml_context *c = graph.context;
+    struct delta delta = {.context = world->context, .linear = world->adapted->linear};
+    struct ggml_tensor *base = ggml_new_tensor_2d(c, GGML_TYPE_F32, OUT, TOKENS);
+    struct ggml_tensor *square = ggml_new_tensor_2d(c, GGML_TYPE_F32, IN, IN);
+    const struct {
+        struct ggml_tensor *x, *base;
+        const char *why;
+    } wrong[] = {
+        {ggml_new_tensor_3d(c, GGML_TYPE_F32, IN, TOKENS, 2), base, "x is [1024, 13, 2, 1]; wanted two dimensions"},
+        {graph.x, ggml_new_tensor_4d(c, GGML_TYPE_F32, OUT, TOKENS, 1, 3), "base is [776, 13, 1, 3]"},
+        {ggml_transpose(c, square), base, "x has elements 4096 and rows 4 bytes apart; wanted elements of 4 bytes"},
+        {ggml_new_tensor_2d(c, GGML_TYPE_Q8_0, IN, TOKENS), base, "x is q8_0; wanted F32, F16 or BF16"},
+        {graph.x, ggml_new_tensor_2d(c, GGML_TYPE_I32, OUT, TOKENS), "base is i32"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; ++i) {
+        const bool made = delta_add(c, &delta, wrong[i].x, wrong[i].base) != NULL;
+        require(!made && strstr(delta.refused, wrong[i].why) != NULL, wrong[i].why);
+    }
+    graph_free(&graph);
 }
 
 /* A type of weight, lying as in a file or repacked, in both modes; nothing where ggml does not repack the type. */
@@ -263,7 +294,7 @@ static void compare_type(struct world *world, enum ggml_type type, bool repacked
         world->noise = (pvera_noise){.struct_size = sizeof world->noise, .mode = modes[i], .seed = SEED};
         compare(world, eps, what);
     }
-    if (!repacked) wrong_slot(world), failed_project(world);
+    if (!repacked) wrong_slot(world), failed_project(world), wrong_tensors(world);
     weight_free(&weight), free(quantised);
 }
 

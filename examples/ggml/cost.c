@@ -28,7 +28,8 @@ struct subject {
 static struct ggml_tensor *add_layer(struct graph *graph, struct delta *delta, const struct weight *weight,
                                      struct ggml_tensor *x) {
     struct ggml_tensor *y = ggml_mul_mat(graph->context, weight->tensor, x);
-    if (delta->linear != NULL) check(delta_add(graph->context, delta, x, y, &y));
+    if (delta->linear != NULL) y = delta_add(graph->context, delta, x, y);
+    if (y == NULL) fail("%s", delta->refused);
     return y;
 }
 

@@ -2,12 +2,35 @@
  * ggml's barrier between the nodes is the only one: p must be whole before the latent step. */
 #include "delta.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 static pvera_dtype dtype_of(const struct ggml_tensor *tensor) {
     switch (tensor->type) {
     case GGML_TYPE_F16: return PVERA_F16;
     case GGML_TYPE_BF16: return PVERA_BF16;
-    default: GGML_ASSERT(tensor->type == GGML_TYPE_F32); return PVERA_F32;
+    default: return PVERA_F32; /* refused: whatever else it is */
     }
+}
+
+/* Writes why a tensor is no matrix of pvera's: it has two dimensions, the elements of a row lie side by side, and rows lie at
+ * a distance that is counted in elements. */
+static bool refused(struct delta *delta, const char *name, const struct ggml_tensor *tensor) {
+    const size_t size = ggml_type_size(tensor->type);
+    const int64_t *ne = tensor->ne;
+    char *said = delta->refused;
+    *said = '\0';
+    if (tensor->type != GGML_TYPE_F32 && tensor->type != GGML_TYPE_F16 && tensor->type != GGML_TYPE_BF16)
+        snprintf(said, sizeof delta->refused, "%s is %s; wanted F32, F16 or BF16", name, ggml_type_name(tensor->type));
+    else if (ne[2] != 1 || ne[3] != 1)
+        snprintf(said, sizeof delta->refused,
+                 "%s is [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "]; wanted two dimensions (ggml_reshape_2d)",
+                 name, ne[0], ne[1], ne[2], ne[3]);
+    else if (tensor->nb[0] != size || tensor->nb[1] % size != 0)
+        snprintf(said, sizeof delta->refused,
+                 "%s has elements %zu and rows %zu bytes apart; wanted elements of %zu bytes side by side (ggml_cont)",
+                 name, tensor->nb[0], tensor->nb[1], size);
+    return *said != '\0';
 }
 
 static pvera_matrix_mut matrix_mut_of(struct ggml_tensor *tensor) {
@@ -46,15 +69,18 @@ static void expand_node(struct ggml_tensor *y, int ith, int nth, void *user) {
                                         (size_t)nth));
 }
 
-pvera_error *delta_add(struct ggml_context *graph, struct delta *delta, struct ggml_tensor *x, struct ggml_tensor *base,
-                       struct ggml_tensor **y) {
+struct ggml_tensor *delta_add(struct ggml_context *graph, struct delta *delta, struct ggml_tensor *x, struct ggml_tensor *base) {
     size_t width = 0;
+    if (refused(delta, "x", x) || refused(delta, "base", base)) return NULL;
     pvera_error *error = pvera_project_width(delta->linear, delta->rows, (size_t)x->ne[1], &width, NULL);
-    if (error) return error;
+    if (error) {
+        snprintf(delta->refused, sizeof delta->refused, "%s", pvera_error_message(error));
+        pvera_error_free(error);
+        return NULL;
+    }
     struct ggml_tensor *p = ggml_custom_4d(graph, GGML_TYPE_F32, (int64_t)width, x->ne[1], 1, 1, &x, 1, project_node,
                                            GGML_N_TASKS_MAX, delta);
-    *y = ggml_custom_inplace(graph, base, &p, 1, expand_node, GGML_N_TASKS_MAX, delta);
-    return NULL;
+    return ggml_custom_inplace(graph, base, &p, 1, expand_node, GGML_N_TASKS_MAX, delta);
 }
 
 pvera_error *delta_take_error(struct delta *delta) { return atomic_exchange(&delta->error, NULL); }

@@ -113,6 +113,9 @@ struct PveraFunction : torch::autograd::Function<PveraFunction> {
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext *ctx,
                                                    const torch::autograd::variable_list &dys) {
+        // Grad mode is on where a graph of the gradients is wanted (create_graph): ours would be constants in it, silently.
+        TORCH_CHECK(!torch::GradMode::is_enabled(),
+                    "pvera: the gradients of a PveraLinear cannot be differentiated again; wanted create_graph = false");
         const auto capsule = ctx->saved_data["recorded"].toCapsule();
         const auto &recorded = static_cast<const Recorded &>(*capsule);
         const torch::Tensor dy = as_rows(dys[0]);

@@ -34,7 +34,7 @@ class PveraLinearImpl : public torch::nn::Module {
     PveraLinearImpl(std::string name, torch::Tensor weight, torch::Tensor bias, std::shared_ptr<pvera_store> store,
                     std::shared_ptr<pvera_context> context);
 
-    // x [..., in] of float. kl_weight adds kl_weight · KL(latents ‖ N(0, 1)), averaged over rows and latents, to
+    // x [..., in] of float. Differentiable once: backward with create_graph throws. kl_weight adds kl_weight · KL(latents ‖ N(0, 1)), averaged over rows and latents, to
     // whatever is differentiated: the gradients have it, the value of the loss has not.
     torch::Tensor forward(const torch::Tensor &x, const Draw &draw, double kl_weight = 0);
 

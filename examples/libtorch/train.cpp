@@ -140,7 +140,10 @@ static bool throws(const std::function<void()> &act, const char *text) {
 static void errors() {
     const Pair pair = make_pair();
     PveraLinear ours = pair.ours;
-    const Tensor y = ours->forward(torch::randn({2, IN}), {});
+    const Tensor x = torch::randn({2, IN}, torch::requires_grad());
+    const Tensor y = ours->forward(x, {});
+    require(throws([&] { torch::autograd::grad({y.square().sum()}, {x}, {}, c10::nullopt, true); }, "create_graph = false"),
+            "a gradient that cannot be differentiated again is given for one that can");
     {
         const torch::NoGradGuard no_grad;
         ours->lambda_d.add_(1);

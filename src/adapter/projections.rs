@@ -9,7 +9,7 @@ use super::load::{Loading, Views};
 use super::source::Keys;
 use super::store_file::stored;
 use crate::config::{Config, Method};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::fail;
 use crate::model::{Layer, Model};
 use crate::projection::{Size, Store};
@@ -99,10 +99,7 @@ pub(super) fn draw(
             dtype.name()
         ));
     }
-    let mut watch = |drawn: u64, total: u64| match model.listener().progress("draw projections", drawn, total) {
-        true => Ok(()),
-        false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
-    };
+    let mut watch = |drawn, total| model.listener().drawn(drawn, total);
     let round_to = base_dtype.unwrap_or(Dtype::F32);
     Store::from_key_watched(model.allocator(), config.projection_prng_key, size, round_to, &mut watch)
 }

@@ -226,11 +226,7 @@ impl StoreNote {
                 limits.out_max
             );
         }
-        let listener = model.listener();
-        let mut watch = |drawn: u64, total: u64| match listener.progress("draw projections", drawn, total) {
-            true => Ok(()),
-            false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
-        };
+        let mut watch = |drawn, total| model.listener().drawn(drawn, total);
         Store::from_key_watched(model.allocator(), key, size, rounding, &mut watch)
     }
 }

@@ -9,6 +9,7 @@ mod file;
 mod index;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod write;
 
 pub use file::Access;
@@ -22,6 +23,7 @@ use cache::Cache;
 use catalogue::{Catalogue, Family, Limits};
 use file::{Commit, Place};
 use index::{ITEM, Index, Vectors};
+use turn::Turns;
 use write::Writer;
 
 use crate::adapter::{Adapter, Parameters};
@@ -51,8 +53,10 @@ pub struct Bank {
     limits: Limits,
     state: RwLock<Arc<State>>,
     bound: Mutex<Bound>,
+    /// Taken while a store is read or drawn, by whoever needs it first.
+    binding: Turns<()>,
     cache: Mutex<Cache>,
-    writer: Option<Mutex<Writer>>,
+    writer: Option<Turns<Writer>>,
 }
 
 /// What one commit made of the bank. Never changes.
@@ -109,8 +113,9 @@ impl Bank {
             limits,
             state: RwLock::new(Arc::new(state)),
             bound: Mutex::default(),
+            binding: Turns::default(),
             cache: Mutex::new(Cache::new(options.cache_bytes.unwrap_or(usize::MAX))),
-            writer: (options.access != Access::Read).then(Mutex::default),
+            writer: (options.access != Access::Read).then(Turns::default),
         })
     }
 
@@ -292,17 +297,27 @@ impl Bank {
     }
 
     fn store(&self, state: &State, number: usize) -> Result<Arc<Store>> {
-        // Held while the store is read or drawn: others would do the same.
-        let mut bound = self.bound();
-        if let Some(store) = bound.stores.get(&number) {
-            return Ok(store.clone());
+        let known = || self.bound().stores.get(&number).cloned();
+        if let Some(store) = known() {
+            return Ok(store);
+        }
+        // Others would do the same work, so they wait. Nothing else is held: the draw calls back.
+        let Some(_turn) = self.binding.take() else {
+            fail!(
+                State,
+                "'{}': a callback wants projections that this very thread is drawing; ask when that call has returned",
+                self.path.display()
+            )
+        };
+        if let Some(store) = known() {
+            return Ok(store);
         }
         let Some(note) = state.catalogue.stores.get(number) else {
             fail!(Format, "'{}' has no store {number}", self.path.display())
         };
         let store = note.store(&self.model, &state.file, &self.path, state.commit.end, self.limits);
         let store = store.map_err(|error| error.within(self.path.display()))?;
-        bound.stores.insert(number, store.clone());
+        self.bound().stores.insert(number, store.clone());
         Ok(store)
     }
 

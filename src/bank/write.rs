@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::catalogue::Catalogue;
 use super::file::{self, Access, Commit, Place, Tail};
 use super::index::{Change, Index, Vectors};
+use super::turn::Turn;
 use super::{Bank, State};
 use crate::adapter::{Adapter, Kind, io, sync_folder};
 use crate::error::{Code, Error, Result};
@@ -101,11 +102,17 @@ impl Bank {
         Ok(changes)
     }
 
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+    fn writer(&self) -> Result<Turn<'_, Writer>> {
         let Some(writer) = &self.writer else {
             fail!(State, "'{}' is open for reading; open it to write", self.path.display())
         };
-        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = writer.take() else {
+            fail!(
+                State,
+                "'{}': a callback would write while this very thread writes; write when that call has returned",
+                self.path.display()
+            )
+        };
         if writer.broken {
             fail!(State, "an earlier write to '{}' failed at its end; open it again", self.path.display());
         }

@@ -31,6 +31,9 @@ pub const PVERA_BANK_CREATE: i32 = 2;
 /// A bank holds each adapter's vectors and noise number, its config once for all that share it, and projections once (or
 /// their key, where they were drawn from it). An adapter that carries tensors is refused.
 ///
+/// The model's callbacks may call the bank that they come out of. What would wait for the very call that they come out of
+/// (projections that it is drawing, a write within a write) is PVERA_ERROR_STATE.
+///
 /// What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it
 /// was when it was opened; within one handle, calls see what was written through it before.
 pub struct pvera_bank(Bank);

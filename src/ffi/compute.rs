@@ -60,7 +60,7 @@ pub struct pvera_rows {
     pub sample: *const u32,
     /// Every row's sample where sample is NULL.
     pub sample_base: u32,
-    /// Zero. (Fills the struct of version 0.1.)
+    /// Zero, which is checked. (Fills the struct.)
     pub reserved: u32,
     /// Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
     /// memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
@@ -114,6 +114,7 @@ pub(super) unsafe fn read_rows<'a>(
     // SAFETY: the caller's promise.
     unsafe {
         let given = input::sized(rows)?;
+        input::reserved("rows.reserved", given.reserved)?;
         let on_host = match matrix::device("rows.device", given.device)? {
             Device::Host => true,
             place if place == context_place => false,

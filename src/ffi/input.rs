@@ -106,6 +106,14 @@ fn check<T>(name: &str, values: *const T, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// A field that has no meaning yet. Zero today is what lets it get one.
+pub fn reserved(name: &str, value: u32) -> Result<()> {
+    if value != 0 {
+        fail!(Unsupported, "{name} is {value}; wanted 0, which it is until a newer library gives it a meaning");
+    }
+    Ok(())
+}
+
 /// A struct that begins with `size_t struct_size`.
 ///
 /// # Safety

@@ -39,5 +39,7 @@
  * number of threads, in any split into parts. Rounding mode and subnormal handling of the host are set aside for a call
  * and put back. A finite result that is too large for f16 is stored as infinity, as a conversion does.
  *
- * Not stable before 1.0: anything but the codes, constants and pvera_matrix.
+ * Stability. Before 1.0 another minor version is another ABI, under another soname, in which the codes, the constants and
+ * pvera_matrix alone are sure to be the same. Within one, functions are only added, and structs that begin with struct_size
+ * grow at their end.
  */

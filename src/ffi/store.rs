@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::context::pvera_allocator;
+use super::context::{pvera_allocator, pvera_callbacks};
 use super::error::pvera_error;
 use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
@@ -54,8 +54,11 @@ pub struct pvera_store_options {
     pub allocator: pvera_allocator,
     /// `PVERA_GRID_…`.
     pub grid: i32,
-    /// Zero. (Fills the struct.)
+    /// Zero, which is checked. (Fills the struct.)
     pub reserved: u32,
+    /// Progress is told while the store is drawn (stage "draw projections"); a result other than 0 stops it with
+    /// PVERA_ERROR_CANCELLED. For the time of the call.
+    pub callbacks: pvera_callbacks,
 }
 
 // SAFETY: integers, pointers and optional functions; the size comes first.
@@ -73,7 +76,7 @@ unsafe fn optional(allocator: *const pvera_allocator) -> Result<Allocator> {
 }
 
 /// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid:
-/// that, rounded). It serves PVeRA adapters; `pvera_adapter_new` and a load draw VeRA's.
+/// that, rounded). It serves PVeRA adapters; `pvera_adapter_new` and a load draw VeRA's. `options.callbacks` may stop it.
 ///
 /// # Safety
 /// `options` is sized options; `store` is a place for the result.
@@ -110,7 +113,11 @@ pub unsafe extern "C" fn pvera_store_from_key(
                 fail!(Argument, "options.grid is {other}; wanted PVERA_GRID_NONE (0) or PVERA_GRID_INT8 (1)")
             }
         };
-        let own = Store::from_key(&options.allocator.checked("options.allocator")?, key, size, rounding)?;
+        input::reserved("options.reserved", options.reserved)?;
+        let allocator = options.allocator.checked("options.allocator")?;
+        let listener = options.callbacks.listener();
+        let own =
+            Store::from_key_watched(&allocator, key, size, rounding, &mut |drawn, total| listener.drawn(drawn, total))?;
         out.write(handle::give(pvera_store(Arc::new(own)))?);
         Ok(())
     })

@@ -12,7 +12,7 @@ pub use slots::{Slot, Slots};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::adapter::Adapter;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::linear::Linear;
 use crate::memory::Allocator;
@@ -24,6 +24,14 @@ pub trait Listener: Send + Sync {
 
     /// Returns false to stop the work with `Cancelled`.
     fn progress(&self, stage: &str, done: u64, total: u64) -> bool;
+
+    /// How far the draw of projections is; a wish to stop is an error.
+    fn drawn(&self, values: u64, total: u64) -> Result<()> {
+        match self.progress("draw projections", values, total) {
+            true => Ok(()),
+            false => Err(Error::new(Code::Cancelled, "the progress callback stopped the draw of projections")),
+        }
+    }
 }
 
 /// A listener that hears nothing.

@@ -116,7 +116,7 @@ static void layouts(void) {
     FIELD(pvera_callbacks, warning, 0);
     FIELD(pvera_callbacks, progress, 8);
     FIELD(pvera_callbacks, user, 16);
-    SIZE(pvera_store_options, 72);
+    SIZE(pvera_store_options, 96);
     FIELD(pvera_store_options, struct_size, 0);
     FIELD(pvera_store_options, rank, 8);
     FIELD(pvera_store_options, in_max, 16);
@@ -125,6 +125,7 @@ static void layouts(void) {
     FIELD(pvera_store_options, allocator, 40);
     FIELD(pvera_store_options, grid, 64);
     FIELD(pvera_store_options, reserved, 68);
+    FIELD(pvera_store_options, callbacks, 72);
     SIZE(pvera_model_options, 56);
     FIELD(pvera_model_options, struct_size, 0);
     FIELD(pvera_model_options, allocator, 8);

@@ -385,6 +385,58 @@ static void grids(void) {
     world_free(w);
 }
 
+/* A callback that calls the bank that it came out of. */
+struct caller {
+    struct shop *shop;
+    pvera_bank *bank;
+    const char *stage;
+    int calls, refused, served;
+};
+
+static int32_t call_again(void *user, const char *stage, uint64_t done, uint64_t total) {
+    struct caller *caller = user;
+    const char *one = "one", *words = strcmp(stage, "draw projections") == 0 ? "drawing" : "writes";
+    pvera_adapter *adapter = NULL;
+    bool contains = false;
+    (void)done, (void)total;
+    if (!caller->bank || strcmp(stage, caller->stage) != 0) return 0;
+    ++caller->calls;
+    MUST(pvera_bank_contains(caller->bank, one, &contains));
+    caller->served += contains && used(caller->bank).adapters == 1;
+    pvera_error *error = pvera_bank_adapter(caller->bank, one, &adapter);
+    if (!error) error = pvera_bank_append(caller->bank, 1, &one, (const pvera_adapter *const *)&adapter, (pvera_dtype){0});
+    caller->refused += pvera_error_code(error) == PVERA_ERROR_STATE && strstr(pvera_error_message(error), words) != NULL;
+    pvera_error_free(error), pvera_adapter_free(adapter);
+    return 0;
+}
+
+static void callbacks_that_call_again(void) {
+    struct shop shop = shop_new();
+    pvera_bank *bank = opened(&shop, PVERA_BANK_CREATE);
+    append(bank, "one", shop.adapters[0]);
+    pvera_bank_free(bank);
+
+    struct caller caller = {.shop = &shop, .stage = "draw projections"};
+    pvera_model_options options = {.struct_size = sizeof options, .callbacks = {.progress = call_again, .user = &caller}};
+    struct world *w = world_new(NULL, &options, 0, "none");
+    pvera_bank_options writing = {.struct_size = sizeof writing, .access = PVERA_BANK_WRITE};
+    pvera_adapter *adapter = NULL;
+    MUST(pvera_bank_open(w->model, shop.path, &writing, &caller.bank));
+    CHECK_OK(pvera_bank_adapter(caller.bank, "one", &adapter)); /* draws */
+    CHECK(caller.calls > 0 && caller.served == caller.calls && caller.refused == caller.calls, "%d calls, %d served, %d refused",
+          caller.calls, caller.served, caller.refused);
+    pvera_adapter_free(adapter);
+    caller = (struct caller){.shop = &shop, .bank = caller.bank, .stage = "compact the bank"};
+    CHECK_OK(pvera_bank_compact(caller.bank));
+    CHECK(caller.calls > 0 && caller.served == caller.calls && caller.refused == caller.calls, "%d calls, %d served, %d refused",
+          caller.calls, caller.served, caller.refused);
+    const char *two = "two";
+    CHECK_OK(pvera_bank_append(caller.bank, 1, &two, (const pvera_adapter *const *)&w->adapter, (pvera_dtype){0})); /* all is as before */
+    pvera_bank_free(caller.bank);
+    world_free(w);
+    shop_free(&shop);
+}
+
 int main(int argc, char **argv) {
     check_begin(argc, argv);
     story();
@@ -392,5 +444,6 @@ int main(int argc, char **argv) {
     errors();
     combining();
     grids();
+    callbacks_that_call_again();
     return check_end();
 }

@@ -171,7 +171,9 @@ static void rows_and_noise(struct world *w) {
     ROWS_ARE(PVERA_ERROR_NOT_FOUND, "slot -2 holds no adapter");
     rows.active = active, rows.active_count = 1;
     ROWS_ARE(PVERA_ERROR_ARGUMENT, "rows.slot and rows.active are both given");
-    rows.slot = NULL, rows.active_count = 2;
+    rows.slot = NULL, rows.reserved = 7;
+    ROWS_ARE(PVERA_ERROR_UNSUPPORTED, "rows.reserved is 7|wanted 0");
+    rows.reserved = 0, rows.active_count = 2;
     ROWS_ARE(PVERA_ERROR_ARGUMENT, "rows.active holds slot 0 twice");
     active[1].slot = 3;
     ROWS_ARE(PVERA_ERROR_NOT_FOUND, "slot 3 holds no adapter");

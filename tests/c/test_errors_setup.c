@@ -28,6 +28,41 @@ static int32_t stop(void *user, const char *stage, uint64_t done, uint64_t total
     return 1;
 }
 
+struct draw {
+    int calls, stop_at;
+    uint64_t done, total;
+};
+
+static int32_t watch(void *user, const char *stage, uint64_t done, uint64_t total) {
+    struct draw *draw = user;
+    CHECK(strcmp(stage, "draw projections") == 0 && done >= draw->done && done < total, "%s, %d", stage, draw->calls);
+    draw->done = done, draw->total = total;
+    return ++draw->calls == draw->stop_at;
+}
+
+/* A draw can be watched and stopped; a program that was compiled before it could is served as ever. */
+static void draws(void) {
+    enum { WIDE = 2000 };
+    struct draw draw = {.stop_at = 0};
+    pvera_store_options options = {.struct_size = sizeof options, .rank = 256, .in_max = WIDE, .out_max = WIDE};
+    pvera_store *whole = NULL, *stopped = NULL, *older = NULL;
+    options.callbacks = (pvera_callbacks){.progress = watch, .user = &draw};
+    MUST(pvera_store_from_key(5, &options, &whole));
+    CHECK(draw.calls >= 2 && draw.total == 3 * 256 * WIDE, "%d calls, %d values", draw.calls, (int)draw.total);
+    draw = (struct draw){.stop_at = 2};
+    CHECK_ERROR(pvera_store_from_key(5, &options, &stopped), PVERA_ERROR_CANCELLED, "progress callback|draw of projections");
+    CHECK(draw.calls == 2 && !stopped, "%d calls, or an output was written", draw.calls);
+    draw = (struct draw){.stop_at = 1};
+    options.struct_size = offsetof(pvera_store_options, callbacks);
+    bool equal = false;
+    MUST(pvera_store_from_key(5, &options, &older));
+    MUST(pvera_store_equal(whole, older, &equal));
+    CHECK(equal && draw.calls == 0, "%d calls", draw.calls);
+    options.struct_size = sizeof options, options.callbacks.progress = NULL, options.reserved = 1;
+    CHECK_ERROR(pvera_store_from_key(5, &options, &stopped), PVERA_ERROR_UNSUPPORTED, "options.reserved is 1|wanted 0");
+    pvera_store_free(whole), pvera_store_free(older);
+}
+
 static void layers(struct world *w) {
     pvera_model *model = NULL;
     pvera_model_options options = {.struct_size = sizeof options};
@@ -339,6 +374,7 @@ int main(int argc, char **argv) {
     check_begin(argc, argv);
     struct world *world = world_default();
     contexts();
+    draws();
     layers(world);
     projections(world);
     configs(world);

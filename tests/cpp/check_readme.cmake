@@ -1,5 +1,5 @@
 # The C++ in README, from nothing but the installed package: the first piece is a program, which is compiled and run; the others are
-# fragments, which are compiled as bodies of functions that are given what the fragment does not declare.
+# fragments, which are compiled with what they do not declare.
 cmake_minimum_required(VERSION 3.25)
 
 # Puts what the first fence of text_name holds into piece_name, and what follows it into text_name.
@@ -38,17 +38,19 @@ endif()
 
 # ---- The fragments ----
 take_piece(text without_exceptions)
-file(WRITE ${OUT}/without_exceptions.cpp "#include <pvera.hpp>
-int report(pvera::code code, std::string_view message);
-void use(const pvera::adapter &adapter);
-int body(const pvera::model &model, const char *folder);
-int body(const pvera::model &model, const char *folder) {
+file(WRITE ${OUT}/without_exceptions.cpp "#include <cstdio>
+#include <pvera.hpp>
 ${without_exceptions}
-    return 0;
+int main() {
+    report(serve(*pvera::model::create(), \"no/such/folder\"));
 }
 ")
-execute_process(COMMAND ${compile} -fno-exceptions -fsyntax-only without_exceptions.cpp WORKING_DIRECTORY ${OUT}
-    COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${compile} -fno-exceptions without_exceptions.cpp -o without_exceptions -L${PREFIX}/${LIBDIR} -lpvera
+    -Wl,-rpath,${PREFIX}/${LIBDIR} WORKING_DIRECTORY ${OUT} COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ./without_exceptions WORKING_DIRECTORY ${OUT} OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+if(NOT said MATCHES "^error 11: .*no/such/folder")
+    message(FATAL_ERROR "without exceptions, the fragment of ${README} said\n${said}")
+endif()
 take_piece(text tensors)
 file(WRITE ${OUT}/tensors.cpp "#include <pvera.hpp>
 #include <vector>

@@ -6,7 +6,7 @@ namespace {
 
 template <class Result>
 std::pair<pvera::code, std::string> told(const Result &result) {
-    if (result) return {pvera::code::ok, ""};
+    if (result.has_value()) return {pvera::code::ok, ""};
     return {result.error().code(), std::string(result.error().message())};
 }
 

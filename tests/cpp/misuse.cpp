@@ -30,5 +30,10 @@ void misuse(const pvera::context &context, const pvera::model &model, const pver
     const auto given = pvera::to_dlpack<pvera::dlpack::managed_tensor>(x, 0);
 #elif MISUSE == 9 // an error that nobody looks at
     pvera::as_matrix(values, 1, 2);
+#elif MISUSE == 10 // the array that the rows' struct keeps would be gone
+    pvera::rows whose;
+    whose.slots({0});
+#elif MISUSE == 11 // and those that a standalone layer borrows
+    const pvera::linear_vectors vectors({1, 2}, {1, 2});
 #endif
 }

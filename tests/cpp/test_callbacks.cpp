@@ -78,6 +78,24 @@ void warnings() {
     CHECK_MINE(static_cast<void>(pvera::adapter::load_memory(throwing.model, config, files.tensors)), 7);
 }
 
+// A draw of projections is watched, stopped, and left by an exception.
+void draws() {
+    int calls = 0;
+    pvera::callbacks called;
+    called.progress_made = [&](std::string_view stage, uint64_t done, uint64_t total) {
+        CHECK(stage == "draw projections" && done < total && total == 3 * 256 * 2000);
+        return ++calls == 2 ? pvera::progress::stop : pvera::progress::go_on;
+    };
+    pvera::store_options options(256, 2000, 2000);
+    options.callbacks = pvera::borrowed(called);
+    CHECK_THROWS(static_cast<void>(pvera::store::from_key(5, options)), pvera::code::cancelled, "draw of projections");
+    CHECK(calls == 2);
+    called.progress_made = [](std::string_view, uint64_t, uint64_t) -> pvera::progress { throw mine{5}; };
+    CHECK_MINE(static_cast<void>(pvera::store::from_key(5, options)), 5);
+    called.progress_made = [](std::string_view, uint64_t, uint64_t) { return pvera::progress::go_on; };
+    CHECK(pvera::store::from_key(5, options));
+}
+
 // The host's parallel-for, on two threads of its own.
 void host_threads(std::size_t count, pvera::task &run) {
     std::atomic<std::size_t> next{0};
@@ -192,6 +210,7 @@ int main() {
     return check::run([] {
         progress();
         warnings();
+        draws();
         threads();
         many_tasks();
         memory();

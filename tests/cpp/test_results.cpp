@@ -16,7 +16,7 @@ constexpr std::size_t in = 9, out = 13, n = 6;
 #define CHECK_ERROR(result, wanted_code, words) \
     do { \
         const auto &told = (result); \
-        if (check::that(!told, __FILE__, __LINE__, #result " succeeds")) \
+        if (check::that(!told.has_value(), __FILE__, __LINE__, #result " succeeds")) \
             check::error_is(told.error().code(), told.error().message(), wanted_code, words, __FILE__, __LINE__); \
     } while (false)
 
@@ -44,6 +44,59 @@ void values_and_errors() {
     const std::vector<float> seven(7);
     CHECK_ERROR(pvera::as_matrix(seven, 2, 3), pvera::code::shape, "7|2 x 3");
     CHECK_ERROR(pvera::from_dlpack(pvera::dlpack::tensor{}), pvera::code::shape, "0 dimensions");
+}
+
+// What README says of passing errors on, through two functions of other types: the library's own sentence arrives, not a copy.
+pvera::result<pvera::adapter> adapter_from(const pvera::model &model, const char *folder) {
+    auto adapter = pvera::adapter::load(model, folder);
+    if (!adapter) return std::move(adapter).error();
+    return adapter;
+}
+
+pvera::result<void> loads_from(const pvera::model &model, const char *folder, const char **sentence) {
+    auto adapter = adapter_from(model, folder);
+    if (adapter) return {};
+    *sentence = adapter.error().message().data();
+    return std::move(adapter).error();
+}
+
+void errors_passed_on() {
+    const auto model = pvera::model::create();
+    const char *sentence = nullptr;
+    auto failed = loads_from(*model, "no/such/folder", &sentence);
+    CHECK_ERROR(failed, pvera::code::io, "no/such/folder");
+    CHECK(sentence && failed.error().message().data() == sentence);
+    const pvera::error kept = std::move(failed).error();
+    CHECK(kept.code() == pvera::code::io && kept.message().data() == sentence);
+    static_assert(std::is_same_v<decltype(std::declval<pvera::result<bool>>().error()), pvera::error &&>);
+    static_assert(std::is_same_v<decltype(std::declval<const pvera::result<bool> &>().error()), const pvera::error &>);
+}
+
+// A truth value that came back is asked for, not mistaken for success.
+void truths() {
+    static_assert(!std::is_constructible_v<bool, pvera::result<bool>> && std::is_constructible_v<bool, pvera::result<int32_t>>);
+    auto config = pvera::config::create();
+    const auto drawn = config->get_bool("sample_at_inference");
+    CHECK(drawn.has_value() && !*drawn);
+    CHECK_ERROR(config->get_bool("r"), pvera::code::config, "r|true or false");
+}
+
+// Spans keep their counts here too.
+void counts() {
+    const auto model = pvera::model::create();
+    CHECK(model->declare(pvera::layer("q", in, out)));
+    auto config = pvera::config::create();
+    CHECK(config->set_int("r", 4) && config->set_text("target_modules", "q"));
+    const auto adapter = pvera::adapter::create(*model, *config);
+    const auto linear = adapter->linear(0);
+    const auto context = pvera::context::create();
+    std::array<float, n * in> x{};
+    std::array<float, n * out> y{};
+    const std::array<int32_t, n - 1> slots{};
+    CHECK_ERROR(context->forward(*linear, *pvera::as_matrix(x, n, in), *pvera::as_matrix(y, n, out), pvera::rows().slots(slots)),
+                pvera::code::shape, "rows.slot has 5|wanted 6");
+    CHECK_ERROR(linear->project_width(n, pvera::rows().slots(slots)), pvera::code::shape, "rows.slot has 5|wanted 6");
+    CHECK_ERROR(adapter->gradients_in(y, 0), pvera::code::shape, "gradients has 78|wanted 21");
 }
 
 // A callable is called and asked, without exceptions too.
@@ -112,6 +165,9 @@ void whole_job() {
 int main() {
     return check::run([] {
         values_and_errors();
+        errors_passed_on();
+        truths();
+        counts();
         callbacks();
         whole_job();
     });

@@ -50,11 +50,7 @@ void gradients() {
     for (int32_t policy = PVERA_TAPE_KEEP_LATENT; policy <= PVERA_TAPE_RECOMPUTE; ++policy) {
         auto tape = pvera::tape::create(policy);
         std::vector<float> found(parameters.size()), dx(n * in), yq(n * out), yv(n * v_out), wanted;
-        const auto place = [&](std::size_t layer) {
-            const pvera::parameter_range range = all.adapter.range(layer);
-            return pvera::slot_gradients{0, found.data() + range.lambda_b, found.data() + range.lambda_d, nullptr};
-        };
-        const pvera::slot_gradients places[] = {place(0), place(1)};
+        const pvera::slot_gradients places[] = {all.adapter.gradients_in(found, 0), all.adapter.gradients_in(found, 1)};
         std::array<pvera::gradients, 2> both;
         for (std::size_t layer = 0; layer < 2; ++layer)
             both[layer].into({&places[layer], 1}).overwrite = PVERA_OVERWRITE_ALL;
@@ -156,7 +152,7 @@ void standalone_and_parts() {
     const float *const parameters = all.adapter.parameters().data();
     pvera::layer layer("q", in, out);
     layer.weight = pvera::as_matrix(all.weight, out, in), layer.bias = pvera::as_matrix(all.bias, 1, out);
-    const pvera::linear_vectors vectors(parameters + range.lambda_b, parameters + range.lambda_d);
+    const pvera::linear_vectors vectors({parameters + range.lambda_b, out}, {parameters + range.lambda_d, 2 * world::rank});
     const auto alone = pvera::linear::create(layer, all.adapter.store(), vectors);
     CHECK(all.forward(alone) == wanted);
     alone.pack_base(PVERA_PACK_FORWARD);
@@ -196,6 +192,71 @@ void standalone_and_parts() {
     CHECK_THROWS(undo.unmerge(view), pvera::code::state, "weight");
 }
 
+// Arrays that are lent as spans keep their counts, and every call that takes them compares these with what it wants.
+void counts() {
+    const world all;
+    const auto linear = all.adapter.linear(0);
+    std::vector<float> y(3 * n * out), p(n * 2 * world::rank), latents(2 * n * world::rank);
+    const auto y_view = pvera::as_matrix(y, 3 * n, out), first = pvera::matrix_mut(y.data(), n, out);
+    const auto second = pvera::matrix_mut(y.data() + n * out, n, out), p_view = pvera::as_matrix(p, n, 2 * world::rank);
+    const pvera::matrix_mut mu(latents.data(), n, world::rank), logvar(latents.data() + n * world::rank, n, world::rank);
+    auto tape = pvera::tape::create();
+    const std::vector<int32_t> slots(n + 1), enough(n), none;
+    const std::vector<uint64_t> identities(n - 1);
+    const std::vector<uint32_t> samples(2 * n);
+    const auto all_calls = [&](const pvera::rows &whose, std::string_view words) {
+        CHECK_THROWS(all.context.forward(linear, all.input(), first, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.forward(tape, linear, all.input(), first, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.forward_group({linear}, all.input(), {first}, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.forward_group(tape, {linear}, all.input(), {first}, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.sample(linear, all.input(), y_view, 3, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.moments(linear, all.input(), first, second, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.latent(linear, all.input(), mu, logvar, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.project(linear, all.input(), p_view, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.project_part(linear, all.input(), p_view, 0, 1, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.expand(linear, p_view, first, whose), pvera::code::shape, words);
+        CHECK_THROWS(all.context.expand_part(linear, p_view, first, 0, 1, whose), pvera::code::shape, words);
+        CHECK_THROWS(static_cast<void>(linear.project_width(n, whose)), pvera::code::shape, words);
+        CHECK_THROWS(static_cast<void>(all.context.scratch_bytes({linear}, n, 1, false, whose)), pvera::code::shape, words);
+    };
+    all_calls(pvera::rows().slots(slots), "rows.slot has 7|wanted 6");
+    all_calls(pvera::rows().slots(none), "rows.slot has 0|wanted 6"); // which C would take for "slot 0 on every row"
+    all_calls(pvera::rows().slots(enough).identities(identities), "rows.identity has 5|wanted 6");
+    all_calls(pvera::rows().samples(samples), "rows.sample has 12|wanted 6");
+    pvera::rows by_hand;
+    by_hand.slots(slots).slot = enough.data();
+    all.context.forward(linear, all.input(), first, by_hand);
+    all.context.forward(linear, all.input(), first, static_cast<const pvera_rows &>(pvera::rows().slots(slots)));
+
+    pvera::layer layer("q", in, out);
+    layer.bias = pvera::as_matrix(all.bias, 1, out);
+    const auto store = all.adapter.store();
+    std::vector<float> b(out), d(2 * world::rank), longer(out + 1);
+    const auto make = [&](const pvera::linear_vectors &vectors) { static_cast<void>(pvera::linear::create(layer, store, vectors)); };
+    make({b, d, b});
+    CHECK_THROWS(make({longer, d}), pvera::code::shape, "lambda_b has 14|wanted 13");
+    CHECK_THROWS(make({b, b}), pvera::code::shape, "lambda_d has 13|wanted 8");
+    CHECK_THROWS(make({b, d, d}), pvera::code::shape, "bias has 8|wanted 13");
+    pvera::layer shard("q", in, 3);
+    shard.out_offset = 10;
+    static_cast<void>(pvera::linear::create(shard, store, {b, d})); // vectors are whole
+    shard.out_total = 14;
+    CHECK_THROWS(static_cast<void>(pvera::linear::create(shard, store, {b, d})), pvera::code::shape, "lambda_b has 13|wanted 14");
+
+    const pvera::slot_gradients places = pvera::gradients_of(layer, store, b, d);
+    CHECK(places.slot == 0 && places.lambda_b == b.data() && places.lambda_d == d.data() && !places.bias);
+    CHECK(!pvera::gradients_of(layer, store, b, {}).lambda_d);
+    CHECK_THROWS(static_cast<void>(pvera::gradients_of(layer, store, longer, d)), pvera::code::shape, "lambda_b has 14|wanted 13");
+    CHECK_THROWS(static_cast<void>(pvera::gradients_of(layer, store, b, longer)), pvera::code::shape, "lambda_d has 14|wanted 8");
+    CHECK_THROWS(static_cast<void>(pvera::gradients_of(layer, store, b, d, d)), pvera::code::shape, "bias has 8|wanted 13");
+    std::vector<float> flat(all.adapter.parameter_count());
+    const pvera::parameter_range range = all.adapter.range(1);
+    const pvera::slot_gradients in_flat = all.adapter.gradients_in(flat, 1, 3);
+    CHECK(in_flat.slot == 3 && in_flat.lambda_b == &flat[range.lambda_b] && in_flat.lambda_d == &flat[range.lambda_d] && !in_flat.bias);
+    CHECK_THROWS(static_cast<void>(all.adapter.gradients_in(b, 1)), pvera::code::shape, "gradients has 13|wanted 34");
+    CHECK_THROWS(static_cast<void>(all.adapter.gradients_in(flat, 9)), pvera::code::not_found, "9");
+}
+
 } // namespace
 
 int main() {
@@ -205,5 +266,6 @@ int main() {
         checkpoints();
         stores();
         standalone_and_parts();
+        counts();
     });
 }

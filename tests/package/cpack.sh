@@ -2,6 +2,7 @@
 # Packs, unpacks elsewhere, and builds a user's project from what came out: cpack.sh TGZ|DEB CMAKE CC PKG_CONFIG BUILD OUT CONSUMER
 set -eu
 generator=$1 cmake=$2 cc=$3 pkg_config=$4 build=$5 out=$6 consumer=$7
+here=$(cd "$(dirname "$0")" && pwd)
 rm -rf "$out"
 mkdir -p "$out/packed" "$out/unpacked" "$out/built"
 cd "$out"
@@ -19,8 +20,10 @@ DEB)
     soname=$(readelf --dynamic "$prefix"/lib*/libpvera.so | sed -n 's/.*SONAME.*\[libpvera\.so\.\(.*\)\]/\1/p')
     grep "^libpvera $soname pvera (>= [0-9.]*)" control/shlibs
     grep '^Depends:.*libc6 (>= 2' control/control
+    grep '^Maintainer: [^<]* <[^@ ]*@[^@ ]*>$' control/control
     ;;
 esac
+sh "$here/docs.sh" "$prefix/share/doc/pvera"
 (cd packed && sha256sum --check --quiet ./*.sha256)
 
 libdir=$(dirname "$prefix"/lib*/libpvera.so)

@@ -102,6 +102,17 @@ public:
         return finish(failed, place);
     }
 
+    // Where backward puts a layer's gradients in an array that is laid out as the parameters.
+    [[nodiscard]] outcome<slot_gradients> gradients_in(span<float> all, std::size_t layer, int32_t slot = 0) const {
+        std::size_t count = 0;
+        if (pvera_error *const failed = pvera_adapter_parameter_count(get(), &count)) return finish(failed, slot_gradients{});
+        if (all.size() != count) return calls::misfits<slot_gradients>({"the array of gradients", all.size(), count});
+        parameter_range place{};
+        pvera_error *const failed = pvera_adapter_range(get(), layer, &place);
+        float *const bias = place.bias_count ? all.data() + place.bias : nullptr;
+        return finish(failed, slot_gradients{slot, all.data() + place.lambda_b, all.data() + place.lambda_d, bias});
+    }
+
     // A copy.
     [[nodiscard]] outcome<pvera::config> config() const {
         pvera_config *made = nullptr;

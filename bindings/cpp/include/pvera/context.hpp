@@ -40,60 +40,60 @@ public:
 
     // ---- Without a tape ----
 
-    outcome<void> forward(const pvera_linear *linear, const matrix &x, const matrix_mut &y, const pvera_rows &whose = rows(),
+    outcome<void> forward(const pvera_linear *linear, const matrix &x, const matrix_mut &y, const rows &whose = rows(),
                           const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_forward(get(), linear, &x, &whose, &how, nullptr, &y); });
+        return run(whose, x.rows, [&] { return pvera_forward(get(), linear, &x, &whose, &how, nullptr, &y); });
     }
 
     // Layers with one input: {q, k, v}.
     outcome<void> forward_group(span<const pvera_linear *const> linears, const matrix &x, span<const matrix_mut> y,
-                                const pvera_rows &whose = rows(), const pvera_noise &how = noise()) const {
+                                const rows &whose = rows(), const pvera_noise &how = noise()) const {
         return group(linears, x, y, whose, how, nullptr);
     }
 
     // Draw s of row i is row s * n + i of y.
     outcome<void> sample(const pvera_linear *linear, const matrix &x, const matrix_mut &y, std::size_t samples,
-                         const pvera_rows &whose = rows(), const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_sample(get(), linear, &x, &whose, &how, samples, &y); });
+                         const rows &whose = rows(), const pvera_noise &how = noise()) const {
+        return run(whose, x.rows, [&] { return pvera_sample(get(), linear, &x, &whose, &how, samples, &y); });
     }
 
     outcome<void> moments(const pvera_linear *linear, const matrix &x, const matrix_mut &mean, const matrix_mut &variance,
-                          const pvera_rows &whose = rows()) const {
-        return run([&] { return pvera_moments(get(), linear, &x, &whose, &mean, &variance); });
+                          const rows &whose = rows()) const {
+        return run(whose, x.rows, [&] { return pvera_moments(get(), linear, &x, &whose, &mean, &variance); });
     }
 
     outcome<void> latent(const pvera_linear *linear, const matrix &x, const matrix_mut &mu, const matrix_mut &logvar,
-                         const pvera_rows &whose = rows()) const {
-        return run([&] { return pvera_latent(get(), linear, &x, &whose, &mu, &logvar); });
+                         const rows &whose = rows()) const {
+        return run(whose, x.rows, [&] { return pvera_latent(get(), linear, &x, &whose, &mu, &logvar); });
     }
 
     // ---- The halves of a forward, whole or in parts that the host's threads enter at once ----
 
-    outcome<void> project(const pvera_linear *linear, const matrix &x, const matrix_mut &p, const pvera_rows &whose = rows(),
+    outcome<void> project(const pvera_linear *linear, const matrix &x, const matrix_mut &p, const rows &whose = rows(),
                           const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_project(get(), linear, &x, &whose, &how, &p); });
+        return run(whose, x.rows, [&] { return pvera_project(get(), linear, &x, &whose, &how, &p); });
     }
     outcome<void> project_part(const pvera_linear *linear, const matrix &x, const matrix_mut &p, std::size_t index,
-                               std::size_t count, const pvera_rows &whose = rows(), const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_project_part(get(), linear, &x, &whose, &how, &p, index, count); });
+                               std::size_t count, const rows &whose = rows(), const pvera_noise &how = noise()) const {
+        return run(whose, x.rows, [&] { return pvera_project_part(get(), linear, &x, &whose, &how, &p, index, count); });
     }
-    outcome<void> expand(const pvera_linear *linear, const matrix &p, const matrix_mut &y, const pvera_rows &whose = rows(),
+    outcome<void> expand(const pvera_linear *linear, const matrix &p, const matrix_mut &y, const rows &whose = rows(),
                          const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_expand(get(), linear, &p, &whose, &how, &y); });
+        return run(whose, p.rows, [&] { return pvera_expand(get(), linear, &p, &whose, &how, &y); });
     }
     outcome<void> expand_part(const pvera_linear *linear, const matrix &p, const matrix_mut &y, std::size_t index,
-                              std::size_t count, const pvera_rows &whose = rows(), const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_expand_part(get(), linear, &p, &whose, &how, &y, index, count); });
+                              std::size_t count, const rows &whose = rows(), const pvera_noise &how = noise()) const {
+        return run(whose, p.rows, [&] { return pvera_expand_part(get(), linear, &p, &whose, &how, &y, index, count); });
     }
 
     // ---- Training ----
 
     outcome<void> forward(tape &tape, const pvera_linear *linear, const matrix &x, const matrix_mut &y,
-                          const pvera_rows &whose = rows(), const pvera_noise &how = noise()) const {
-        return run([&] { return pvera_forward(get(), linear, &x, &whose, &how, tape.get(), &y); });
+                          const rows &whose = rows(), const pvera_noise &how = noise()) const {
+        return run(whose, x.rows, [&] { return pvera_forward(get(), linear, &x, &whose, &how, tape.get(), &y); });
     }
     outcome<void> forward_group(tape &tape, span<const pvera_linear *const> linears, const matrix &x, span<const matrix_mut> y,
-                                const pvera_rows &whose = rows(), const pvera_noise &how = noise()) const {
+                                const rows &whose = rows(), const pvera_noise &how = noise()) const {
         return group(linears, x, y, whose, how, tape.get());
     }
 
@@ -150,7 +150,8 @@ public:
     // What would be held after calls on these linears (a group, or one) and n rows.
     [[nodiscard]] outcome<std::size_t> scratch_bytes(span<const pvera_linear *const> linears, std::size_t n,
                                                      std::size_t samples = 1, bool training = false,
-                                                     const pvera_rows &whose = rows()) const {
+                                                     const rows &whose = rows()) const {
+        if (const auto wrong = whose.misfit(n); wrong.what) return calls::misfits<std::size_t>(wrong);
         std::size_t wanted = 0;
         pvera_error *const failed =
             pvera_scratch_bytes(get(), linears.size(), linears.data(), n, &whose, samples, training, &wanted);
@@ -173,10 +174,17 @@ private:
         return calls::finish_at(border, call());
     }
 
+    // One that takes rows, for n of them.
+    template <class Call>
+    static outcome<void> run(const rows &whose, std::size_t n, Call call) {
+        if (const auto wrong = whose.misfit(n); wrong.what) return calls::misfits<void>(wrong);
+        return run(call);
+    }
+
     outcome<void> group(span<const pvera_linear *const> linears, const matrix &x, span<const matrix_mut> y,
-                        const pvera_rows &whose, const pvera_noise &how, pvera_tape *tape) const {
+                        const rows &whose, const pvera_noise &how, pvera_tape *tape) const {
         if (y.size() != linears.size()) return fail<void>(code::shape, calls::sizes("y", y.size(), "linears", linears.size()));
-        return run([&] {
+        return run(whose, x.rows, [&] {
             return pvera_forward_group(get(), linears.size(), linears.data(), &x, &whose, &how, tape, y.data());
         });
     }

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -81,21 +82,28 @@ private:
     pvera::code code_;
 };
 
-// A value or an error. true if there is a value, which *result then is.
+// A value or an error. true if there is a value, which *result then is. To pass an error on:
+//     if (!adapter) return std::move(adapter).error();
 template <class T>
 class [[nodiscard]] result {
 public:
     result(T value) noexcept : held_(std::in_place_index<0>, std::move(value)) {}
     result(pvera::error error) noexcept : held_(std::in_place_index<1>, std::move(error)) {}
 
-    explicit operator bool() const noexcept { return held_.index() == 0; }
+    [[nodiscard]] bool has_value() const noexcept { return held_.index() == 0; }
+    // Not of a result<bool>: with exceptions the same condition would ask for the value. has_value() and *result say which.
+    template <class Value = T, class = std::enable_if_t<!std::is_same_v<Value, bool>>>
+    explicit operator bool() const noexcept {
+        return has_value();
+    }
     [[nodiscard]] T &operator*() & noexcept { return *std::get_if<0>(&held_); }
     [[nodiscard]] const T &operator*() const & noexcept { return *std::get_if<0>(&held_); }
     [[nodiscard]] T &&operator*() && noexcept { return std::move(*std::get_if<0>(&held_)); }
     [[nodiscard]] T *operator->() noexcept { return std::get_if<0>(&held_); }
     [[nodiscard]] const T *operator->() const noexcept { return std::get_if<0>(&held_); }
     // Only where there is no value.
-    [[nodiscard]] const pvera::error &error() const noexcept { return *std::get_if<1>(&held_); }
+    [[nodiscard]] const pvera::error &error() const & noexcept { return *std::get_if<1>(&held_); }
+    [[nodiscard]] pvera::error &&error() && noexcept { return std::move(*std::get_if<1>(&held_)); }
 
 private:
     std::variant<T, pvera::error> held_;
@@ -108,9 +116,11 @@ public:
     result() noexcept : error_(nullptr) {}
     result(pvera::error error) noexcept : error_(std::move(error)) {}
 
-    explicit operator bool() const noexcept { return error_.code() == code::ok; }
+    [[nodiscard]] bool has_value() const noexcept { return error_.code() == code::ok; }
+    explicit operator bool() const noexcept { return has_value(); }
     // Of code::ok after a success.
-    [[nodiscard]] const pvera::error &error() const noexcept { return error_; }
+    [[nodiscard]] const pvera::error &error() const & noexcept { return error_; }
+    [[nodiscard]] pvera::error &&error() && noexcept { return std::move(error_); }
 
 private:
     pvera::error error_;

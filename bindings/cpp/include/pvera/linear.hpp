@@ -34,7 +34,8 @@ public:
     }
 
     // For n rows.
-    [[nodiscard]] outcome<projected_size> project_width(std::size_t n, const pvera_rows &whose = rows()) const {
+    [[nodiscard]] outcome<projected_size> project_width(std::size_t n, const rows &whose = rows()) const {
+        if (const auto wrong = whose.misfit(n); wrong.what) return misfits<projected_size>(wrong);
         projected_size size{};
         pvera_error *const failed = pvera_project_width(*this, &whose, n, &size.width, &size.latents);
         return finish(failed, size);
@@ -59,22 +60,42 @@ class [[nodiscard]] linear : public handle<pvera_linear, pvera_linear_free>, pub
 public:
     using handle::handle;
 
-    [[nodiscard]] static outcome<linear> create(const pvera_layer &layer, const store &store, const pvera_linear_vectors &vectors) {
+    [[nodiscard]] static outcome<linear> create(const pvera_layer &layer, const store &store, const linear_vectors &vectors) {
         return create(layer, store.get(), nullptr, vectors);
     }
     [[nodiscard]] static outcome<linear> create(const pvera_layer &layer, const store &store, const config &config,
-                                                const pvera_linear_vectors &vectors) {
+                                                const linear_vectors &vectors) {
         return create(layer, store.get(), config.get(), vectors);
     }
 
 private:
     static outcome<linear> create(const pvera_layer &layer, const pvera_store *store, const pvera_config *config,
-                                  const pvera_linear_vectors &vectors) {
+                                  const linear_vectors &vectors) {
+        pvera_matrix a{}, b{};
+        if (pvera_error *const failed = pvera_store_matrices(store, &a, &b)) return finish(failed, linear());
+        if (const auto wrong = vectors.misfit(detail::outputs(layer), a.rows); wrong.what) return calls::misfits<linear>(wrong);
         pvera_linear *made = nullptr;
         pvera_error *const failed = pvera_linear_new(&layer, store, config, &vectors, &made);
         return finish(failed, linear(made));
     }
 };
+
+// Where backward puts the gradients of a standalone layer's vectors: arrays as long as they, of which an empty one is skipped.
+[[nodiscard]] inline outcome<slot_gradients> gradients_of(const pvera_layer &layer, const store &store, span<float> lambda_b,
+                                                          span<float> lambda_d, span<float> bias = {}) {
+    pvera_matrix a{}, b{};
+    if (pvera_error *const failed = pvera_store_matrices(store.get(), &a, &b)) return finish(failed, slot_gradients{});
+    detail::misfit wrong;
+    const auto place = [&wrong](const char *what, span<float> given, std::size_t wanted) {
+        if (!given.empty()) detail::counted(given).check(wrong, what, given.data(), wanted);
+        return given.empty() ? nullptr : given.data();
+    };
+    const std::size_t outputs = detail::outputs(layer);
+    const slot_gradients places{0, place("lambda_b", lambda_b, outputs), place("lambda_d", lambda_d, a.rows),
+                                place("bias", bias, outputs)};
+    if (wrong.what) return calls::misfits<slot_gradients>(wrong);
+    return places;
+}
 
 } // namespace PVERA_CPP_ERRORS
 } // namespace pvera

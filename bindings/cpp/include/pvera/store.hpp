@@ -2,6 +2,7 @@
 #ifndef PVERA_CPP_STORE_HPP
 #define PVERA_CPP_STORE_HPP
 
+#include "callbacks.hpp"
 #include "handle.hpp"
 #include "options.hpp"
 #include "text.hpp"
@@ -20,11 +21,12 @@ class [[nodiscard]] store : public handle<pvera_store, pvera_store_free> {
 public:
     using handle::handle;
 
-    // Drawn from a projection_prng_key, as PEFT does.
+    // Drawn from a projection_prng_key, as PEFT does. options.callbacks: borrowed(callbacks), of which progress may stop it.
     [[nodiscard]] static outcome<store> from_key(uint64_t key, const pvera_store_options &options) {
+        calls::border border;
         pvera_store *made = nullptr;
         pvera_error *const failed = pvera_store_from_key(key, &options, &made);
-        return finish(failed, store(made));
+        return calls::finish_at(border, failed, store(made));
     }
 
     // A copy of a [2r, in_max] (for VeRA [r, in_max]) and b [out_max, r].
