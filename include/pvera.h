@@ -146,8 +146,9 @@ typedef struct pvera_linear pvera_linear;
 /**
  * What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
  * time. It keeps the adapters of its forward alive, but borrows noise.eps, noise.dropout_mask, base weights and (under
- * RECOMPUTE) x until the last backward; of a CUDA context also noise.seed_at, rows.slot, rows.identity and rows.sample
- * where they are in device memory, and it belongs to that context.
+ * RECOMPUTE) x until the last backward; of a CUDA context also noise.seed_at, rows.identity and rows.sample where
+ * they are in device memory, and it belongs to that context. rows.slot it copies: in device memory it is refused
+ * (PVERA_ERROR_UNSUPPORTED).
  */
 typedef struct pvera_tape pvera_tape;
 
@@ -658,15 +659,19 @@ typedef struct pvera_callbacks {
  * what does not); so do the vectors of pvera_slot_gradients and kl_value. Stores and published adapters are the host's:
  * their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
  * used it. In f32 the results have the CPU's bits. What kernels find wrong is told by pvera_context_check. A call made
- * before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
- * tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked.
- * pvera_scratch_bytes foretells the device memory that it holds between calls. The thread's current CUDA context is left
- * as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
+ * before at its size allocates nothing, so that it can be captured in a CUDA graph. A graph has the number of rows, the
+ * layers and all that the host gave as they were at the capture; what lies in device memory is read at each replay. The
+ * context, its stores, adapters and tapes outlive the graph; a tape that was captured neither grows nor moves to another
+ * context. What is freed during a capture goes with the next call after it. Of device memory only the device is checked
+ * that it is said to be on: neither addresses and lengths nor what is in it.
+ * pvera_scratch_bytes foretells the device memory that it holds between calls, beside what a captured graph uses. The
+ * thread's current CUDA context is left as it was. Calls and replays share one workspace: they are on one stream, or the
+ * host orders them.
  *
- * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
- * on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
- * a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the
- * CPU's alone (PVERA_ERROR_UNSUPPORTED).
+ * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5. The first in a CUDA context compiles the
+ * kernels (the driver keeps them on disk) and compares layers of known answers with the CPU: a device that differs is
+ * refused (PVERA_ERROR_CUDA). Without a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and
+ * first-order variance are the CPU's alone (PVERA_ERROR_UNSUPPORTED).
  *
  * Pointers:
  * options is NULL or sized options; context is a place for the result.
@@ -711,7 +716,7 @@ pvera_error *pvera_context_scratch_bytes(const pvera_context *context, size_t *b
 
 /**
  * Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it. A CUDA context waits for its
- * stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is
+ * stream, which is not being captured and may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is
  * there.
  *
  * Pointers:
@@ -1337,7 +1342,8 @@ pvera_error *pvera_adapter_trainable(const pvera_adapter *adapter,
 /**
  * A trainable copy whose parameters live in device memory of a CUDA context: count f32 at memory (the adapter's number
  * of parameters), which get today's values in the order of the context's stream, and outlive the copy and every linear made
- * from it. Calls on that context read them there when the work runs; a save or a publish reads them back, and waits.
+ * from it. Waits for that. Calls on the context read them there when the work runs; a save or a publish reads them back,
+ * and waits.
  *
  * Errors: PVERA_ERROR_UNSUPPORTED for a context of the CPU.
  *
@@ -1951,7 +1957,8 @@ typedef struct pvera_rows {
     /**
      * Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
      * memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
-     * adapter is then reported by pvera_context_check, and its row gets the base alone.
+     * adapter is then reported by pvera_context_check, and its row gets the base alone. A forward with a tape takes
+     * slots from the host alone (PVERA_ERROR_UNSUPPORTED).
      */
     pvera_device device;
 } pvera_rows;

@@ -197,7 +197,8 @@ pub unsafe extern "C" fn pvera_adapter_trainable(
 
 /// A trainable copy whose parameters live in device memory of a CUDA context: `count` f32 at `memory` (the adapter's number
 /// of parameters), which get today's values in the order of the context's stream, and outlive the copy and every linear made
-/// from it. Calls on that context read them there when the work runs; a save or a publish reads them back, and waits.
+/// from it. Waits for that. Calls on the context read them there when the work runs; a save or a publish reads them back,
+/// and waits.
 ///
 /// Errors: PVERA_ERROR_UNSUPPORTED for a context of the CPU.
 ///

@@ -169,15 +169,19 @@ const MOST_THREADS: u32 = 1024;
 /// what does not); so do the vectors of `pvera_slot_gradients` and `kl_value`. Stores and published adapters are the host's:
 /// their copy on the device is made when a call first uses them, which waits once, and goes in the order of the streams that
 /// used it. In f32 the results have the CPU's bits. What kernels find wrong is told by `pvera_context_check`. A call made
-/// before at its size allocates nothing, so that it can be captured in a CUDA graph; the context, its stores, adapters and
-/// tapes outlive the graph, and a tape that was captured does not grow. Arrays and seeds in device memory are not checked.
-/// `pvera_scratch_bytes` foretells the device memory that it holds between calls. The thread's current CUDA context is left
-/// as it was. Calls and replays share one workspace: they are on one stream, or the host orders them.
+/// before at its size allocates nothing, so that it can be captured in a CUDA graph. A graph has the number of rows, the
+/// layers and all that the host gave as they were at the capture; what lies in device memory is read at each replay. The
+/// context, its stores, adapters and tapes outlive the graph; a tape that was captured neither grows nor moves to another
+/// context. What is freed during a capture goes with the next call after it. Of device memory only the device is checked
+/// that it is said to be on: neither addresses and lengths nor what is in it.
+/// `pvera_scratch_bytes` foretells the device memory that it holds between calls, beside what a captured graph uses. The
+/// thread's current CUDA context is left as it was. Calls and replays share one workspace: they are on one stream, or the
+/// host orders them.
 ///
-/// Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5, compiles the kernels (the driver keeps them
-/// on disk), and compares a layer of known answers with the CPU: a device that differs is refused (PVERA_ERROR_CUDA). Without
-/// a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and first-order variance are the
-/// CPU's alone (PVERA_ERROR_UNSUPPORTED).
+/// Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5. The first in a CUDA context compiles the
+/// kernels (the driver keeps them on disk) and compares layers of known answers with the CPU: a device that differs is
+/// refused (PVERA_ERROR_CUDA). Without a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and
+/// first-order variance are the CPU's alone (PVERA_ERROR_UNSUPPORTED).
 ///
 /// # Safety
 /// `options` is NULL or sized options; `context` is a place for the result.
@@ -335,7 +339,7 @@ pub unsafe extern "C" fn pvera_context_scratch_bytes(
 }
 
 /// Frees a context, its threads and its scratch; NULL is nothing. No call may be running on it. A CUDA context waits for its
-/// stream, which may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is
+/// stream, which is not being captured and may go afterwards; tapes and parameters on its device may be freed later, while the CUDA context itself is
 /// there.
 ///
 /// # Safety

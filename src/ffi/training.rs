@@ -41,8 +41,9 @@ pub const PVERA_KL_SUM: i32 = 1;
 
 /// What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
 /// time. It keeps the adapters of its forward alive, but borrows `noise.eps`, `noise.dropout_mask`, base weights and (under
-/// RECOMPUTE) x until the last backward; of a CUDA context also `noise.seed_at`, `rows.slot`, `rows.identity` and `rows.sample`
-/// where they are in device memory, and it belongs to that context.
+/// RECOMPUTE) x until the last backward; of a CUDA context also `noise.seed_at`, `rows.identity` and `rows.sample` where
+/// they are in device memory, and it belongs to that context. `rows.slot` it copies: in device memory it is refused
+/// (PVERA_ERROR_UNSUPPORTED).
 pub struct pvera_tape(Tape);
 
 /// A tape of a policy, `PVERA_TAPE_…`. `allocator` may be NULL.

@@ -65,23 +65,23 @@ impl Kept {
     /// Grows to at least `length`, where the context computes; what it held is lost when it has to grow.
     fn reserve(&mut self, context: &Context, allocator: &Allocator, length: usize) -> Result<()> {
         #[cfg(feature = "cuda")]
-        if let Some(device) = context.cuda() {
-            self.on_host = Buffer::empty();
-            let fits = |kept: &DeviceBuffer| kept.len() >= length && Arc::ptr_eq(kept.device(), device);
+        {
+            let fits = |kept: &DeviceBuffer| {
+                kept.len() >= length && context.cuda().is_some_and(|device| Arc::ptr_eq(kept.device(), device))
+            };
             if !self.on_cuda.as_ref().is_some_and(fits) {
                 if self.on_cuda.as_ref().is_some_and(DeviceBuffer::is_captured) {
                     fail!(
                         State,
-                        "the tape was used in a captured graph, which holds its addresses, and cannot grow; wanted a tape of its own for other shapes"
+                        "the tape was used in a captured graph, which holds its addresses, and can neither grow nor move to another context; wanted a tape of its own for other shapes and contexts"
                     );
                 }
-                self.on_cuda = Some(DeviceBuffer::new(device, length)?);
+                self.on_cuda = context.cuda().map(|device| DeviceBuffer::new(device, length)).transpose()?;
             }
-            return self.on_cuda.as_mut().map_or(Ok(()), DeviceBuffer::note_capture);
-        }
-        #[cfg(feature = "cuda")]
-        {
-            self.on_cuda = None;
+            if let Some(kept) = &mut self.on_cuda {
+                self.on_host = Buffer::empty();
+                return kept.note_capture();
+            }
         }
         let _ = context;
         self.on_host.reserve(allocator, length)

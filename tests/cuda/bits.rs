@@ -1,6 +1,7 @@
 //! Every call on every kind of layer has the CPU's bits.
 
 use pvera::backend::{Kl, Part};
+use pvera::config::Config;
 use pvera::context::{Context, Kind};
 use pvera::linear::{Choice, Noise, Request, Rows, expand, forward, moments, project};
 use pvera::model::WeightLayout;
@@ -108,6 +109,32 @@ fn sizes_around_the_tiles() {
             equal(&format!("{rows} rows, {inputs} → {outputs}, rank {rank}"), &case, Choice::First);
         }
     }
+}
+
+/// More rows than the kernel for few takes and few tiles: the tiled kernel in parts of k, forward in the products with the
+/// weight and A, back in those with B and the weight.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_whole_step_in_tiles_and_parts() {
+    let (gpu, on_cuda) = bench();
+    let case = Case::new(260, &[spec("layer", 513, 258)], &[(config(3, 1), Stored::F32)]);
+    let setups = (case.setup(3), with_models_on(on_cuda.place(), || case.setup(3)));
+    let request = Request { training: true, ..Request::default() };
+    let step = |setup: &Setup, context: &Context| setup.outcome(context, &request, |_| {}).named_bits();
+    same("in parts", &step(&setups.1, &on_cuda), &step(&setups.0, &context(Kind::Cpu, 0)));
+    on_cuda.check().unwrap();
+    no_complaints(&gpu);
+}
+
+/// A group of layers whose rows have an adapter each, all of which drop: no projection is shared.
+#[test]
+#[ignore = "needs a libcuda"]
+fn every_adapter_of_a_group_drops() {
+    let dropping = |rank, key| Config { pvera_dropout: 0.25, ..config(rank, key) };
+    let adapters = [(dropping(19, 1), Stored::F32), (dropping(19, 1), Stored::F32), (dropping(5, 2), Stored::Bf16)];
+    let layers = [spec("q", 61, 75), Spec { weight: None, ..spec("v", 61, 9) }];
+    let slots: Vec<i32> = (0..37).map(|row| row * 7 / 3 % 4 - 1).collect();
+    equal("all drop", &Case::new(37, &layers, &adapters), Choice::PerRow(&slots));
 }
 
 /// Enough tiles that a product keeps its whole depth in one block. (Depths beyond one chain: the known answers at creation.)

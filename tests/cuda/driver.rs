@@ -62,12 +62,29 @@ impl Gpu {
         unsafe { self.library.get::<T>(name.to_bytes_with_nul()) }.ok().map(|symbol| *symbol)
     }
 
+    /// Another stream; one that is blocking is ordered with the legacy stream.
+    pub fn new_stream(&self, blocking: bool) -> Handle {
+        let mut stream: Handle = std::ptr::null_mut();
+        let flags = c_uint::from(!blocking);
+        self.inside(|| call!(self, "cuStreamCreate"(&raw mut stream, flags) as fn(*mut Handle, c_uint)));
+        stream
+    }
+
+    pub fn destroy_stream(&self, stream: Handle) {
+        self.inside(|| call!(self, "cuStreamDestroy_v2"(stream) as fn(Handle)));
+    }
+
     pub fn capture(&self, work: impl FnOnce()) -> Handle {
+        self.capture_on(self.stream, work)
+    }
+
+    /// The capture has to be sound when the work is done.
+    pub fn capture_on(&self, stream: Handle, work: impl FnOnce()) -> Handle {
         let (mut graph, mut exec): (Handle, Handle) = (std::ptr::null_mut(), std::ptr::null_mut());
-        self.inside(|| call!(self, "cuStreamBeginCapture_v2"(self.stream, 0) as fn(Handle, c_int)));
+        self.inside(|| call!(self, "cuStreamBeginCapture_v2"(stream, 0) as fn(Handle, c_int)));
         work();
         self.inside(|| {
-            call!(self, "cuStreamEndCapture"(self.stream, &raw mut graph) as fn(Handle, *mut Handle));
+            call!(self, "cuStreamEndCapture"(stream, &raw mut graph) as fn(Handle, *mut Handle));
             call!(self, "cuGraphInstantiateWithFlags"(&raw mut exec, graph, 0) as fn(*mut Handle, Handle, u64));
             call!(self, "cuGraphDestroy"(graph) as fn(Handle));
         });
@@ -100,6 +117,13 @@ impl Gpu {
         };
         // SAFETY: a text that ends with a zero.
         unsafe { CStr::from_ptr(report()) }.to_string_lossy().into_owned()
+    }
+
+    /// What the double has found wrong was meant to be.
+    pub fn forget_complaints(&self) {
+        let reset = self.of_double::<unsafe extern "C" fn()>(c"pvera_double_reset");
+        // SAFETY: a function without arguments.
+        reset.into_iter().for_each(|reset| unsafe { reset() });
     }
 
     /// A counter of the double; 0 on a real device.

@@ -1,20 +1,22 @@
 //! What a call on a device refuses, and what it says.
 
+use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pvera::adapter::LoadOptions;
 use pvera::backend::Part;
+use pvera::backend::cuda::Device;
 use pvera::config::{Config, Method};
 use pvera::context::{Context, Kind};
 use pvera::error::Code;
 use pvera::linear::{
-    Choice, Linear, MergeRequest, Request, Tape, VarianceTarget, Wanted, backward, expand, forward, merge, project,
-    record,
+    Choice, Linear, MergeRequest, Request, Rows, Tape, VarianceTarget, Wanted, backward, expand, forward, merge,
+    project, record, sample,
 };
 use pvera::memory::Allocator;
 use pvera::model::WeightLayout;
-use pvera::tensor::Dtype;
+use pvera::tensor::{Dtype, MatrixMut, Parts};
 
 use super::common::cases::{Case, Stored};
 use super::common::host::Host;
@@ -169,6 +171,35 @@ fn what_the_cpu_alone_does() {
     no_complaints(&gpu);
 }
 
+/// Kernels number the rows of all draws in 32 bits, also where no adapter's products are limited by less.
+#[test]
+#[ignore = "needs a libcuda"]
+fn more_draws_than_kernels_number() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let there = with_models_on(place, || case().setup(1));
+    let (x, draws) = (there.x.on(place), 1_600_000_000);
+    let launches = gpu.count(c"pvera_double_launches");
+    // Refused before anybody looks for the memory of y.
+    let far = std::ptr::without_provenance_mut(1 << 60);
+    let parts = Parts { rows: 3 * draws, cols: 10, row_stride: 10, dtype: Dtype::F32, device: place };
+    // SAFETY: as above.
+    let y = unsafe { MatrixMut::new("y", far, parts) }.unwrap();
+    for choice in [Choice::Sum(&[]), Choice::First] {
+        let request = Request { rows: Rows { choice, ..Rows::default() }, ..Request::default() };
+        let error = sample(&on_cuda, there.linears()[0], &x.matrix(), &request, draws, &y).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported);
+        assert_eq!(
+            error.message(),
+            "layer 'layer': rows times draws: 4800000000; CUDA kernels take at most 2147483647"
+        );
+    }
+    gpu.wait();
+    assert_eq!(gpu.count(c"pvera_double_launches"), launches);
+    drop(x);
+    no_complaints(&gpu);
+}
+
 /// Everything that was taken of the device is given back.
 #[test]
 #[ignore = "needs a libcuda"]
@@ -209,4 +240,29 @@ fn vera_runs_on_the_cpu_only() {
     assert_eq!(error.code(), Code::Unsupported);
     assert_eq!(error.message(), "layer 'layer': a VeRA adapter takes part; VeRA runs on the CPU only, so far");
     no_complaints(&gpu);
+}
+
+/// With an instruction of a kernel changed that the known answers go through, no context is made; in each kernel some
+/// change lets it run to its end with other numbers.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_kernel_that_computes_something_else() {
+    if !Gpu::new().set(c"PVERA_DOUBLE_MUTANT=", 0) {
+        return;
+    }
+    for kernel in ["mask", "divergence", "kl_total"] {
+        let name = CString::new(format!("PVERA_DOUBLE_MUTANT={kernel}")).unwrap();
+        let told = (0..400).step_by(7).any(|mutant| {
+            let gpu = Gpu::new();
+            gpu.set(&name, mutant);
+            // SAFETY: the stream outlives the device.
+            let made = gpu.inside(|| unsafe { Device::new(None, gpu.stream) });
+            gpu.set(c"PVERA_DOUBLE_MUTANT=", 0);
+            gpu.forget_complaints();
+            made.is_err_and(|error| {
+                error.code() == Code::Cuda && error.message().contains("on a layer of known answers")
+            })
+        });
+        assert!(told, "{kernel}: no change was told");
+    }
 }

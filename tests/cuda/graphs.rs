@@ -172,6 +172,43 @@ fn scratch_is_what_was_foretold() {
     no_complaints(&gpu);
 }
 
+/// What a capture used stays where it is; behind it the workspace is one piece again, and not larger than the largest call.
+#[test]
+#[ignore = "needs a libcuda"]
+fn after_a_capture_the_workspace_is_put_together_again() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let request = Request::default();
+    let of_rows = |rows: usize| {
+        with_models_on(place, || Case::new(rows, &[spec("layer", 300, 70)], &[(config(19, 1), Stored::F32)]).setup(5))
+    };
+    let (small, host) = (of_rows(5), Case::new(5, &[spec("layer", 300, 70)], &[(config(19, 1), Stored::F32)]).setup(5));
+    let (x, mut y) = (small.x.on(place), Host::zeros(5, 70).on(place));
+    let mut run = || forward(&on_cuda, &small.linears(), &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
+    run();
+    run();
+    let graph = gpu.capture(&mut run);
+    let captured = on_cuda.scratch_bytes();
+    for rows in (10..90).step_by(16) {
+        let setup = of_rows(rows);
+        let foretold = pvera::linear::scratch_bytes(&on_cuda, &setup.linears(), rows, &request, 1, false).unwrap();
+        let (x, mut y) = (setup.x.on(place), Host::zeros(rows, 70).on(place));
+        for _ in 0..2 {
+            forward(&on_cuda, &setup.linears(), &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
+        }
+        let held = on_cuda.scratch_bytes();
+        assert!(
+            held <= captured + foretold,
+            "{rows} rows: {held} bytes held, {captured} captured, {foretold} foretold"
+        );
+    }
+    gpu.replay(graph);
+    gpu.destroy_graph(graph);
+    assert_eq!(y.back().bits(), on_cpu(host.linears()[0], &host.x, &request));
+    drop(x);
+    no_complaints(&gpu);
+}
+
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_slot_whose_adapter_was_removed_is_a_bad_one() {

@@ -8,6 +8,7 @@ mod driver;
 mod errors;
 mod golden;
 mod graphs;
+mod lifetimes;
 mod out_of_memory;
 mod requests;
 

@@ -112,10 +112,12 @@ fn interrupted(kept: Kept) {
         let setup = with_models_on(on_cuda.place(), || case().setup(3));
         own.set(c"PVERA_DOUBLE_FAIL_POOLED", failures + 1);
         let outcome = outputs(kept, &setup, &on_cuda);
+        let done = own.count(c"pvera_double_pooled") <= failures;
         own.set(c"PVERA_DOUBLE_FAIL_POOLED", 0);
-        let done = outcome.is_ok();
-        if let Err(error) = outcome {
-            assert_is_memory(&error);
+        match outcome {
+            Err(error) => assert_is_memory(&error),
+            // A workspace that cannot be put together is had in pieces.
+            Ok(found) => same(&format!("{kept:?} with failure {failures}"), &found, &wanted),
         }
         same(&format!("{kept:?} after failure {failures}"), &outputs(kept, &setup, &on_cuda).unwrap(), &wanted);
         on_cuda.check().unwrap();
@@ -144,4 +146,24 @@ fn while_a_tape_is_kept_and_gone_back_over() {
     for policy in [Policy::KeepDelta, Policy::Recompute] {
         interrupted(Kept::Step(policy));
     }
+}
+
+/// The first call leaves the workspace in pieces, which the next one would put together.
+#[test]
+#[ignore = "needs a libcuda"]
+fn while_the_workspace_is_put_together() {
+    let (gpu, on_cuda) = bench();
+    if !gpu.set(FAIL, 0) {
+        return;
+    }
+    let case = || Case::new(9, &[spec("q", 300, 70), spec("v", 300, 33)], &adapters(Stored::Bf16));
+    let setup = with_models_on(on_cuda.place(), || case().setup(3));
+    let wanted = outputs(Kept::Calls, &case().setup(3), &context(Kind::Cpu, 0)).unwrap();
+    for failing in [0, 1, 0, 0] {
+        gpu.set(c"PVERA_DOUBLE_FAIL_POOLED", failing);
+        let found = outputs(Kept::Calls, &setup, &on_cuda);
+        gpu.set(c"PVERA_DOUBLE_FAIL_POOLED", 0);
+        same(&format!("allocation {failing} fails"), &found.unwrap(), &wanted);
+    }
+    no_complaints(&gpu);
 }

@@ -6,14 +6,14 @@ use pvera::adapter::{Adapter, LoadOptions};
 use pvera::backend::{Kl, Mode, RowKeys};
 use pvera::config::{Bias, Config};
 use pvera::context::{Context, Kind};
-use pvera::linear::{Choice, ModeChoice, Noise, Request, Rows, project_width};
+use pvera::linear::{Choice, ModeChoice, Noise, Request, Rows, forward, project_width};
 use pvera::tensor::{Device, Dtype};
 
 use super::bits::same;
 use super::common::cases::{Case, Stored};
 use super::common::host::Host;
 use super::common::layers::{Spec, config, model, spec, trainable};
-use super::common::place::with_models_on;
+use super::common::place::{Numbers, with_models_on};
 use super::common::setup::{POLICIES, Setup};
 use super::common::{Random, context};
 use super::{bench, no_complaints};
@@ -142,6 +142,45 @@ fn narrow_elements_at_odd_strides() {
             agree(&on_cuda, &format!("{dtype:?}"), group(dtype, |_| {}), asked);
         }
     }
+    no_complaints(&gpu);
+}
+
+/// The caller's keys and slots travel once for all layers of a group and their shared projection.
+#[test]
+#[ignore = "needs a libcuda"]
+fn lists_are_sent_once_a_step() {
+    const MANY: usize = 600;
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let identities: Vec<u64> = (0..MANY as u64).map(|row| row * 3).collect();
+    let samples: Vec<u32> = (0..MANY as u32).rev().collect();
+    let slots: Vec<i32> = (0..MANY as i32).map(|row| row % 3 - 1).collect();
+    let mut on_device = Numbers::new(slots.clone(), place);
+    let at = on_device.pointer().addr() as u64;
+    let layers = ["q", "k", "v"].map(|name| spec(name, 4, 3));
+    let case = Case::new(MANY, &layers, &[1, 1].map(|key| (config(2, key), Stored::F32)));
+    let setup = with_models_on(place, || case.setup(1));
+    let x = setup.x.on(place);
+    let launches = |choice: Choice<'_>, keys: RowKeys<'_>| {
+        let mut y = [(); 3].map(|()| Host::zeros(MANY, 3).on(place));
+        let targets: Vec<_> = y.iter_mut().map(|y| y.matrix_mut()).collect();
+        let request = Request { rows: Rows { choice, keys }, ..Request::default() };
+        gpu.wait();
+        let before = gpu.count(c"pvera_double_launches");
+        forward(&on_cuda, &setup.linears(), &x.matrix(), &request, &targets).unwrap();
+        gpu.wait();
+        gpu.count(c"pvera_double_launches") - before
+    };
+    let keys = RowKeys { identity: Some(&identities), sample: Some(&samples), ..RowKeys::default() };
+    // A launch takes 3840 bytes of lists: the terms alone, with 2400 bytes of slots, with 7200 of keys.
+    let alone = launches(Choice::PerRowOnDevice(at), RowKeys::default());
+    let with_slots = launches(Choice::PerRow(&slots), RowKeys::default());
+    let with_keys = launches(Choice::PerRow(&slots), keys);
+    if alone > 0 {
+        // Slots on the device: their terms are found by one kernel for all layers.
+        assert_eq!((with_slots + 1, with_keys), (alone, with_slots + 2));
+    }
+    drop((x, on_device));
     no_complaints(&gpu);
 }
 

@@ -24,9 +24,7 @@ pub fn backward(
     dx: Option<&MatrixMut<'_>>,
 ) -> Result<()> {
     let (rows, width) = (group.p.rows(), group.p.cols());
-    let projections = Prepared::of(turn, arena, group.projections)?;
-    let same = std::ptr::eq(group.projections, group.calls);
-    let calls = if same { projections } else { Prepared::of(turn, arena, group.calls)? };
+    let (projections, calls) = Prepared::both(turn, arena, group.projections, group.calls)?;
     let dp = Matrix::f32(turn.take_f32(rows, width)?, width);
     // SAFETY: just taken, as large.
     unsafe { turn.zero(dp.data, rows * width)? };

@@ -1,11 +1,9 @@
 //! One CUDA stream with everything that work on it needs: kernels, a workspace, a place for faults.
 
-use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arguments::Fault;
-use super::driver::{self, Address, Driver, Entered, Function, Module, Stream, driver};
-use super::kernels::MODULES;
+use super::driver::{self, Address, Driver, Entered, Function, Stream, driver};
 use super::residents::{House, Primary, User};
 use super::turn::Turn;
 use super::workspace::Workspace;
@@ -27,13 +25,15 @@ pub struct Device {
     context: driver::Context,
     ordinal: i32,
     pub(super) stream: Stream,
-    modules: Vec<Module>,
+    /// The house's.
     pub(super) functions: Vec<Function>,
     /// A `Fault` in device memory.
     pub(super) fault: Address,
-    pub(super) house: Arc<House>,
     pub(super) user: Arc<User>,
+    pub(super) house: Arc<House>,
     workspace: Mutex<Workspace>,
+    /// Memory nobody needs any more, that could not be given back while the stream was being captured.
+    waiting: Mutex<Vec<Address>>,
     /// Set when its stream may be gone.
     closed: Mutex<bool>,
     /// Released when all the above is gone.
@@ -100,41 +100,33 @@ impl Device {
         }
         let house = House::of(driver, context, primary.clone())?;
         let user = User::new(driver, context, stream)?;
+        // Held, so that of two streams that begin at once one loads and tests.
+        let mut code = house.code()?;
         // From here on a failure is cleaned up by Drop.
         let mut own = Self {
             driver,
             context,
             ordinal,
             stream,
-            modules: Vec::new(),
-            functions: Vec::new(),
+            functions: code.functions.clone(),
             fault: 0,
-            house,
             user,
+            house: house.clone(),
             workspace: Mutex::default(),
+            waiting: Mutex::default(),
             closed: Mutex::new(false),
             _primary: primary,
         };
-        own.load()?;
         own.fault = driver.allocate(size_of::<Fault>(), stream)?;
         // SAFETY: allocated with this size.
         unsafe { driver.zero(own.fault, Fault::WORDS, stream)? };
-        super::self_test::run(&own)?;
-        // What the test held is no call's.
-        own.workspace.get_mut().unwrap_or_else(PoisonError::into_inner).release(driver, stream);
-        Ok(own)
-    }
-
-    fn load(&mut self) -> Result<()> {
-        for (ptx, kernels) in MODULES {
-            let text = CStr::from_bytes_with_nul(ptx).expect("PTX has no other zero");
-            let module = self.driver.load_module(text)?;
-            self.modules.push(module);
-            for name in kernels {
-                self.functions.push(self.driver.function(module, name)?);
-            }
+        if !code.is_tested {
+            super::self_test::run(&own)?;
+            code.is_tested = true;
+            // What the test held is no call's.
+            own.workspace.get_mut().unwrap_or_else(PoisonError::into_inner).release(driver, stream);
         }
-        Ok(())
+        Ok(own)
     }
 
     /// Where its matrices lie.
@@ -152,8 +144,9 @@ impl Device {
         let capturing = self.driver.is_capturing(self.stream)?;
         if !capturing {
             self.house.sweep();
+            self.sweep(self.stream);
         }
-        workspace.reset(self.driver, self.stream, capturing)?;
+        workspace.reset(self.driver, self.stream, capturing);
         Ok(Turn::real(self, workspace, capturing, entered))
     }
 
@@ -169,15 +162,16 @@ impl Device {
         self.driver.allocate(bytes, self.stream)
     }
 
-    /// Writes device memory in stream order.
+    /// Writes device memory in stream order, and waits: libcuda may read pageable bytes after its call returned.
     ///
     /// # Safety
     /// The address has these bytes.
     pub unsafe fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
         self.check_no_capture("a copy of the parameters")?;
-        // SAFETY: the caller's promise; libcuda has taken pageable bytes when this returns.
-        unsafe { self.driver.copy_to_device(to, bytes, self.stream) }
+        // SAFETY: the caller's promise; the wait ends all use of `bytes`.
+        unsafe { self.driver.copy_to_device(to, bytes, self.stream)? };
+        self.driver.wait_for(self.stream)
     }
 
     /// Reads device memory in stream order, and waits for it.
@@ -192,11 +186,28 @@ impl Device {
         self.driver.wait_for(stream)
     }
 
-    /// Gives it back, when the work queued before is done.
+    /// Gives it back, when the work queued before is done; after a capture, where one is under way.
     pub fn release(&self, address: Address) {
-        if let Ok(_entered) = self.driver.enter(self.context) {
+        let Ok(_entered) = self.driver.enter(self.context) else { return };
+        let stream = self.late_stream();
+        // An error is the legacy stream's, while a stream that it would wait for is captured.
+        if !self.driver.is_capturing(stream).unwrap_or(true) {
             // SAFETY: what used it was queued earlier on this stream, or is done.
-            let _ = unsafe { self.driver.release(address, self.late_stream()) };
+            let _ = unsafe { self.driver.release(address, stream) };
+            return;
+        }
+        let mut waiting = lock(&self.waiting);
+        // Where there is no room for a number, the memory goes with the CUDA context.
+        if waiting.try_reserve(1).is_ok() {
+            waiting.push(address);
+        }
+    }
+
+    /// Gives back what waited for the end of a capture. The context is current.
+    fn sweep(&self, stream: Stream) {
+        for address in lock(&self.waiting).drain(..) {
+            // SAFETY: what used it was queued earlier on this stream, or is done.
+            let _ = unsafe { self.driver.release(address, stream) };
         }
     }
 
@@ -247,10 +258,7 @@ impl Device {
             // SAFETY: what wrote there is done.
             let _ = unsafe { self.driver.release(self.fault, self.stream) };
         }
-        // Kernels must not lose their code: all of them have run.
-        for module in &self.modules {
-            self.driver.unload_module(*module);
-        }
+        self.sweep(self.stream);
         self.user.close();
         self.house.sweep();
     }

@@ -23,9 +23,8 @@ pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
 }
 
 pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
-    let projections = Prepared::of(turn, arena, forward.projections)?;
-    let same = std::ptr::eq(forward.projections, forward.calls);
-    let calls = if same { projections } else { Prepared::of(turn, arena, forward.calls)? };
+    check_draws(forward.calls, forward.draws)?;
+    let (projections, calls) = Prepared::both(turn, arena, forward.projections, forward.calls)?;
     let p = project(turn, projections, &forward.x, forward.scope, forward.width, forward.p)?;
     for (position, prepared) in calls.iter().enumerate() {
         let layer = Layer {
@@ -38,6 +37,11 @@ pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[Matri
         layer.expand(Some(&forward.x), &y[position])?;
     }
     Ok(())
+}
+
+/// Kernels number the rows of all draws in 32 bits.
+fn check_draws(calls: &[Call<'_>], draws: usize) -> Result<()> {
+    calls.iter().try_for_each(|call| count("rows times draws", call.rows.saturating_mul(draws)).map(|_| ()))
 }
 
 /// p of a step's calls: in parts where it was split, and whole in `kept` where that is given.
@@ -247,6 +251,7 @@ impl Layer<'_, '_, '_> {
 
 /// The second half alone.
 pub fn expand(turn: &Turn<'_>, arena: &Arena, expand: &Expand<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
+    check_draws(expand.calls, expand.draws)?;
     let p = lying(&expand.p);
     for (position, prepared) in Prepared::of(turn, arena, expand.calls)?.iter().enumerate() {
         let layer = Layer {

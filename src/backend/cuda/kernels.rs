@@ -1,6 +1,9 @@
-//! The kernels that the library embeds, by name.
+//! The kernels that the library embeds, by name, and their code in a CUDA context.
 
 use std::ffi::CStr;
+
+use super::driver::{Driver, Function, Module};
+use crate::error::Result;
 
 /// A file of PTX with the zero at its end that libcuda wants.
 macro_rules! text {
@@ -10,7 +13,7 @@ macro_rules! text {
 }
 
 /// The kernels, as `kernels/compile.py` makes them, and what each file has.
-pub const MODULES: [(&[u8], &[&CStr]); 5] = [
+const MODULES: [(&[u8], &[&CStr]); 5] = [
     (text!("kernels/ptx/lists.ptx"), &[c"put", c"resolve"]),
     (
         text!("kernels/ptx/product.ptx"),
@@ -44,4 +47,40 @@ pub enum Kernel {
     Sums,
     Deliver,
     Accumulate,
+}
+
+/// The kernels in a CUDA context: loaded once, run on each of its streams.
+#[derive(Debug, Default)]
+pub struct Code {
+    modules: Vec<Module>,
+    /// In the order of [`Kernel`].
+    pub functions: Vec<Function>,
+    /// Whether they gave the known answers.
+    pub is_tested: bool,
+}
+
+impl Code {
+    /// Loads what is not loaded yet: all or nothing.
+    pub fn load(&mut self, driver: &Driver) -> Result<()> {
+        if !self.modules.is_empty() {
+            return Ok(());
+        }
+        let outcome = MODULES.iter().try_for_each(|(ptx, kernels)| {
+            let text = CStr::from_bytes_with_nul(ptx).expect("PTX has no other zero");
+            let module = driver.load_module(text)?;
+            self.modules.push(module);
+            kernels.iter().try_for_each(|name| driver.function(module, name).map(|found| self.functions.push(found)))
+        });
+        if outcome.is_err() {
+            self.unload(driver);
+        }
+        outcome
+    }
+
+    /// No kernel of it runs any more.
+    pub fn unload(&mut self, driver: &Driver) {
+        self.modules.drain(..).for_each(|module| driver.unload_module(module));
+        self.functions.clear();
+        self.is_tested = false;
+    }
 }

@@ -1,4 +1,4 @@
-//! A call as kernels see it: its terms in device memory, its rows, and which of them go through which projections.
+//! The calls of a step as kernels see them: its terms in device memory, its rows, and which of them go through which projections.
 
 use super::arguments::{self, LIST_THREADS, Resolve, Rows, Seed};
 use super::driver::Address;
@@ -8,7 +8,7 @@ use super::turn::Turn;
 use crate::backend::{Call, Membership, Mode, Original, Term, Weight};
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::memory::Arena;
+use crate::memory::{Arena, List};
 use crate::tensor::{Device, Vector};
 
 /// One call of a backend step.
@@ -22,8 +22,15 @@ pub struct Prepared<'a> {
     pub seed: Seed,
     /// Columns of z.
     pub z_width: usize,
-    /// The term of each slot, where rows come with slots in device memory.
-    term_of_slot: Address,
+}
+
+/// The calls of a step in the making.
+struct Preparer<'t, 'd, 'a> {
+    turn: &'t Turn<'d>,
+    arena: &'a Arena,
+    lists: Lists<'a>,
+    /// How the terms of rows are found whose slots are on the device.
+    resolved: List<'a, Resolve>,
 }
 
 /// Rows that share a pair of projections.
@@ -122,37 +129,77 @@ impl Turn<'_> {
 impl<'a> Prepared<'a> {
     /// Prepares the calls of a step: their lists are on the way when this returns.
     pub fn of(turn: &Turn<'_>, arena: &'a Arena, calls: &'a [Call<'a>]) -> Result<&'a [Self]> {
-        let mut lists = Lists::new(turn, arena, Self::lists_room(calls))?;
-        let mut prepared = arena.list(calls.len())?;
-        for call in calls {
-            prepared.push(Self::new(turn, arena, call, &mut lists)?);
-        }
-        lists.send(turn)?;
-        let prepared = &*prepared.into_slice();
-        prepared.iter().try_for_each(|prepared| prepared.resolve(turn))?;
-        Ok(prepared)
+        Ok(Self::both(turn, arena, calls, calls)?.0)
     }
 
-    /// Bytes of lists that some calls need.
-    fn lists_room(calls: &[Call<'_>]) -> usize {
-        let of_call = |call: &Call<'_>| {
-            let members = match call.membership {
-                Membership::All => 0,
-                Membership::ByRow(terms) => Lists::room::<i32>(terms.len()),
-                Membership::BySlot { term_of_slot, .. } => Lists::room::<i32>(term_of_slot.len()),
-            };
-            let keys = &call.keys;
-            Lists::room::<arguments::Term>(call.terms.len())
-                + members
-                + keys.identity.map_or(0, |identity| Lists::room::<u64>(identity.len()))
-                + keys.sample.map_or(0, |sample| Lists::room::<u32>(sample.len()))
+    /// The same of the projections and the calls of a step.
+    pub fn both(
+        turn: &Turn<'_>,
+        arena: &'a Arena,
+        projections: &'a [Call<'a>],
+        calls: &'a [Call<'a>],
+    ) -> Result<(&'a [Self], &'a [Self])> {
+        let same = std::ptr::eq(projections, calls);
+        let others = if same { &[] } else { calls };
+        let (count, room) = (projections.len() + others.len(), lists_room(projections) + lists_room(others));
+        let lists = Lists::new(turn, arena, LISTS * count, room)?;
+        let mut preparer = Preparer { turn, arena, lists, resolved: arena.list(count)? };
+        let projections = preparer.prepared(projections)?;
+        let others = preparer.prepared(others)?;
+        preparer.send()?;
+        Ok((projections, if same { projections } else { others }))
+    }
+
+    /// The rows' terms where a group's rows are some of them; 0 where they are all.
+    pub fn members(&self) -> Address {
+        self.rows.term
+    }
+}
+
+/// The most lists that a call has: terms, members, identities, samples.
+const LISTS: usize = 4;
+
+/// Bytes of lists that some calls need, if no two have one in common.
+fn lists_room(calls: &[Call<'_>]) -> usize {
+    let of_call = |call: &Call<'_>| {
+        let members = match call.membership {
+            Membership::All => 0,
+            Membership::ByRow(terms) => Lists::room::<i32>(terms.len()),
+            Membership::BySlot { term_of_slot, .. } => Lists::room::<i32>(term_of_slot.len()),
         };
-        calls.iter().map(of_call).sum()
+        let keys = &call.keys;
+        Lists::room::<arguments::Term>(call.terms.len())
+            + members
+            + keys.identity.map_or(0, |identity| Lists::room::<u64>(identity.len()))
+            + keys.sample.map_or(0, |sample| Lists::room::<u32>(sample.len()))
+    };
+    calls.iter().map(of_call).sum()
+}
+
+impl<'a> Preparer<'_, '_, 'a> {
+    fn prepared(&mut self, calls: &'a [Call<'a>]) -> Result<&'a [Prepared<'a>]> {
+        let mut prepared = self.arena.list(calls.len())?;
+        for call in calls {
+            prepared.push(self.call(call)?);
+        }
+        Ok(prepared.into_slice())
     }
 
-    fn new(turn: &Turn<'_>, arena: &'a Arena, call: &'a Call<'a>, lists: &mut Lists<'_>) -> Result<Self> {
+    /// Queues the transport of the lists, and what is made of them.
+    fn send(self) -> Result<()> {
+        self.lists.send(self.turn)?;
+        for resolve in &*self.resolved {
+            let grid = [resolve.rows.div_ceil(LIST_THREADS) as usize, 1, 1];
+            // SAFETY: the caller's slots, a table of ours, workspace for the terms.
+            unsafe { self.turn.launch(Kernel::Resolve, grid, LIST_THREADS, resolve)? };
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &'a Call<'a>) -> Result<Prepared<'a>> {
+        let (turn, arena) = (self.turn, self.arena);
         let by_row = call.membership.is_by_row();
-        let mut groups: crate::memory::List<'a, Group<'a>> = arena.list(call.terms.len())?;
+        let mut groups: List<'a, Group<'a>> = arena.list(call.terms.len())?;
         let mut terms = arena.list(call.terms.len())?;
         let mut z_width = 0;
         for (number, term) in call.terms.iter().enumerate() {
@@ -192,53 +239,47 @@ impl<'a> Prepared<'a> {
             });
         }
         // SAFETY: terms and integers are plain data without padding.
-        let terms = unsafe { lists.add(&terms) };
-        let (rows, term_of_slot) = Self::rows(turn, call, lists)?;
+        let terms = unsafe { self.lists.add(&terms) };
+        let rows = self.rows(call)?;
         let seed = Seed { at: call.noise.seed_at, value: call.noise.seed };
-        Ok(Self { call, groups: groups.into_slice(), terms, rows, seed, z_width, term_of_slot })
+        Ok(Prepared { call, groups: groups.into_slice(), terms, rows, seed, z_width })
     }
 
-    fn rows(turn: &Turn<'_>, call: &Call<'_>, lists: &mut Lists<'_>) -> Result<(Rows, Address)> {
+    fn rows(&mut self, call: &Call<'_>) -> Result<Rows> {
         let keys = &call.keys;
+        let count = count("rows of x", call.rows)?;
         // SAFETY: integers are plain data.
         unsafe {
-            let (term, table) = match call.membership {
-                Membership::All => (0, 0),
-                Membership::ByRow(terms) => (lists.add(terms), 0),
-                // The terms of the rows are written by `resolve`.
-                Membership::BySlot { term_of_slot, .. } => (turn.take(4 * call.rows.max(1))?, lists.add(term_of_slot)),
+            let term = match call.membership {
+                Membership::All => 0,
+                Membership::ByRow(terms) => self.lists.add(terms),
+                Membership::BySlot { slot, term_of_slot } => {
+                    let table = self.lists.add(term_of_slot);
+                    self.terms_of_slots(slot, table, count, term_of_slot.len() as u32)?
+                }
             };
-            let rows = Rows {
+            Ok(Rows {
                 term,
-                identity: keys.identity.map_or(keys.identity_at, |identity| lists.add(identity)),
-                sample: keys.sample.map_or(keys.sample_at, |sample| lists.add(sample)),
+                identity: keys.identity.map_or(keys.identity_at, |identity| self.lists.add(identity)),
+                sample: keys.sample.map_or(keys.sample_at, |sample| self.lists.add(sample)),
                 identity_base: keys.identity_base,
                 sample_base: keys.sample_base,
-                count: count("rows of x", call.rows)?,
-            };
-            Ok((rows, table))
+                count,
+            })
         }
     }
 
-    /// Queues what finds the terms of rows whose slots are on the device.
-    fn resolve(&self, turn: &Turn<'_>) -> Result<()> {
-        let Membership::BySlot { slot, term_of_slot } = self.call.membership else { return Ok(()) };
-        let resolve = Resolve {
-            slot,
-            term_of_slot: self.term_of_slot,
-            term: self.rows.term,
-            fault: turn.fault(),
-            rows: self.rows.count,
-            slots: term_of_slot.len() as u32,
+    /// Where the terms of rows will lie whose slots are on the device: once for all calls with one table.
+    fn terms_of_slots(&mut self, slot: Address, term_of_slot: Address, rows: u32, slots: u32) -> Result<Address> {
+        let same = |known: &&Resolve| {
+            (known.slot, known.term_of_slot, known.rows, known.slots) == (slot, term_of_slot, rows, slots)
         };
-        let grid = [self.call.rows.div_ceil(LIST_THREADS as usize), 1, 1];
-        // SAFETY: the caller's slots, a table of ours, workspace for the terms.
-        unsafe { turn.launch(Kernel::Resolve, grid, LIST_THREADS, &resolve) }
-    }
-
-    /// The rows' terms where a group's rows are some of them; 0 where they are all.
-    pub fn members(&self) -> Address {
-        self.rows.term
+        if let Some(known) = self.resolved.iter().find(same) {
+            return Ok(known.term);
+        }
+        let term = self.turn.take(size_of::<i32>() * rows.max(1) as usize)?;
+        self.resolved.push(Resolve { slot, term_of_slot, term, fault: self.turn.fault(), rows, slots });
+        Ok(term)
     }
 }
 

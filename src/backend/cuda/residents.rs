@@ -1,14 +1,15 @@
-//! Copies in device memory of what never changes on the host, one a CUDA context; given back in the order of the streams
-//! that used them, without waiting for any.
+//! What the streams of one CUDA context share: the kernels' code, and copies in device memory of what never changes on the
+//! host; given back in the order of the streams that used them, without waiting for any.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::driver::{Address, Context, Driver, Event, Stream};
+use super::kernels::Code;
 use crate::backend::lock::lock;
 use crate::error::{Error, Result};
 use crate::fail;
 
-/// Where copies of one CUDA context are made and given back: a stream of the library's own.
+/// The code of one CUDA context, and where its copies are made and given back: a stream of the library's own.
 #[derive(Debug)]
 pub struct House {
     driver: &'static Driver,
@@ -16,6 +17,7 @@ pub struct House {
     /// Tells contexts apart, also where a freed one's address is used again.
     id: u64,
     stream: Stream,
+    code: Mutex<Code>,
     /// Copies nobody needs any more, that could not be given back while a stream was being captured.
     waiting: Mutex<Vec<Copy>>,
     /// Released after the stream.
@@ -45,9 +47,10 @@ unsafe impl Sync for User {}
 
 #[derive(Debug)]
 struct Copy {
-    house: Arc<House>,
     address: Address,
+    /// Dropped before the house, which may be what holds the context of their events.
     users: Vec<Arc<User>>,
+    house: Arc<House>,
 }
 
 /// The copies of one piece of host memory.
@@ -85,27 +88,35 @@ impl Drop for Primary {
     }
 }
 
-/// The houses that stand, so that the streams of one CUDA context share one.
-static HOUSES: Mutex<Vec<Weak<House>>> = Mutex::new(Vec::new());
+/// The houses that stand, by id, so that the streams of one CUDA context share one.
+static HOUSES: Mutex<Vec<(u64, Weak<House>)>> = Mutex::new(Vec::new());
 
 impl House {
     /// That of a CUDA context, which is current; `primary` where it is a retained primary context.
     pub fn of(driver: &'static Driver, context: Context, primary: Option<Arc<Primary>>) -> Result<Arc<Self>> {
         let id = driver.id_of(context)?;
         let mut houses = lock(&HOUSES);
-        houses.retain(|house| house.strong_count() > 0);
-        if let Some(house) = houses.iter().filter_map(Weak::upgrade).find(|house| house.id == id) {
+        // Of no other house is there a reference here: its end would wait for the lock.
+        if let Some(house) = houses.iter().filter(|(known, _)| *known == id).find_map(|(_, house)| house.upgrade()) {
             return Ok(house);
         }
         houses.try_reserve(1).map_err(|_| Error::out_of_memory())?;
         let stream = driver.new_stream()?;
-        let house = Arc::new(Self { driver, context, id, stream, waiting: Mutex::default(), _primary: primary });
-        houses.push(Arc::downgrade(&house));
+        let (code, waiting) = (Mutex::default(), Mutex::default());
+        let house = Arc::new(Self { driver, context, id, stream, code, waiting, _primary: primary });
+        houses.push((id, Arc::downgrade(&house)));
         Ok(house)
     }
 
     pub fn stream(&self) -> Stream {
         self.stream
+    }
+
+    /// The kernels, loaded when they are not yet. Its context is current.
+    pub fn code(&self) -> Result<MutexGuard<'_, Code>> {
+        let mut code = lock(&self.code);
+        code.load(self.driver)?;
+        Ok(code)
     }
 
     /// Gives back what can be.
@@ -117,8 +128,15 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
+        let mut houses = lock(&HOUSES);
+        houses.retain(|(_, house)| house.strong_count() > 0);
+        // Nothing is left when the library is unloaded.
+        houses.shrink_to_fit();
+        drop(houses);
         if let Ok(_entered) = self.driver.enter(self.context) {
             self.driver.destroy_stream(self.stream);
+            // All kernels have run: each device waited for its own when it closed.
+            lock(&self.code).unload(self.driver);
         }
     }
 }
@@ -141,7 +159,8 @@ impl User {
         if *closed {
             return true;
         }
-        let capturing = self.driver.is_capturing(self.stream).unwrap_or(false);
+        // An error is the legacy stream's, while a stream that it would wait for is captured.
+        let capturing = self.driver.is_capturing(self.stream).unwrap_or(true);
         !capturing && self.driver.order(self.stream, self.event, later).is_ok()
     }
 }
@@ -189,7 +208,7 @@ impl Residents {
         }
         copies.try_reserve(1).map_err(|_| Error::out_of_memory())?;
         let address = house.driver.allocate(bytes.len().max(1), house.stream)?;
-        let copy = Copy { house: house.clone(), address, users: vec![user.clone()] };
+        let copy = Copy { address, users: vec![user.clone()], house: house.clone() };
         // SAFETY: allocated with this size.
         let copied = unsafe { house.driver.copy_to_device(address, bytes, house.stream) };
         // Any stream may use it from now on.

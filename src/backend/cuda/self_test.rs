@@ -1,47 +1,70 @@
-//! Known answers: before a device is used, its kernels are held to the CPU's bits on a small layer, forward and back.
+//! Known answers: before the kernels are used in a CUDA context, they are held to the CPU's bits on small layers, forward and
+//! back, and in their moments.
 
 use super::Cuda;
 use super::device::Device;
 use super::driver::Address;
 use crate::backend::cpu::{Arithmetic, Base, BasePacks, Cpu, Packs, Pair, Workers};
 use crate::backend::{
-    Backend, Backward, Call, Copies, Forward, Gradients, Kl, Membership, Mode, Noise, Originals, Overwrite,
+    Backend, Backward, Call, Copies, Forward, Gradients, Kl, Membership, Mode, Noise, Originals, Overwrite, Part,
     PriorGradients, RowKeys, Scope, Term, TermGradients, Weight,
 };
 use crate::error::{Code, Error, Result};
 use crate::memory::{Allocator, Arena};
-use crate::noise::NormalKey;
+use crate::noise::{DropoutKey, NormalKey};
 use crate::tensor::{self, Dtype, Matrix, MatrixMut, Parts, Vector, VectorMut};
 
 /// Beyond one chain of k, and no multiple of a tile.
 const INPUTS: usize = 300;
 const OUTPUTS: usize = 70;
 const RANK: usize = 17;
-/// Rows, and whether products are made as for many.
-const CASES: [(usize, bool); 2] = [(3, false), (70, true)];
+
+/// Few rows and many, each element type, each kind of mask.
+const CASES: [Case; 3] = [
+    Case { rows: 3, as_many: false, dtype: Dtype::F32, weight: Dtype::F32, mask: Mask::None },
+    Case { rows: 70, as_many: true, dtype: Dtype::Bf16, weight: Dtype::F16, mask: Mask::Keyed },
+    Case { rows: 3, as_many: false, dtype: Dtype::F16, weight: Dtype::Bf16, mask: Mask::Given },
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    /// Whether products are made as for many rows.
+    as_many: bool,
+    /// Of x, dy, the mask and all matrices that come out.
+    dtype: Dtype,
+    weight: Dtype,
+    mask: Mask,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mask {
+    None,
+    Keyed,
+    Given,
+}
 
 /// An error when the device gives other bits than the CPU.
 pub fn run(device: &Device) -> Result<()> {
-    CASES.into_iter().try_for_each(|(rows, as_many)| Layer::new(rows).compare(device, as_many))
+    CASES.into_iter().try_for_each(|case| Layer::new(case).compare(device))
 }
+
+/// Memory of one input or output: aligned for any element.
+type Words = Vec<u64>;
 
 /// One layer with one adapter that samples, and a batch.
 struct Layer {
-    rows: usize,
+    case: Case,
     a: Vec<f32>,
     b: Vec<f32>,
-    weight: Vec<f32>,
     lambda_d: Vec<f32>,
     lambda_b: Vec<f32>,
-    x: Vec<f32>,
-    dy: Vec<f32>,
+    /// x, dy, the weight, the mask.
+    inputs: [Words; 4],
 }
 
-/// What a step gives: y, dλ_b, dλ_d, dx, one after the other.
-const OUTPUT_NAMES: [&str; 4] = ["y", "dλ_b", "dλ_d", "dx"];
-
 impl Layer {
-    fn new(rows: usize) -> Self {
+    fn new(case: Case) -> Self {
         // A linear congruence: values in [−½, ½) that every machine makes alike.
         let mut state = 1u32;
         let mut values = |count: usize| -> Vec<f32> {
@@ -51,100 +74,131 @@ impl Layer {
             };
             (0..count).map(next).collect()
         };
+        let stored = |dtype: Dtype, values: Vec<f32>| -> Words {
+            let mut words = vec![0; (values.len() * dtype.size()).div_ceil(size_of::<u64>())];
+            // SAFETY: as many elements fit there.
+            unsafe { dtype.narrow(&values, words.as_mut_ptr().cast(), 0) };
+            words
+        };
+        let Case { rows, dtype, weight, .. } = case;
         Self {
-            rows,
+            case,
             a: values(2 * RANK * INPUTS),
             b: values(OUTPUTS * RANK),
-            weight: values(OUTPUTS * INPUTS),
             lambda_d: values(2 * RANK),
             lambda_b: values(OUTPUTS),
-            x: values(rows * INPUTS),
-            dy: values(rows * OUTPUTS),
+            inputs: [
+                stored(dtype, values(rows * INPUTS)),
+                stored(dtype, values(rows * OUTPUTS)),
+                stored(weight, values(OUTPUTS * INPUTS)),
+                stored(dtype, values(rows * INPUTS)),
+            ],
         }
     }
 
-    fn sizes(&self) -> [usize; 4] {
-        [self.rows * OUTPUTS, OUTPUTS, 2 * RANK, self.rows * INPUTS]
+    /// What a step gives, in the order of its places: a name, how many elements, and bytes of one.
+    fn outputs(&self) -> [(&'static str, usize, usize); 7] {
+        let Case { rows, dtype, .. } = self.case;
+        [
+            ("y", rows * OUTPUTS, dtype.size()),
+            ("dλ_b", OUTPUTS, size_of::<f32>()),
+            ("dλ_d", 2 * RANK, size_of::<f32>()),
+            ("dx", rows * INPUTS, dtype.size()),
+            ("the divergence", 1, size_of::<f64>()),
+            ("mean", rows * OUTPUTS, dtype.size()),
+            ("variance", rows * OUTPUTS, dtype.size()),
+        ]
     }
 
-    fn compare(&self, device: &Device, as_many: bool) -> Result<()> {
-        let (wanted, found) = (self.on_cpu()?, self.on_device(device, as_many)?);
-        for ((name, wanted), found) in OUTPUT_NAMES.iter().zip(&wanted).zip(&found) {
-            let differs = |at: &usize| wanted[*at].to_bits() != found[*at].to_bits();
-            if let Some(at) = (0..wanted.len()).find(differs) {
-                return Err(Error::new(
-                    Code::Cuda,
-                    format!(
-                        "{} gives other results than the CPU on a layer of known answers ({name}[{at}] of {} rows is {:?}, wanted {:?}); it is not used",
-                        device.place(),
-                        self.rows,
-                        found[at],
-                        wanted[at]
-                    ),
-                ));
-            }
+    fn blank(&self) -> [Words; 7] {
+        self.outputs().map(|(_, count, bytes)| vec![0; (count * bytes).div_ceil(size_of::<u64>())])
+    }
+
+    fn compare(&self, device: &Device) -> Result<()> {
+        let (wanted, found) = (self.on_cpu()?, self.on_device(device)?);
+        for (((name, _, bytes), wanted), found) in self.outputs().into_iter().zip(&wanted).zip(&found) {
+            let elements = |words| bytemuck::cast_slice::<u64, u8>(words).chunks_exact(bytes);
+            let Some(at) = elements(wanted).zip(elements(found)).position(|(wanted, found)| wanted != found) else {
+                continue;
+            };
+            let bits = |words| {
+                let element = elements(words).nth(at).unwrap_or_default();
+                element.iter().rev().fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte))
+            };
+            let Case { rows, dtype, .. } = self.case;
+            return Err(Error::new(
+                Code::Cuda,
+                format!(
+                    "{} gives other results than the CPU on a layer of known answers ({name}[{at}] of {rows} rows of {} has the bits {:#x}, wanted {:#x}); it is not used",
+                    device.place(),
+                    dtype.name(),
+                    bits(found),
+                    bits(wanted)
+                ),
+            ));
         }
         Ok(())
     }
 
-    fn on_cpu(&self) -> Result<[Vec<f32>; 4]> {
+    fn on_cpu(&self) -> Result<[Words; 7]> {
         let workers = Workers::new(Allocator::default(), 0, None)?;
         let arena = Arena::new(Allocator::default());
         let cpu = Cpu { workers: &workers, arena: &arena, arithmetic: Arithmetic::default() };
-        let mut outputs = self.sizes().map(|count| vec![0.0f32; count]);
-        let places = outputs.each_mut().map(|output| output.as_mut_ptr());
-        let mut p = vec![0.0f32; self.rows * 2 * RANK];
-        let inputs = [&self.x, &self.dy, &self.weight, &p].map(|values| values.as_ptr());
-        let p_place = p.as_mut_ptr();
+        let (mut outputs, mut p) = (self.blank(), vec![0.0f32; self.case.rows * 2 * RANK]);
+        let places = outputs.each_mut().map(|output| output.as_mut_ptr().cast());
+        let inputs = self.inputs.each_ref().map(|input| input.as_ptr().cast());
         // SAFETY: every place has the length of what it is for, and nobody else uses it meanwhile.
-        unsafe { self.step(&cpu, tensor::Device::Host, inputs, p_place, places)? };
+        unsafe { self.step(&cpu, tensor::Device::Host, inputs, p.as_mut_ptr().cast(), places)? };
         Ok(outputs)
     }
 
-    fn on_device(&self, device: &Device, as_many: bool) -> Result<[Vec<f32>; 4]> {
+    fn on_device(&self, device: &Device) -> Result<[Words; 7]> {
         let mut turn = device.turn()?;
-        turn.as_many = as_many;
+        turn.as_many = self.case.as_many;
         let arena = Arena::new(Allocator::default());
         let cuda = Cuda { turn: &turn, arena: &arena };
-        let bytes = |values: &[f32]| -> Result<Address> { turn.upload(bytemuck::cast_slice(values)) };
-        let inputs = [bytes(&self.x)?, bytes(&self.dy)?, bytes(&self.weight)?];
-        let p = turn.take_f32(self.rows, 2 * RANK)?;
-        let mut outputs = self.sizes().map(|count| vec![0.0f32; count]);
-        let mut places = [0; 4];
-        for (place, output) in places.iter_mut().zip(&outputs) {
-            *place = turn.take_f32(1, output.len())?;
+        let at = |address: Address| std::ptr::without_provenance_mut::<u8>(address as usize);
+        let mut inputs = [std::ptr::null(); 4];
+        for (place, input) in inputs.iter_mut().zip(&self.inputs) {
+            *place = at(turn.upload(bytemuck::cast_slice(input))?).cast_const();
         }
-        let at = |address: Address| std::ptr::without_provenance_mut::<f32>(address as usize);
-        let inputs = [at(inputs[0]), at(inputs[1]), at(inputs[2]), at(p)].map(<*mut f32>::cast_const);
+        let p = turn.take_f32(self.case.rows, 2 * RANK)?;
+        let mut outputs = self.blank();
+        let mut places = [0; 7];
+        for (place, output) in places.iter_mut().zip(&outputs) {
+            *place = turn.take(size_of_val(&output[..]))?;
+        }
         // SAFETY: as on the CPU; workspace of this turn.
         unsafe { self.step(&cuda, device.place(), inputs, at(p), places.map(at))? };
-        for (output, place) in outputs.iter_mut().zip(places) {
+        for ((output, place), (_, count, bytes)) in outputs.iter_mut().zip(places).zip(self.outputs()) {
             // SAFETY: taken with this length.
-            unsafe { device.read_back(bytemuck::cast_slice_mut(output), place)? };
+            unsafe { device.read_back(&mut bytemuck::cast_slice_mut(output)[..count * bytes], place)? };
         }
         Ok(outputs)
     }
 
-    /// A forward that keeps p, and a backward that overwrites. Inputs: x, dy, the weight, p.
+    /// A forward that keeps p, a backward that overwrites, and moments. Inputs and outputs as the fields and `outputs` have them.
     ///
     /// # Safety
-    /// The addresses are on the device that the backend computes on, with the lengths of `sizes` and of the layer.
+    /// The addresses are on the device that the backend computes on, with the lengths of the layer.
     unsafe fn step(
         &self,
         backend: &dyn Backend,
         device: tensor::Device,
-        [x, dy, weight, p]: [*const f32; 4],
-        p_place: *mut f32,
-        [y, lambda_b, lambda_d, dx]: [*mut f32; 4],
+        [x, dy, weight, mask]: [*const u8; 4],
+        p_place: *mut u8,
+        [y, lambda_b, lambda_d, dx, kl, mean, variance]: [*mut u8; 7],
     ) -> Result<()> {
-        let rows = self.rows;
-        let parts = |rows, cols| Parts { rows, cols, row_stride: cols, dtype: Dtype::F32, device };
+        let Case { rows, dtype, .. } = self.case;
+        let parts = |rows, cols, dtype| Parts { rows, cols, row_stride: cols, dtype, device };
         // SAFETY: the caller's promise, of all that follow.
-        let read =
-            |data: *const f32, rows, cols| unsafe { Matrix::new("known answers", data.cast(), parts(rows, cols)) };
+        let read = |data: *const u8, rows, cols, dtype| unsafe {
+            Matrix::new("known answers", data, parts(rows, cols, dtype))
+        };
         // SAFETY: as above.
-        let write =
-            |data: *mut f32, rows, cols| unsafe { MatrixMut::new("known answers", data.cast(), parts(rows, cols)) };
+        let write = |data: *mut u8, rows, cols, dtype| unsafe {
+            MatrixMut::new("known answers", data, parts(rows, cols, dtype))
+        };
         let (copies, packs, base_packs) =
             ([Copies::default(), Copies::default(), Copies::default()], Packs::default(), BasePacks::default());
         let vectors: Vec<f32> = self.lambda_d.iter().chain(&self.lambda_b).copied().collect();
@@ -168,12 +222,13 @@ impl Layer {
             logvar_bound: f32::INFINITY,
             noise: NormalKey::new(1, 2, 3),
             noise_names: (2, 3),
-            dropout: None,
+            dropout: (self.case.mask == Mask::Keyed).then(|| (DropoutKey::new(1, 2, 3), 0.25)),
             p_column: 0,
             latent_column: 0,
         };
         let terms = [term];
-        let weight = Weight::output_major(&read(weight, OUTPUTS, INPUTS)?);
+        let weight = Weight::output_major(&read(weight, OUTPUTS, INPUTS, self.case.weight)?);
+        let mask = read(mask, rows, INPUTS, dtype)?;
         let call = Call {
             rows,
             inputs: INPUTS,
@@ -184,37 +239,44 @@ impl Layer {
             terms: &terms,
             membership: Membership::All,
             keys: RowKeys::default(),
-            noise: Noise { seed: 1, ..Noise::default() },
+            noise: Noise { seed: 1, dropout_mask: (self.case.mask == Mask::Given).then_some(mask), ..Noise::default() },
         };
         let calls = [call];
-        let kept = write(p_place, rows, 2 * RANK)?;
+        let (x, kept) = (read(x, rows, INPUTS, dtype)?, write(p_place, rows, 2 * RANK, Dtype::F32)?);
         let forward = Forward {
             projections: &calls,
             calls: &calls,
-            x: read(x, rows, INPUTS)?,
+            x,
             scope: Scope::All,
             width: 2 * RANK,
             p: Some(&kept),
             draws: 1,
             keep: None,
         };
-        backend.forward(&forward, &[write(y, rows, OUTPUTS)?])?;
-        let dy = [read(dy, rows, OUTPUTS)?];
-        let p = read(p, rows, 2 * RANK)?;
+        backend.forward(&forward, &[write(y, rows, OUTPUTS, dtype)?])?;
+        let dy = [read(dy, rows, OUTPUTS, dtype)?];
+        let p = read(p_place, rows, 2 * RANK, Dtype::F32)?;
         let group = Backward { calls: &calls, projections: &calls, p, kept: None, dy: &dy, overwrite_dx: true };
         // SAFETY: the caller's promise.
-        let vector = |data, length| Some(unsafe { VectorMut::new(data, length, device) });
+        let vector = |data: *mut u8, length| Some(unsafe { VectorMut::new(data.cast(), length, device) });
         let mut targets =
             [TermGradients { lambda_b: vector(lambda_b, OUTPUTS), lambda_d: vector(lambda_d, 2 * RANK), bias: None }];
+        let on_host = device == tensor::Device::Host;
         let mut gradients = [Gradients {
             terms: &mut targets,
             kl: Kl { weight: 0.25, mean: true },
             prior: PriorGradients::default(),
-            kl_value: None,
-            kl_value_at: None,
+            // SAFETY: the caller's promise.
+            kl_value: if on_host { Some(unsafe { &mut *kl.cast::<f64>() }) } else { None },
+            kl_value_at: (!on_host).then_some(kl.addr() as Address),
             variance: None,
             overwrite: Overwrite { lambda_b: true, lambda_d: true, bias: true },
         }];
-        backend.backward(&group, &mut gradients, Some(&write(dx, rows, INPUTS)?))
+        backend.backward(&group, &mut gradients, Some(&write(dx, rows, INPUTS, dtype)?))?;
+        let terms = [Term { mode: Mode::Mean, dropout: None, ..term }];
+        let call = Call { terms: &terms, noise: Noise::default(), ..call };
+        backend.project(&[call], &x, Scope::All, &kept, Part::WHOLE)?;
+        let [mean, variance] = [write(mean, rows, OUTPUTS, dtype)?, write(variance, rows, OUTPUTS, dtype)?];
+        backend.moments(&call, &x, &p, &mean, &variance)
     }
 }

@@ -7,18 +7,19 @@ use crate::fail;
 /// What every piece is aligned to: the widest transaction of the memory.
 const ALIGNMENT: usize = 256;
 
-/// Chunks in stream order. After a call that needed several, the next one finds a single chunk that is large enough.
+/// Chunks in stream order. After a call that needed several, the next one finds a single chunk that is large enough, behind
+/// those that captured graphs hold addresses of.
 #[derive(Debug, Default)]
 pub struct Workspace {
     chunks: Vec<Chunk>,
     /// The chunk that pieces come from now, and what is taken of it.
     current: usize,
     taken: usize,
-    /// Bytes of this call, and the most of any.
-    used: usize,
+    /// So many chunks, the first ones, stay where they are.
+    captured: usize,
+    /// Bytes that this call took behind them, and the most that any did.
+    behind: usize,
     most: usize,
-    /// A captured graph may hold addresses of it: chunks stay where they are.
-    captured: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -34,28 +35,26 @@ pub fn rounded(bytes: usize) -> usize {
 
 impl Workspace {
     /// Begins a call.
-    pub fn reset(&mut self, driver: &Driver, stream: Stream, capturing: bool) -> Result<()> {
-        (self.current, self.taken, self.used) = (0, 0, 0);
-        self.captured |= capturing;
-        if self.chunks.len() > 1 && !self.captured {
-            let most = self.most;
-            self.release(driver, stream);
-            self.grow(driver, stream, most)?;
-            self.most = most;
+    pub fn reset(&mut self, driver: &Driver, stream: Stream, capturing: bool) {
+        (self.current, self.taken, self.behind) = (0, 0, 0);
+        if self.chunks.len() > self.captured + 1 && !capturing {
+            self.release_from(self.captured, driver, stream);
+            if self.most > 0 {
+                // Where there is no such piece of memory, the call takes its pieces one by one.
+                let _ = self.grow(driver, stream, self.most);
+            }
         }
-        Ok(())
     }
 
     /// A piece of so many bytes, valid until the next reset in the order of the stream.
     pub fn take(&mut self, driver: &Driver, stream: Stream, bytes: usize, capturing: bool) -> Result<Address> {
         let bytes = rounded(bytes.max(1));
-        self.used += bytes;
-        self.most = self.most.max(self.used);
         loop {
             if let Some(chunk) = self.chunks.get(self.current) {
                 if chunk.bytes - self.taken >= bytes {
                     let address = chunk.address + self.taken as Address;
                     self.taken += bytes;
+                    self.note(bytes, capturing);
                     return Ok(address);
                 }
                 (self.current, self.taken) = (self.current + 1, 0);
@@ -72,6 +71,17 @@ impl Workspace {
         }
     }
 
+    /// Takes note of a piece of the current chunk.
+    fn note(&mut self, bytes: usize, capturing: bool) {
+        if capturing && self.current >= self.captured {
+            // What calls need behind these is still to be seen.
+            (self.captured, self.behind, self.most) = (self.current + 1, 0, 0);
+        } else if self.current >= self.captured {
+            self.behind += bytes;
+            self.most = self.most.max(self.behind);
+        }
+    }
+
     fn grow(&mut self, driver: &Driver, stream: Stream, bytes: usize) -> Result<()> {
         self.chunks.try_reserve(1).map_err(|_| crate::error::Error::out_of_memory())?;
         self.chunks.push(Chunk { address: driver.allocate(bytes, stream)?, bytes });
@@ -85,8 +95,12 @@ impl Workspace {
 
     /// Gives everything back, when the work queued before is done, and forgets what calls needed.
     pub fn release(&mut self, driver: &Driver, stream: Stream) {
-        self.most = 0;
-        for chunk in self.chunks.drain(..) {
+        (self.captured, self.most) = (0, 0);
+        self.release_from(0, driver, stream);
+    }
+
+    fn release_from(&mut self, first: usize, driver: &Driver, stream: Stream) {
+        for chunk in self.chunks.drain(first..) {
             // SAFETY: what used it was queued earlier on this stream. A failure leaves it to the context's end.
             let _ = unsafe { driver.release(chunk.address, stream) };
         }

@@ -13,6 +13,8 @@ pub struct Settings {
     pub fail_allocation: u64,
     /// PVERA_DOUBLE_FAIL_POOLED: the same among those of cuMemAllocAsync alone.
     pub fail_pooled: u64,
+    /// PVERA_DOUBLE_PAGEABLE: 1 for copies that read pageable memory only when they run, as a driver may.
+    pub pageable: u64,
     /// PVERA_DOUBLE_POOLS: 0 for a device without memory pools.
     pub pools: u64,
     /// PVERA_DOUBLE_STEPS: instructions that a launch may take.
@@ -61,6 +63,7 @@ impl Settings {
             memory: number("MEMORY", 8 << 30),
             fail_allocation: number("FAIL_ALLOCATION", 0),
             fail_pooled: number("FAIL_POOLED", 0),
+            pageable: number("PAGEABLE", 0),
             pools: number("POOLS", 1),
             steps: number("STEPS", 1_000_000_000),
             capability: number("CAPABILITY", 75),
@@ -80,6 +83,7 @@ impl Settings {
             "PVERA_DOUBLE_MEMORY" => &mut self.memory,
             "PVERA_DOUBLE_FAIL_ALLOCATION" => &mut self.fail_allocation,
             "PVERA_DOUBLE_FAIL_POOLED" => &mut self.fail_pooled,
+            "PVERA_DOUBLE_PAGEABLE" => &mut self.pageable,
             "PVERA_DOUBLE_POOLS" => &mut self.pools,
             "PVERA_DOUBLE_STEPS" => &mut self.steps,
             "PVERA_DOUBLE_TRACE" => &mut self.trace,

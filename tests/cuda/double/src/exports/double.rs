@@ -55,6 +55,12 @@ fn objects(driver: &Driver) -> u64 {
             .sum::<u64>()
 }
 
+/// Calls of cuMemAllocAsync since PVERA_DOUBLE_FAIL_POOLED was set or since a reset.
+#[unsafe(no_mangle)]
+pub extern "C" fn pvera_double_pooled() -> u64 {
+    with(|driver| driver.pooled)
+}
+
 /// Kernels that ran, those in graphs too.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvera_double_launches() -> u64 {

@@ -79,7 +79,8 @@ fn from_host(
     }
     inside(driver, stream, to, bytes as u64, "a copy from the host")?;
     refuse_device_address(driver, from as u64)?;
-    let action = if pinned(driver, from as u64, bytes) {
+    let late = driver.settings.pageable != 0;
+    let action = if late || pinned(driver, from as u64, bytes) {
         Action::FromPinned {
             to,
             from: from as u64,
