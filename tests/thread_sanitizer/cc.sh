@@ -3,5 +3,5 @@
 # it there, nor into build scripts, which are not instrumented.
 case " $* " in
 *' -shared '* | */build_script_*) exec cc "$@" ;;
-*) exec cc "$@" -Wl,--whole-archive "$TSAN_RUNTIME" -Wl,--no-whole-archive -lrt -lresolv -ldl -lm -lpthread -lc -rdynamic ;;
+*) exec cc "$@" -fuse-ld=lld -Wl,--whole-archive "$TSAN_RUNTIME" -Wl,--no-whole-archive -lrt -lresolv -ldl -lm -lpthread -lc -rdynamic ;;
 esac
