@@ -280,9 +280,14 @@ fn a_race_that_the_sanitizer_has_to_see() {
         }
     }
     let shared = Shared(0.into());
+    let start = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
-        scope.spawn(|| shared.add());
-        scope.spawn(|| shared.add());
+        for _ in 0..2 {
+            scope.spawn(|| {
+                start.wait();
+                shared.add();
+            });
+        }
     });
     assert!(shared.0.into_inner() > 0);
 }

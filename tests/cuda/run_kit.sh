@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All of the CUDA tests on this machine's GPU, then the table of times; with compute-sanitizer on the path, its four tools too.
+# All of the CUDA tests on this machine's GPU, then the tables of times; with compute-sanitizer on the path, its four tools too.
 set -uo pipefail
 cd "$(dirname "$0")"
 export PVERA_GOLDEN=$PWD/golden
@@ -14,5 +14,6 @@ if command -v compute-sanitizer >/dev/null; then
     done
 fi
 ./bench --bench || failed=1
+./kernels_test --times ptx/*.ptx || failed=1
 [ "$failed" = 0 ] && echo 'all passed' || echo 'SOMETHING FAILED'
 exit "$failed"

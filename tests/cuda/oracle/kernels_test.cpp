@@ -1,11 +1,12 @@
 // Tests every kernel against scalar C++ that was written from its contract, bit for bit.
 //
-//     kernels_test [--library libcuda.so.1] [--seed n] [--kernel latent] [--first] [--far] [--overrun] [file.ptx ...]
+//     kernels_test [--library libcuda.so.1] [--seed n] [--kernel latent] [--first] [--far] [--overrun] [--times]
+//                  [file.ptx ...]
 //
 // Over the oracle it needs nothing; over a GPU, or a double that interprets PTX, it takes the files that the library
 // embeds. --kernel runs what tests one kernel; with --first a mismatch is the end. With --far the rows of every matrix
 // lie more than 2³² elements apart, for which a device needs some hundred gigabytes, unless they are only addresses, as
-// they are to the oracle.
+// they are to the oracle. With --times it tests nothing, and prints how long products take on a GPU.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 
 #include "kernels_test/cases.hpp"
 #include "kernels_test/stored.hpp"
+#include "kernels_test/times.hpp"
 
 namespace {
 
@@ -68,7 +70,7 @@ int main(int count, char **arguments) {
     std::string library = "libcuda.so.1";
     std::vector<std::string> ptx;
     uint64_t seed = 1;
-    bool overruns = false;
+    bool overruns = false, times = false;
     const char *kernel = nullptr;
     for (int at = 1; at < count; at++) {
         const std::string argument = arguments[at];
@@ -84,6 +86,8 @@ int main(int count, char **arguments) {
             Layout::far_apart = true;
         } else if (argument == "--overrun") {
             overruns = true;
+        } else if (argument == "--times") {
+            times = true;
         } else {
             ptx.push_back(argument);
         }
@@ -92,6 +96,10 @@ int main(int count, char **arguments) {
     Device::set_seed(seed);
     if (overruns) {
         overrun();
+        return EXIT_SUCCESS;
+    }
+    if (times) {
+        print_times();
         return EXIT_SUCCESS;
     }
     for (const Test &test : TESTS) {

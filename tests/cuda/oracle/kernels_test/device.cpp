@@ -104,10 +104,16 @@ void Device::write(uint64_t at, const void *from, size_t bytes) {
 void Device::read(void *to, uint64_t at, size_t bytes) { demand(functions.read(to, at, bytes), "cuMemcpyDtoH"); }
 
 void Device::launch(const char *name, unsigned x, unsigned y, unsigned z, unsigned threads, const void *argument) {
-    void *parameters[] = {const_cast<void *>(argument)};
-    demand(functions.launch(kernel(name), x, y, z, threads, 1, 1, 0, nullptr, parameters, nullptr), name);
+    queue(name, x, y, z, threads, argument);
     demand(functions.synchronize(), name);
 }
+
+void Device::queue(const char *name, unsigned x, unsigned y, unsigned z, unsigned threads, const void *argument) {
+    void *parameters[] = {const_cast<void *>(argument)};
+    demand(functions.launch(kernel(name), x, y, z, threads, 1, 1, 0, nullptr, parameters, nullptr), name);
+}
+
+void Device::wait() { demand(functions.synchronize(), "cuCtxSynchronize"); }
 
 void Device::set_seed(uint64_t seed) {
     if (functions.set) functions.set("PVERA_DOUBLE_SEED", seed);

@@ -15,6 +15,9 @@ class Device {
     static void write(uint64_t at, const void *from, size_t bytes);
     static void read(void *to, uint64_t at, size_t bytes);
     static void launch(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads, const void *argument);
+    // The same without the wait at its end.
+    static void queue(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads, const void *argument);
+    static void wait();
     // Changes the order of threads and blocks, where the device can.
     static void set_seed(uint64_t seed);
 
