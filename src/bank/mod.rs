@@ -7,11 +7,13 @@ mod cache;
 mod catalogue;
 mod file;
 mod index;
+mod outline;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use file::Access;
+pub use outline::{FamilyOutline, LayerOutline};
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -321,7 +323,8 @@ impl Bank {
 
 impl State {
     fn read(file: Arc<File>, path: &Path, model: &Model) -> Result<Self> {
-        let commit = file::last_commit(&file, path)?;
+        let (commit, cut) = file::last_commit(&file, path)?;
+        cut.iter().for_each(|words| model.listener().warning(words));
         let catalogue = Catalogue::read(&file, path, commit.catalogue, commit.catalogue_crc, commit.end)?;
         let (mut index, mut damaged) = (Index::default(), 0);
         for place in &commit.segments {
