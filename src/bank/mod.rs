@@ -94,7 +94,7 @@ pub struct Usage {
 
 impl Bank {
     /// Opens a bank for the layers of a model. Its adapters, names and places are those of the last commit. Damaged entries
-    /// are left out, with a warning that names each.
+    /// are left out, with a warning that names each; so is a last commit of which the file lacks some.
     pub fn open(model: &Arc<Model>, path: &Path, options: &Options) -> Result<Self> {
         let file = file::open(path, options.access)?;
         let state = State::read(Arc::new(file), path, model)?;
