@@ -1675,6 +1675,7 @@ typedef struct pvera_bank_usage {
 
 /**
  * Opens a bank for the layers of a model. Entries that are damaged are left out, with a warning that names each.
+ * Of a bank that was cut short, the commit before its last one is read, with a warning.
  *
  * Errors: PVERA_ERROR_IO, PVERA_ERROR_FORMAT for another file or a damaged one, PVERA_ERROR_STATE for one that is
  * being written through another handle, PVERA_ERROR_EXISTS.

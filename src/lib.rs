@@ -26,6 +26,9 @@
 //! | [`uncertainty`] | running moments, intervals, entropy, early stopping, calibration |
 //! | [`config`], [`tensor`], [`memory`], [`error`] | what all of them speak |
 
+/// The library's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod adapter;
 pub mod backend;
 pub mod bank;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::file::{Place, Tail, read};
+use super::outline::{FamilyOutline, LayerOutline};
 use crate::adapter::{Kind, Ranges};
 use crate::config::{Config, Method};
 use crate::error::{Code, Error, Result};
@@ -145,6 +146,27 @@ impl Catalogue {
             self.families.push(note);
             self.families.len() - 1
         }) as u32)
+    }
+
+    /// A family, and the store that it names.
+    pub fn outline(&self, family: &FamilyNote, adapters: usize) -> Result<FamilyOutline> {
+        let Some(store) = self.stores.get(family.store) else {
+            fail!(Format, "a family is of store {}, which there is not", family.store)
+        };
+        let layer = |note: &LayerNote| LayerOutline {
+            name: note.name.clone(),
+            outputs: note.lambda_b,
+            learns_bias: note.bias > 0,
+        };
+        Ok(FamilyOutline {
+            config: Config::from_json(family.config.to_string().as_bytes())?,
+            store: family.store,
+            in_max: store.in_max,
+            out_max: store.out_max,
+            holds_projections: matches!(store.projections, Projections::Held { .. }),
+            layers: family.layers.iter().map(layer).collect(),
+            adapters,
+        })
     }
 
     /// The number of a new store. What its key does not draw is written into the file.

@@ -172,8 +172,9 @@ pub fn create(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The commit that counts.
-pub fn last_commit(file: &File, path: &Path) -> Result<Commit> {
+/// The commit that counts, and what is to be said of one that should: a writer makes a record when all that it names is in the
+/// file, so that a newer record beyond the file's end tells of a file that was cut.
+pub fn last_commit(file: &File, path: &Path) -> Result<(Commit, Option<String>)> {
     let mut head = vec![0; DATA as usize];
     let length = file.metadata().map_err(|error| io(path, "read", &error))?.len();
     if length < DATA {
@@ -188,11 +189,23 @@ pub fn last_commit(file: &File, path: &Path) -> Result<Commit> {
         fail!(Format, "'{}' is a bank of version {version}; this library reads version {VERSION}", path.display());
     }
     let records = RECORDS.map(|at| Commit::decoded(&head[at as usize..at as usize + RECORD]));
-    let fits = |commit: &Commit| commit.end <= length && commit.end >= DATA;
-    match records.into_iter().flatten().filter(fits).max_by_key(|commit| commit.sequence) {
-        Some(commit) => Ok(commit),
-        None => fail!(Format, "'{}' has no valid commit record; it is damaged or cut short", path.display()),
+    let (mut fit, mut cut) = (None::<Commit>, None::<Commit>);
+    for commit in records.into_iter().flatten().filter(|commit| commit.end >= DATA) {
+        let place = if commit.end <= length { &mut fit } else { &mut cut };
+        if place.as_ref().is_none_or(|known| known.sequence < commit.sequence) {
+            *place = Some(commit);
+        }
     }
+    let Some(fit) = fit else {
+        fail!(Format, "'{}' has no valid commit record; it is damaged or cut short", path.display())
+    };
+    let cut = cut.filter(|cut| cut.sequence > fit.sequence).map(|cut| {
+        let (path, end) = (path.display(), cut.end);
+        format!(
+            "'{path}' has {length} bytes, and its last commit {end}: it was cut short; the commit before it is read"
+        )
+    });
+    Ok((fit, cut))
 }
 
 /// Makes a commit count: when this returns, it is on the disk.

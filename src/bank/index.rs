@@ -144,6 +144,8 @@ impl Index {
                     .filter(|change| !changed.contains(change.name)),
             );
         }
+        // A reader numbers names as they come, so that the order in which they were first added has to be the file's.
+        members.sort_by_cached_key(|change| self.number_of(change.name).unwrap_or(u32::MAX));
         // Where nothing older is left, a removal has nothing to hide.
         let hides = absorbed < self.segments.len();
         let written: Vec<&Change<'_>> = members.iter().filter(|change| hides || change.vectors.is_some()).collect();

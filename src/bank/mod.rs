@@ -7,12 +7,14 @@ mod cache;
 mod catalogue;
 mod file;
 mod index;
+mod outline;
 #[cfg(test)]
 mod tests;
 mod turn;
 mod write;
 
 pub use file::Access;
+pub use outline::{FamilyOutline, LayerOutline};
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -96,7 +98,7 @@ pub struct Usage {
 
 impl Bank {
     /// Opens a bank for the layers of a model. Its adapters, names and places are those of the last commit. Damaged entries
-    /// are left out, with a warning that names each.
+    /// are left out, with a warning that names each; so is a last commit of which the file lacks some.
     pub fn open(model: &Arc<Model>, path: &Path, options: &Options) -> Result<Self> {
         let file = file::open(path, options.access)?;
         let state = State::read(Arc::new(file), path, model)?;
@@ -336,7 +338,8 @@ impl Bank {
 
 impl State {
     fn read(file: Arc<File>, path: &Path, model: &Model) -> Result<Self> {
-        let commit = file::last_commit(&file, path)?;
+        let (commit, cut) = file::last_commit(&file, path)?;
+        cut.iter().for_each(|words| model.listener().warning(words));
         let catalogue = Catalogue::read(&file, path, commit.catalogue, commit.catalogue_crc, commit.end)?;
         let (mut index, mut damaged) = (Index::default(), 0);
         for place in &commit.segments {

@@ -343,6 +343,76 @@ fn a_kill_leaves_the_bank_before_or_after_a_commit() {
     assert_eq!(holds(&after), new);
 }
 
+/// A writer makes a record last, so that a file that ends before it was cut: the commit before counts, and that is told.
+#[test]
+fn a_bank_that_was_cut_short_says_so() {
+    let folder = Folder::new("cut");
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
+    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("a", &own[0])], Dtype::F32).unwrap();
+    bank.append(&[("b", &own[1])], Dtype::F32).unwrap();
+    drop(bank);
+    let bytes = fs::read(&path).unwrap();
+    assert!(open(&model, &path, Access::Read).contains("b") && ear.heard().is_empty());
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let bank = open(&model, &path, Access::Read);
+    assert!(bank.contains("a") && !bank.contains("b"));
+    let heard = ear.heard();
+    assert!(heard.len() == 1 && heard[0].contains("was cut short"), "{heard:?}");
+}
+
+/// Segments take up others, and names are replaced meanwhile: the order is that of the first time all the same.
+#[test]
+fn names_keep_their_order_when_a_bank_is_opened_again() {
+    let folder = Folder::new("order");
+    let path = folder.path("bank");
+    let model = model_of(&[0, 1, 2], Box::new(Ear::default()));
+    let own = adapter(&model, 2, 1);
+    let bank = open(&model, &path, Access::Create);
+    let names: Vec<String> = (0..40).map(|number| format!("{}", number * 7 % 40)).collect();
+    for (place, name) in names.iter().enumerate() {
+        bank.append(
+            &[(name.as_str(), &own), (names[place / 2].as_str(), &own)][..1 + usize::from(place > 0)],
+            Dtype::F32,
+        )
+        .unwrap();
+    }
+    let listed = |bank: &Bank| (0..bank.len()).map(|place| bank.name(place).unwrap()).collect::<Vec<_>>();
+    assert_eq!(listed(&bank), names);
+    drop(bank);
+    assert_eq!(listed(&open(&model, &path, Access::Read)), names);
+}
+
+/// A program that knows no layer sees what there is.
+#[test]
+fn families_are_told_without_the_network() {
+    let folder = Folder::new("families");
+    let path = folder.path("bank");
+    let model = model_of(&[0, 1, 2], Box::new(Ear::default()));
+    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2), adapter(&model, 3, 1)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("a", &own[0]), ("b", &own[1]), ("c", &own[2])], Dtype::F32).unwrap();
+    bank.remove(&["a"]).unwrap();
+    let stranger = open(&model_of(&[], Box::new(Ear::default())), &path, Access::Read);
+    let families = stranger.families().unwrap();
+    assert_eq!(families.iter().map(|family| family.adapters).collect::<Vec<_>>(), [1, 1]);
+    for (family, adapter) in families.iter().zip(&own[1..]) {
+        assert_eq!(family.config.rank, adapter.config().rank);
+        assert_eq!((family.in_max, family.out_max), (adapter.store().in_max(), adapter.store().out_max()));
+        let layers: Vec<(&str, usize)> =
+            family.layers.iter().map(|layer| (layer.name.as_str(), layer.outputs)).collect();
+        let wanted: Vec<(&str, usize)> = model_layers(adapter);
+        assert_eq!(layers, wanted);
+    }
+}
+
+fn model_layers(adapter: &Adapter) -> Vec<(&str, usize)> {
+    let layer = |number: usize| adapter.layers().get(number).map(|layer| (layer.name.as_str(), layer.out_total));
+    adapter.adapted_layers().map(|number| layer(number).unwrap()).collect()
+}
+
 /// Whatever byte is changed: an adapter is what it was, or its loss is told; nothing else comes out, nothing panics.
 #[test]
 fn damage_is_named_and_costs_no_more_than_it_must() {

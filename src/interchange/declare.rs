@@ -6,10 +6,8 @@ use std::path::Path;
 use safetensors::tensor::TensorInfo;
 
 use super::model_files::ModelFiles;
-use super::tensor_file::TensorFile;
+use super::outline::Outline;
 use crate::adapter::load::dtype_of;
-use crate::adapter::source::{CONFIG_FILE, Keys, TENSOR_FILE, key_of, module_of, read_file};
-use crate::config::{Config, LARGEST_FILE};
 use crate::error::Result;
 use crate::fail;
 use crate::model::{Layer, Model};
@@ -28,40 +26,31 @@ pub struct Declared {
 ///
 /// `prefix` is what stands before a module's path in the names of the files' tensors.
 pub fn declare_layers(model: &Model, checkpoint: &Path, files: &ModelFiles, prefix: &str) -> Result<Declared> {
-    let config_path = checkpoint.join(CONFIG_FILE);
-    let text = read_file(&config_path, LARGEST_FILE as u64)?;
-    let config = Config::from_json(&text).map_err(|error| error.within(config_path.display()))?;
-    let keys = Keys::of(config.method);
-    let tensors = TensorFile::open(&checkpoint.join(TENSOR_FILE))?;
-    let names = tensors.names();
-    let modules: BTreeSet<&str> = names.iter().filter_map(|key| module_of(key, keys.lambda_b)).collect();
+    let outline = Outline::read(checkpoint)?;
     let mut layers = Vec::new();
     let mut dtypes = BTreeSet::new();
-    for module in &modules {
-        let key = key_of(module, keys.lambda_b);
-        let weight = weight_name(prefix, module);
+    for module in &outline.modules {
+        let weight = weight_name(prefix, &module.path);
         let (_, info) = files.wanted(&weight)?;
-        let (outputs, inputs) = sizes(&weight, info, config.fan_in_fan_out)?;
-        let vector = tensors.info(&key).map(|info| info.shape.clone()).unwrap_or_default();
-        if vector != [outputs] {
+        let (outputs, inputs) = sizes(&weight, info, outline.config.fan_in_fan_out)?;
+        if module.lambda_b != [outputs] {
             fail!(
                 Shape,
-                "'{}': tensor '{key}' has shape {vector:?}; wanted [{outputs}], the outputs of '{weight}' of shape {:?}{}",
-                tensors.path().display(),
+                "'{}': tensor '{}' has shape {:?}; wanted [{outputs}], the outputs of '{weight}' of shape {:?}{}",
+                outline.tensors.path().display(),
+                outline.lambda_b(&module.path),
+                module.lambda_b,
                 info.shape,
-                if config.fan_in_fan_out { " (fan_in_fan_out)" } else { "" }
+                if outline.config.fan_in_fan_out { " (fan_in_fan_out)" } else { "" }
             );
         }
         dtypes.insert(dtype_of(&weight, info.dtype).ok().map(Dtype::name));
-        layers.push(Layer::whole(*module, inputs, outputs));
-    }
-    if layers.is_empty() {
-        fail!(Format, "'{}' has no tensor 'base_model.model.MODULE{}'", tensors.path().display(), keys.lambda_b);
+        layers.push(Layer::whole(module.path.as_str(), inputs, outputs));
     }
     if let Some(known) = layers.iter().find(|layer| model.layers().find(&layer.name).is_ok()) {
         fail!(Exists, "layer '{}' is declared already", known.name);
     }
-    let first = modules.first().and_then(|module| files.find(&weight_name(prefix, module)));
+    let first = outline.modules.first().and_then(|module| files.find(&weight_name(prefix, &module.path)));
     let dtype = first.filter(|_| dtypes.len() == 1).and_then(|(_, info)| dtype_of("", info.dtype).ok());
     let count = layers.len();
     layers.into_iter().try_for_each(|layer| model.declare(layer).map(drop))?;

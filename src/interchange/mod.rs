@@ -8,6 +8,7 @@ mod gguf;
 mod lora;
 mod merge;
 mod model_files;
+mod outline;
 mod shrink;
 mod tensor_file;
 
@@ -17,7 +18,8 @@ pub use gguf::{Gguf, Rope, export_gguf};
 pub use lora::export_lora;
 pub use merge::merge_files;
 pub use model_files::ModelFiles;
-pub use shrink::{Shrunk, grow, shrink};
+pub use outline::{Module, Outline};
+pub use shrink::{Shrunk, check_projections, grow, shrink};
 pub use tensor_file::TensorFile;
 
 use crate::adapter::source::is_reserved;

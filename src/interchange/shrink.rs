@@ -1,4 +1,4 @@
-//! Checkpoints without the projections that their key draws, and with them again.
+//! Checkpoints without the projections that their key draws, and with them again; and whether a key draws them.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use crate::config::{Config, Method};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
-use crate::noise::{Mt19937, draw_projection};
-use crate::projection::{Frozen, Size, Store};
+use crate::noise::{Mt19937, draw_projection, projection_bound};
+use crate::projection::{Frozen, Rounding, Size, Store};
 use crate::tensor::Dtype;
 
 const A_KEY: &str = Keys::PVERA.a;
@@ -55,10 +55,25 @@ pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk
             source.tensors_name
         );
     };
-    let dtype = rounding(&config, &a, &b, options).map_err(|error| error.within(&source.tensors_name))?;
+    let candidates = CANDIDATES.iter().filter(|dtype| options.dtype.is_none_or(|wanted| wanted == **dtype));
+    let candidates = candidates.map(|dtype| (Rounding::To(*dtype), *dtype)).collect();
+    let dtype = rounding(&config, &a, &b, candidates, options).map_err(|error| error.within(&source.tensors_name))?;
     config.save_projection = false;
     write(out, &config, kept(&file).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data())))?;
     Ok(Shrunk { dtype, in_max: a.shape()[1], out_max: b.shape()[0] })
+}
+
+/// How the projections of a checkpoint were rounded, whose key draws them bit for bit; None where it holds none. VeRA's, too.
+///
+/// Error `Projection` says where they first differ from the key's: they may be damaged, or another's, or trained.
+pub fn check_projections(folder: &Path, options: &Options<'_>) -> Result<Option<Rounding>> {
+    let source = Source::folder(folder, false)?;
+    let (config, file) = read(&source)?;
+    let keys = Keys::of(config.method);
+    let (Ok(a), Ok(b)) = (file.tensor(keys.a), file.tensor(keys.b)) else { return Ok(None) };
+    let candidates = CANDIDATES.map(Rounding::To).into_iter().chain([Rounding::Int8Grid]);
+    let candidates = candidates.map(|rounding| (rounding, rounding)).collect();
+    rounding(&config, &a, &b, candidates, options).map(Some).map_err(|error| error.within(&source.tensors_name))
 }
 
 /// The reverse: writes the projections that the key draws into the checkpoint. Its file does not say how long the inputs of
@@ -90,10 +105,15 @@ pub fn grow(folder: &Path, out: &Path, in_max: usize, out_max: Option<usize>, op
 }
 
 fn parsed(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
-    let config = Config::from_json(&source.config).map_err(|error| error.within(&source.config_name))?;
+    let (config, file) = read(source)?;
     if config.method == Method::Vera {
         fail!(Unsupported, "{}: peft_type is VERA; wanted a PVeRA checkpoint", source.config_name);
     }
+    Ok((config, file))
+}
+
+fn read(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
+    let config = Config::from_json(&source.config).map_err(|error| error.within(&source.config_name))?;
     let file = SafeTensors::deserialize(&source.tensors).map_err(|error| {
         Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name))
     })?;
@@ -122,36 +142,42 @@ fn largest_output(file: &SafeTensors<'_>, rank: usize) -> Result<usize> {
     Ok(longest)
 }
 
-/// The element type that the key's draw must be rounded to, to give A and B.
-fn rounding(config: &Config, a: &TensorView<'_>, b: &TensorView<'_>, options: &Options<'_>) -> Result<Dtype> {
-    let (rank, a_shape, b_shape) = (config.rank, a.shape(), b.shape());
-    if a_shape.len() != 2 || a_shape[0] != 2 * rank || b_shape.len() != 2 || b_shape[1] != rank {
+/// The rounding that makes the key's draw A and B, by what the caller calls it.
+fn rounding<T>(
+    config: &Config,
+    a: &TensorView<'_>,
+    b: &TensorView<'_>,
+    candidates: Vec<(Rounding, T)>,
+    options: &Options<'_>,
+) -> Result<T> {
+    let (rank, a_rows, a_shape, b_shape) = (config.rank, config.a_rows(), a.shape(), b.shape());
+    let Keys { a: a_key, b: b_key, .. } = Keys::of(config.method);
+    if a_shape.len() != 2 || a_shape[0] != a_rows || b_shape.len() != 2 || b_shape[1] != rank {
+        let rows = if config.method == Method::Vera { "r" } else { "2r" };
         fail!(
             Projection,
-            "{A_KEY} and {B_KEY} have shapes {a_shape:?} and {b_shape:?}; wanted [2r, in_max] and [out_max, r] with r = {rank} of the config"
+            "{a_key} and {b_key} have shapes {a_shape:?} and {b_shape:?}; wanted [{rows}, in_max] and [out_max, r] with r = {rank} of the config"
         );
     }
     let _mode = FloatMode::enter();
     let mut stream = Mt19937::new(config.projection_prng_key);
-    let mut open: Vec<Candidate> = CANDIDATES
-        .iter()
-        .filter(|dtype| options.dtype.is_none_or(|wanted| wanted == **dtype))
-        .map(Candidate::new)
-        .collect();
-    let total = (a.data().len() / dtype_of(A_KEY, a.dtype())?.size()) as u64
-        + (b.data().len() / dtype_of(B_KEY, b.dtype())?.size()) as u64;
+    let mut open: Vec<Candidate<T>> =
+        candidates.into_iter().map(|(rounding, name)| Candidate { rounding, name, difference: None }).collect();
+    let total = (a.data().len() / dtype_of(a_key, a.dtype())?.size()) as u64
+        + (b.data().len() / dtype_of(b_key, b.dtype())?.size()) as u64;
     let mut done = 0u64;
-    let mut values = [vec![0.0f32; BLOCK], vec![0.0f32; BLOCK]];
-    for (key, view) in [(A_KEY, a), (B_KEY, b)] {
+    let mut values = [vec![0.0f32; BLOCK], vec![0.0f32; BLOCK], vec![0.0f32; BLOCK]];
+    for (place, (key, view)) in [(a_key, a), (b_key, b)].into_iter().enumerate() {
         let dtype = dtype_of(key, view.dtype())?;
         for (block, bytes) in view.data().chunks(BLOCK * dtype.size()).enumerate() {
             options.progress("compare projections", done, total)?;
             let count = bytes.len() / dtype.size();
-            let [drawn, held] = &mut values;
-            draw_projection(&mut stream, view.shape()[1], &mut drawn[..count]);
-            widen(bytes, dtype, &mut held[..count]);
+            let [drawn, held, rounded] = values.each_mut().map(|values| &mut values[..count]);
+            draw_projection(&mut stream, view.shape()[1], drawn);
+            widen(bytes, dtype, held);
             for candidate in &mut open {
-                candidate.compare(key, view.shape()[1], block * BLOCK, &drawn[..count], &held[..count]);
+                rounded.copy_from_slice(drawn);
+                candidate.compare((place, key), view.shape()[1], block * BLOCK, rounded, held);
             }
             if open.iter().all(|candidate| candidate.difference.is_some()) {
                 return Err(differs(config, &open));
@@ -159,46 +185,44 @@ fn rounding(config: &Config, a: &TensorView<'_>, b: &TensorView<'_>, options: &O
             done += count as u64;
         }
     }
-    match open.iter().find(|candidate| candidate.difference.is_none()) {
-        Some(equal) => Ok(equal.dtype),
+    match open.iter().position(|candidate| candidate.difference.is_none()) {
+        Some(equal) => Ok(open.swap_remove(equal).name),
         None => Err(differs(config, &open)),
     }
 }
 
 /// One rounding, and where it first differs.
-struct Candidate {
-    dtype: Dtype,
-    difference: Option<(u64, String)>,
+struct Candidate<T> {
+    rounding: Rounding,
+    name: T,
+    difference: Option<((usize, usize), String)>,
 }
 
-impl Candidate {
-    fn new(dtype: &Dtype) -> Self {
-        Self { dtype: *dtype, difference: None }
-    }
-
-    fn compare(&mut self, key: &str, cols: usize, first: usize, drawn: &[f32], held: &[f32]) {
+impl<T> Candidate<T> {
+    /// `drawn` is rounded on the way.
+    fn compare(&mut self, (place, key): (usize, &str), cols: usize, first: usize, drawn: &mut [f32], held: &[f32]) {
         if self.difference.is_some() {
             return;
         }
-        let differs = |(drawn, held): (&f32, &f32)| self.dtype.rounded(*drawn).to_bits() != held.to_bits();
-        if let Some(place) = drawn.iter().zip(held).position(differs) {
-            let (at, name) = (first + place, self.dtype.name());
-            let text = format!(
-                "{key} at row {}, column {} is {}; the key draws {}{}",
-                at / cols,
-                at % cols,
-                held[place],
-                self.dtype.rounded(drawn[place]),
-                if self.dtype == Dtype::F32 { String::new() } else { format!(", rounded to {name}") }
-            );
-            let order = if key == A_KEY { at as u64 } else { (1 << 63) | at as u64 };
-            self.difference = Some((order, text));
+        self.rounding.round(drawn, projection_bound(cols));
+        let differs = |(drawn, held): (&f32, &f32)| drawn.to_bits() != held.to_bits();
+        if let Some(found) = drawn.iter().zip(held).position(differs) {
+            let at = first + found;
+            let rounded = match self.rounding {
+                Rounding::To(Dtype::F32) => String::new(),
+                Rounding::To(dtype) => format!(", rounded to {}", dtype.name()),
+                Rounding::Int8Grid => ", on the int8 grid".into(),
+            };
+            let (row, col) = (at / cols, at % cols);
+            let text =
+                format!("{key} at row {row}, column {col} is {}; the key draws {}{rounded}", held[found], drawn[found]);
+            self.difference = Some(((place, at), text));
         }
     }
 }
 
 /// The rounding that went furthest says most.
-fn differs(config: &Config, candidates: &[Candidate]) -> Error {
+fn differs<T>(config: &Config, candidates: &[Candidate<T>]) -> Error {
     let furthest =
         candidates.iter().filter_map(|candidate| candidate.difference.as_ref()).rev().max_by_key(|found| found.0);
     let text = furthest.map_or("", |(_, text)| text);

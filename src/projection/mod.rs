@@ -55,7 +55,7 @@ impl From<Dtype> for Rounding {
 
 impl Rounding {
     /// Rounds values that were drawn uniformly from ±`bound`.
-    fn round(self, values: &mut [f32], bound: f32) {
+    pub(crate) fn round(self, values: &mut [f32], bound: f32) {
         match self {
             Rounding::To(Dtype::F32) => {}
             Rounding::To(dtype) => values.iter_mut().for_each(|value| *value = dtype.rounded(*value)),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use pvera::adapter::{Adapter, LoadOptions};
 use pvera::error::Code;
-use pvera::interchange::{Options, Shrunk, grow, shrink};
+use pvera::interchange::{Options, Outline, Shrunk, check_projections, grow, shrink};
+use pvera::projection::{Rounding, Size, Store};
 use pvera::tensor::Dtype;
 use safetensors::Dtype as Stored;
 use serde_json::Value;
@@ -158,4 +159,67 @@ fn growing_needs_what_the_file_does_not_say() {
     config["r"] = 1_000_000.into();
     fs::write(folder.join(CONFIG), config.to_string()).unwrap();
     refused(9, None, "2r of the config");
+}
+
+/// An outline has what a load has, without reading a tensor.
+#[test]
+fn outlines_are_what_loads_find() {
+    for folder in goldens() {
+        let (outline, adapter) = (Outline::read(&folder).unwrap(), loaded_whole(&folder));
+        assert_eq!(outline.config.rank, adapter.store().rank());
+        let layers = adapter.adapted_layers().map(|number| {
+            let (layer, vectors) = (adapter.layers().get(number).unwrap(), adapter.vectors(number).unwrap());
+            (layer.name.clone(), vec![layer.out_total], vectors.bias.is_some())
+        });
+        let mut layers: Vec<_> = layers.collect();
+        layers.sort();
+        let modules = outline.modules.iter();
+        let modules = modules.map(|module| (module.path.clone(), module.lambda_b.clone(), module.learns_bias));
+        assert_eq!(modules.collect::<Vec<_>>(), layers);
+        let mut carried = outline.carried();
+        carried.sort();
+        assert_eq!(carried, adapter.tensors().iter().map(|tensor| tensor.name.clone()).collect::<Vec<_>>());
+        assert_eq!(outline.projections().is_some(), tensors_in(&folder).contains_key(A));
+    }
+}
+
+fn loaded_whole(folder: &Path) -> Adapter {
+    Adapter::load(&model(layers_of(folder)).0, folder, &LoadOptions::default()).unwrap()
+}
+
+/// Of PVeRA and of VeRA, however they were rounded; the first other bit is told.
+#[test]
+fn projections_are_held_to_their_key() {
+    let scratch = Scratch::new("projections");
+    let checked = |folder: &Path| check_projections(folder, &Options::default());
+    for (name, rounding) in [("train_step", Dtype::F32), ("base_f16", Dtype::F16), ("all_bf16", Dtype::Bf16)] {
+        assert_eq!(checked(&golden(name)), Ok(Some(Rounding::To(rounding))), "{name}");
+    }
+    assert_eq!(checked(&golden("vera/shapes")), Ok(Some(Rounding::To(Dtype::F32))));
+    assert_eq!(checked(&golden("seed_only")), Ok(None));
+    for name in ["train_step", "vera/shapes"] {
+        let (folder, mut tensors) = (scratch.join(&name.replace('/', "-")), tensors_in(&golden(name)));
+        fs::create_dir(&folder).unwrap();
+        fs::copy(golden(name).join(CONFIG), folder.join(CONFIG)).unwrap();
+        let b = tensors.keys().find(|name| name.ends_with("vera_B")).unwrap().clone();
+        tensors.get_mut(&b).unwrap().bytes[4] ^= 1;
+        fs::write(folder.join(TENSORS), file_of(&tensors)).unwrap();
+        let (code, message) = error(checked(&folder));
+        assert!(code == Code::Projection && message.contains("at row 0, column 1 is "), "{message}");
+    }
+}
+
+/// No key of PEFT draws those, so that they are never left out; but they are the key's.
+#[test]
+fn projections_on_the_int8_grid_are_known() {
+    let scratch = Scratch::new("grid");
+    let (network, _) = model(two_layers());
+    let config = trained(two_layers(), |_| ()).config().clone();
+    let size = Size { method: config.method, rank: 5, in_max: 9, out_max: 11 };
+    let store = Store::from_key(network.allocator(), config.projection_prng_key, size, Rounding::Int8Grid).unwrap();
+    let adapter = Adapter::create(&network, &config, Some(store.into()), &LoadOptions::default()).unwrap();
+    let (folder, small) = (scratch.join("grid"), scratch.join("small"));
+    adapter.save(&folder).unwrap();
+    assert_eq!(check_projections(&folder, &Options::default()), Ok(Some(Rounding::Int8Grid)));
+    assert_eq!(error(shrink(&folder, &small, &Options::default())).0, Code::Projection);
 }

@@ -1,0 +1,194 @@
+//! From paths and options to adapters of a model whose layers nobody runs: only their sizes matter here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pvera::adapter::{Adapter, LoadOptions};
+use pvera::bank::FamilyOutline;
+use pvera::error::Code;
+use pvera::interchange::{ModelFiles, Module, Outline, declare_layers};
+use pvera::memory::Allocator;
+use pvera::model::{Layer, Model};
+use pvera::tensor::Dtype;
+
+use crate::args::{Inputs, LayerArgs};
+use crate::listener::Ear;
+use crate::outcome::{Failure, Result};
+
+pub const CONFIG_FILE: &str = "adapter_config.json";
+pub const TENSOR_FILE: &str = "adapter_model.safetensors";
+
+/// How much has to be known of the layers' inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Each layer's own: what is written has that shape.
+    Each,
+    /// Enough to draw projections: the largest.
+    Largest,
+    /// Nothing: only what the checkpoint holds is looked at.
+    None,
+}
+
+/// A model of nothing but sizes, and the element type of its weights, where that is known.
+pub struct Host {
+    pub model: Arc<Model>,
+    base_dtype: Option<Dtype>,
+}
+
+/// The folder of a checkpoint, of which one of the two files may be named.
+pub fn folder_of(path: &Path) -> PathBuf {
+    let names_a_file = path.file_name().is_some_and(|name| name == CONFIG_FILE || name == TENSOR_FILE);
+    match path.parent() {
+        Some(parent) if names_a_file && parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) if names_a_file => parent.to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// Nothing of a checkpoint that is there is replaced unless that is asked for.
+pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
+    let there = [CONFIG_FILE, TENSOR_FILE].map(|name| out.join(name)).into_iter().find(|path| path.exists());
+    match there {
+        Some(path) if !force => {
+            Err(Failure::new(Code::Exists, format!("'{}' exists", path.display())).hint("--force replaces it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Inputs and outputs of layers, by their paths.
+#[derive(Default)]
+pub struct Sizes(BTreeMap<String, (usize, usize)>);
+
+impl Sizes {
+    /// Of a checkpoint's layers.
+    pub fn add(
+        &mut self,
+        layers: &LayerArgs,
+        folder: &Path,
+        outline: &Outline,
+        need: Need,
+        ear: &Ear,
+    ) -> Result<Option<Dtype>> {
+        if let Some(files) = &layers.model {
+            let model = bare(ear);
+            let declared = declare_layers(&model, folder, &ModelFiles::open(files)?, &layers.prefix)?;
+            for layer in model.layers().iter() {
+                self.put(&layer.name, layer.in_total, layer.out_total)?;
+            }
+            return Ok(declared.dtype);
+        }
+        for module in &outline.modules {
+            let inputs = inputs_of(&layers.inputs, module, outline, need)?;
+            self.put(&module.path, inputs, module.outputs()?)?;
+        }
+        Ok(None)
+    }
+
+    pub fn largest_inputs(&self) -> usize {
+        self.0.values().map(|(inputs, _)| *inputs).max().unwrap_or(0)
+    }
+
+    /// Of the layers of a bank's families.
+    pub fn add_family(&mut self, family: &FamilyOutline) -> Result<()> {
+        family.layers.iter().try_for_each(|layer| self.put(&layer.name, family.in_max, layer.outputs))
+    }
+
+    /// The first to say how many inputs a layer has is believed: others may only know that there are no more.
+    fn put(&mut self, layer: &str, inputs: usize, outputs: usize) -> Result<()> {
+        let known = self.0.entry(layer.to_owned()).or_insert((inputs, outputs)).1;
+        if known != outputs {
+            let message = format!("layer '{layer}' has {known} outputs in one adapter and {outputs} in another");
+            return Err(Failure::new(Code::Shape, message).hint("adapters of one network are wanted"));
+        }
+        Ok(())
+    }
+
+    /// With other inputs than the bank or checkpoint gave.
+    pub fn set_inputs(&mut self, layer: &str, inputs: usize) -> Result<usize> {
+        match self.0.get_mut(layer) {
+            Some(sizes) => {
+                sizes.0 = inputs;
+                Ok(sizes.1)
+            }
+            None => {
+                let like: Vec<&str> = self.0.keys().map(String::as_str).take(20).collect();
+                Err(Failure::new(Code::NotFound, format!("no layer '{layer}' is adapted"))
+                    .hint(format!("adapted are {}", like.join(", "))))
+            }
+        }
+    }
+
+    /// A model of them, with one of the layers as it is given.
+    pub fn declared(&self, mut given: Option<Layer>, ear: &Ear) -> Result<Arc<Model>> {
+        let model = bare(ear);
+        for (path, (inputs, outputs)) in &self.0 {
+            let own = given.take_if(|layer| layer.name == *path);
+            model.declare(own.unwrap_or_else(|| Layer::whole(path.as_str(), *inputs, *outputs)))?;
+        }
+        Ok(Arc::new(model))
+    }
+}
+
+fn bare(ear: &Ear) -> Model {
+    Model::new(Allocator::default(), Box::new(ear.clone()))
+}
+
+/// A module's inputs: as the options say it, or as wide as A.
+fn inputs_of(given: &[Inputs], module: &Module, outline: &Outline, need: Need) -> Result<usize> {
+    let names = |inputs: &&Inputs| {
+        let tail = |name: &String| {
+            module.path == *name || module.path.strip_suffix(name.as_str()).is_some_and(|before| before.ends_with('.'))
+        };
+        inputs.module.as_ref().is_some_and(tail)
+    };
+    let told = given.iter().rfind(names).or_else(|| given.iter().rfind(|inputs| inputs.module.is_none()));
+    let saved = outline.projections().and_then(|(a, _)| a.shape.get(1).copied()).filter(|width| *width > 0);
+    let missing = |why: &str| {
+        let message = format!(
+            "'{}' does not say how many inputs layer '{}' has{why}",
+            outline.tensors.path().display(),
+            module.path
+        );
+        Err(Failure::new(Code::Argument, message)
+            .hint("--model PATH reads it from the base model's headers; --inputs N or --inputs MODULE=N tells it"))
+    };
+    match (told, saved, need) {
+        (Some(told), ..) => Ok(told.count),
+        // The largest of one is its own.
+        (None, Some(width), Need::Each) if outline.modules.len() == 1 => Ok(width),
+        (None, _, Need::Each) => missing(", and what is written has that shape"),
+        (None, Some(width), _) => Ok(width),
+        (None, None, Need::Largest) => missing(", of which its key draws the projections"),
+        (None, None, Need::None) => Ok(1),
+    }
+}
+
+impl Host {
+    /// A model of the layers that these checkpoints adapt.
+    pub fn of(layers: &LayerArgs, folders: &[&Path], need: Need, ear: &Ear) -> Result<Self> {
+        let mut sizes = Sizes::default();
+        let mut dtypes = Vec::new();
+        for folder in folders {
+            dtypes.push(sizes.add(layers, folder, &Outline::read(folder)?, need, ear)?);
+        }
+        Self::with(layers, &sizes, &dtypes, None, ear)
+    }
+
+    pub fn with(
+        layers: &LayerArgs,
+        sizes: &Sizes,
+        dtypes: &[Option<Dtype>],
+        given: Option<Layer>,
+        ear: &Ear,
+    ) -> Result<Self> {
+        let alike = dtypes.first().copied().flatten().filter(|first| dtypes.iter().all(|dtype| *dtype == Some(*first)));
+        Ok(Self { model: sizes.declared(given, ear)?, base_dtype: layers.base_dtype.map(Dtype::from).or(alike) })
+    }
+
+    pub fn load(&self, folder: &Path, identity: Option<u64>) -> Result<Arc<Adapter>> {
+        let options = LoadOptions { base_dtype: self.base_dtype, identity, ..LoadOptions::default() };
+        Ok(Arc::new(Adapter::load(&self.model, folder, &options)?))
+    }
+}

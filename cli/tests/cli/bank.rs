@@ -1,0 +1,134 @@
+//! `pvera bank`.
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+fn names(bank: &str) -> Value {
+    json(&["bank", "list", bank]).0["adapters"].clone()
+}
+
+#[test]
+fn a_folder_of_folders() {
+    let scratch = Scratch::new();
+    let bank = scratch.join("bank");
+    let (value, code) = json(&["bank", "create", &bank, &golden("two_adapters")]);
+    assert_eq!((code, &value["adapters"], &value["command"]), (0, &json!(2), &json!("bank create")), "{value}");
+    assert_eq!(value["bytes"], std::fs::metadata(&bank).unwrap().len());
+    assert_eq!(names(&bank), json!(["first", "second"]));
+    run(&["bank", "list", &bank]).ok().says(&["first\nsecond\n"]);
+    assert_eq!(scratch.names(), ["bank"]);
+}
+
+#[test]
+fn thousands_by_name_from_a_list() {
+    let scratch = Scratch::new();
+    let bank = scratch.join("bank");
+    let list: String = (0..3000).map(|number| format!("user/{number}={}\n\n", golden("two_adapters/first"))).collect();
+    let run = run_with_input(&["bank", "create", &bank, "--list", "-", "--dtype", "bf16", "--json"], &list).ok();
+    assert_eq!(serde_json::from_str::<Value>(&run.out).unwrap()["adapters"], 3000);
+    let names = names(&bank);
+    assert_eq!([&names[0], &names[2999]], [&json!("user/0"), &json!("user/2999")]);
+    let value = json(&["inspect", &bank]).0;
+    assert_eq!([&value["families"][0]["adapters"], &value["families"][0]["rank"]], [&json!(3000), &json!(8)]);
+    // 56 numbers of 16 bits, and what finds them; A and B once.
+    assert!(value["bytes"].as_u64().unwrap() < 3000 * 260, "{value}");
+    assert_eq!(json(&["verify", &bank]).1, 0);
+}
+
+#[test]
+fn adapters_come_and_go() {
+    let scratch = Scratch::new();
+    let bank = scratch.join("bank");
+    let small = scratch.join("small");
+    run(&["shrink", &golden("train_step"), &small]).ok();
+    run(&["bank", "create", &bank, &format!("a={}", golden("train_step"))]).ok();
+    run(&["bank", "add", &bank, &small]).fails(3, &["does not say how many inputs"]);
+    run(&["bank", "add", &bank, &small, "--model", &golden("train_step/base.safetensors")]).ok();
+    run(&["bank", "add", &bank, &golden("seed_only"), "--inputs", "40"])
+        .fails(3, &["48 outputs in one adapter and 56 in another", "of one network"]);
+    let value = json(&["inspect", &bank]).0;
+    let stores: Vec<&Value> =
+        value["families"].as_array().unwrap().iter().map(|family| &family["projections"]["store"]).collect();
+    assert_eq!(stores, [&json!(0), &json!(0)], "drawn and saved ones are the same");
+    assert_eq!(names(&bank), json!(["a", "small"]));
+    run(&["bank", "remove", &bank, "a"]).ok();
+    assert_eq!(names(&bank), json!(["small"]));
+    let before = std::fs::metadata(&bank).unwrap().len();
+    let (value, _) = json(&["bank", "compact", &bank]);
+    assert_eq!([&value["bytes_before"], &value["adapters"]], [&json!(before), &json!(1)]);
+    assert!(value["bytes"].as_u64().unwrap() < before, "{value}");
+    assert_eq!(scratch.names(), ["bank", "small"]);
+}
+
+#[test]
+fn names_that_are_taken_and_names_that_are_none() {
+    let scratch = Scratch::new();
+    let bank = scratch.join("bank");
+    let (first, second) = (golden("two_adapters/first"), golden("two_adapters/second"));
+    run(&["bank", "create", &bank, &format!("a={first}")]).ok();
+    run(&["bank", "add", &bank, &format!("a={second}")]).fails(3, &["of the name 'a' already", "--force"]);
+    run(&["bank", "add", &bank, &format!("a={second}"), "--force"]).ok();
+    assert_eq!(names(&bank), json!(["a"]));
+    assert_eq!(error_code(&["bank", "remove", &bank, "a", "b"], 3), "PVERA_ERROR_NOT_FOUND");
+    assert_eq!(names(&bank), json!(["a"]), "all or none");
+    assert_eq!(
+        error_code(&["bank", "add", &bank, &format!("x={first}"), &format!("x={second}")], 3),
+        "PVERA_ERROR_ARGUMENT"
+    );
+    run(&["bank", "add", &bank]).fails(2, &["no checkpoint folder to add"]);
+    run(&["bank", "create", &scratch.join("new"), &scratch.join("")]).fails(3, &["no folder with one"]);
+    assert_eq!(scratch.names(), ["bank"]);
+}
+
+#[test]
+fn a_file_that_is_there_needs_force_and_one_that_fails_leaves_none() {
+    let scratch = Scratch::new();
+    let file = scratch.write("file", "mine");
+    let folder = golden("two_adapters/first");
+    run(&["bank", "create", &file, &folder]).fails(3, &["exists", "--force replaces it"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    run(&["bank", "create", &file, &golden("bias_and_head"), "--force"]).fails(3, &["a bank holds vectors only"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    run(&["bank", "create", &file, &folder, "--force"]).ok();
+    assert_eq!(names(&file), json!(["first"]));
+    run(&["bank", "create", &scratch.join("new"), &folder, &scratch.join("nothing")]).fails(3, &["could not open"]);
+    assert_eq!(scratch.names(), ["file"]);
+}
+
+#[test]
+fn files_that_are_no_banks() {
+    let scratch = Scratch::new();
+    run(&["bank", "list", &scratch.join("nothing")]).fails(3, &["could not open"]);
+    assert_eq!(error_code(&["bank", "list", &scratch.write("text", "x")], 3), "PVERA_ERROR_FORMAT");
+    let bank = scratch.join("bank");
+    run(&["bank", "create", &bank, &golden("two_adapters")]).ok();
+    let bytes = std::fs::read(&bank).unwrap();
+    std::fs::write(&bank, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(run(&["bank", "list", &bank]).ok().err.contains("it was cut short"));
+    assert_eq!(json(&["verify", &bank]).1, 1);
+    std::fs::write(&bank, &bytes[..4095]).unwrap();
+    run(&["bank", "list", &bank]).fails(3, &["has 4095 bytes; wanted a bank"]);
+}
+
+#[test]
+fn only_one_program_writes() {
+    let scratch = Scratch::new();
+    let path = scratch.join("bank");
+    run(&["bank", "create", &path, &golden("two_adapters")]).ok();
+    let held = std::fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    assert_eq!(error_code(&["bank", "remove", &path, "first"], 3), "PVERA_ERROR_STATE");
+    run(&["bank", "list", &path]).ok();
+    drop(held);
+    run(&["bank", "remove", &path, "first"]).ok();
+}
+
+#[test]
+fn a_folder_is_named_as_it_is_really_called() {
+    let scratch = Scratch::new();
+    let copy = scratch.copy("two_adapters/first");
+    let child = command(&["bank", "create", "../bank", "."]).current_dir(&copy).spawn().unwrap();
+    finished(child).ok();
+    assert_eq!(names(&scratch.join("bank")), json!(["copy"]));
+}

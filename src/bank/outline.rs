@@ -1,0 +1,49 @@
+//! What a bank's adapters have in common, as its catalogue says it: for programs that do not know the network.
+
+use super::Bank;
+use crate::config::Config;
+use crate::error::Result;
+
+/// Adapters of one configuration on one store.
+#[derive(Clone, Debug)]
+pub struct FamilyOutline {
+    pub config: Config,
+    /// Number of its store; equal ones share the projections.
+    pub store: usize,
+    /// Columns of A, and rows of B.
+    pub in_max: usize,
+    pub out_max: usize,
+    /// Whether the file holds the projections, instead of drawing them from the config's key.
+    pub holds_projections: bool,
+    pub layers: Vec<LayerOutline>,
+    /// How many adapters are of this family.
+    pub adapters: usize,
+}
+
+/// One adapted layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerOutline {
+    pub name: String,
+    /// out_total of the layer.
+    pub outputs: usize,
+    pub learns_bias: bool,
+}
+
+impl Bank {
+    /// The families that adapters of the bank are of. A config that is none is an error.
+    pub fn families(&self) -> Result<Vec<FamilyOutline>> {
+        let state = self.state();
+        let mut adapters = vec![0; state.catalogue.families.len()];
+        for (_, vectors) in state.index.iter() {
+            if let Some(count) = adapters.get_mut(vectors.family as usize) {
+                *count += 1;
+            }
+        }
+        let used = state.catalogue.families.iter().zip(adapters).filter(|(_, adapters)| *adapters > 0);
+        used.map(|(family, adapters)| {
+            let outline = state.catalogue.outline(family, adapters);
+            outline.map_err(|error| error.within(self.path.display()))
+        })
+        .collect()
+    }
+}
