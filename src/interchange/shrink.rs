@@ -19,11 +19,6 @@ use crate::noise::{Mt19937, draw_projection, projection_bound};
 use crate::projection::{Frozen, Rounding, Size, Store};
 use crate::tensor::Dtype;
 
-const A_KEY: &str = Keys::PVERA.a;
-const B_KEY: &str = Keys::PVERA.b;
-const LAMBDA_B: &str = Keys::PVERA.lambda_b;
-const LAMBDA_D: &str = Keys::PVERA.lambda_d;
-
 /// Values drawn between two looks at the listener.
 const BLOCK: usize = 1 << 20;
 
@@ -48,18 +43,25 @@ pub struct Shrunk {
 pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk> {
     let source = Source::folder(folder, false)?;
     let (mut config, file) = parsed(&source)?;
-    let (Ok(a), Ok(b)) = (file.tensor(A_KEY), file.tensor(B_KEY)) else {
+    let keys = Keys::of(config.method);
+    let (Ok(a), Ok(b)) = (file.tensor(keys.a), file.tensor(keys.b)) else {
         fail!(
             Projection,
-            "{}: {A_KEY} and {B_KEY} are not both in the file; nothing to leave out",
-            source.tensors_name
+            "{}: {} and {} are not both in the file; nothing to leave out",
+            source.tensors_name,
+            keys.a,
+            keys.b
         );
     };
     let candidates = CANDIDATES.iter().filter(|dtype| options.dtype.is_none_or(|wanted| wanted == **dtype));
     let candidates = candidates.map(|dtype| (Rounding::To(*dtype), *dtype)).collect();
     let dtype = rounding(&config, &a, &b, candidates, options).map_err(|error| error.within(&source.tensors_name))?;
     config.save_projection = false;
-    write(out, &config, kept(&file).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data())))?;
+    write(
+        out,
+        &config,
+        kept(&file, keys).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data())),
+    )?;
     Ok(Shrunk { dtype, in_max: a.shape()[1], out_max: b.shape()[0] })
 }
 
@@ -68,7 +70,7 @@ pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk
 /// Error `Projection` says where they first differ from the key's: they may be damaged, or another's, or trained.
 pub fn check_projections(folder: &Path, options: &Options<'_>) -> Result<Option<Rounding>> {
     let source = Source::folder(folder, false)?;
-    let (config, file) = read(&source)?;
+    let (config, file) = parsed(&source)?;
     let keys = Keys::of(config.method);
     let (Ok(a), Ok(b)) = (file.tensor(keys.a), file.tensor(keys.b)) else { return Ok(None) };
     let candidates = CANDIDATES.map(Rounding::To).into_iter().chain([Rounding::Int8Grid]);
@@ -81,10 +83,11 @@ pub fn check_projections(folder: &Path, options: &Options<'_>) -> Result<Option<
 pub fn grow(folder: &Path, out: &Path, in_max: usize, out_max: Option<usize>, options: &Options<'_>) -> Result<()> {
     let source = Source::folder(folder, false)?;
     let (mut config, file) = parsed(&source)?;
-    if file.tensor(A_KEY).is_ok() || file.tensor(B_KEY).is_ok() {
-        fail!(Exists, "{}: {A_KEY} or {B_KEY} is in the file already", source.tensors_name);
+    let keys = Keys::of(config.method);
+    if file.tensor(keys.a).is_ok() || file.tensor(keys.b).is_ok() {
+        fail!(Exists, "{}: {} or {} is in the file already", source.tensors_name, keys.a, keys.b);
     }
-    let longest = largest_output(&file, config.rank).map_err(|error| error.within(&source.tensors_name))?;
+    let longest = largest_output(&file, &config).map_err(|error| error.within(&source.tensors_name))?;
     let out_max = out_max.unwrap_or(longest);
     if out_max < longest {
         fail!(Argument, "out_max is {out_max}; wanted at least {longest}, the longest λ_b of the file");
@@ -97,22 +100,14 @@ pub fn grow(folder: &Path, out: &Path, in_max: usize, out_max: Option<usize>, op
     let dtype = options.dtype.unwrap_or(Dtype::F32);
     let store = Store::from_key_watched(&Allocator::default(), config.projection_prng_key, size, dtype, &mut watch)?;
     let (a, b) = (bytes_of(store.a())?, bytes_of(store.b())?);
-    let pair = [(A_KEY, store.a(), &a), (B_KEY, store.b(), &b)]
+    let pair = [(keys.a, store.a(), &a), (keys.b, store.b(), &b)]
         .map(|(key, matrix, bytes)| (key.to_owned(), Stored::F32, vec![matrix.rows(), matrix.cols()], &bytes[..]));
     config.save_projection = true;
-    let kept = kept(&file).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data()));
+    let kept = kept(&file, keys).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data()));
     write(out, &config, kept.chain(pair))
 }
 
 fn parsed(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
-    let (config, file) = read(source)?;
-    if config.method == Method::Vera {
-        fail!(Unsupported, "{}: peft_type is VERA; wanted a PVeRA checkpoint", source.config_name);
-    }
-    Ok((config, file))
-}
-
-fn read(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
     let config = Config::from_json(&source.config).map_err(|error| error.within(&source.config_name))?;
     let file = SafeTensors::deserialize(&source.tensors).map_err(|error| {
         Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name))
@@ -121,23 +116,25 @@ fn read(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
 }
 
 /// What is not a projection.
-fn kept<'f>(file: &'f SafeTensors<'f>) -> impl Iterator<Item = (String, TensorView<'f>)> {
-    file.tensors().into_iter().filter(|(name, _)| name != A_KEY && name != B_KEY)
+fn kept<'f>(file: &'f SafeTensors<'f>, keys: &'f Keys) -> impl Iterator<Item = (String, TensorView<'f>)> {
+    file.tensors().into_iter().filter(|(name, _)| name != keys.a && name != keys.b)
 }
 
 /// The longest λ_b. Every λ_d confirms the rank, by which is drawn.
-fn largest_output(file: &SafeTensors<'_>, rank: usize) -> Result<usize> {
+fn largest_output(file: &SafeTensors<'_>, config: &Config) -> Result<usize> {
+    let (keys, latents) = (Keys::of(config.method), config.a_rows());
     let mut longest = 0;
     for (name, view) in file.iter() {
         let count = view.shape().iter().product::<usize>();
-        if module_of(name, LAMBDA_B).is_some() {
+        if module_of(name, keys.lambda_b).is_some() {
             longest = longest.max(count);
-        } else if module_of(name, LAMBDA_D).is_some() && view.shape() != [2 * rank] {
-            fail!(Shape, "tensor '{name}' has shape {:?}; wanted [{}], 2r of the config", view.shape(), 2 * rank);
+        } else if module_of(name, keys.lambda_d).is_some() && view.shape() != [latents] {
+            let of = if config.method == Method::Vera { "r" } else { "2r" };
+            fail!(Shape, "tensor '{name}' has shape {:?}; wanted [{latents}], {of} of the config", view.shape());
         }
     }
     if longest == 0 {
-        fail!(Format, "there is no tensor 'base_model.model.MODULE{LAMBDA_B}'");
+        fail!(Format, "there is no tensor 'base_model.model.MODULE{}'", keys.lambda_b);
     }
     Ok(longest)
 }
