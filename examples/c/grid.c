@@ -178,8 +178,8 @@ static void report_cost(const pvera_context *context) {
     static const size_t ROWS[] = {1, 4, 16, 64};
     for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
         cost drawn = cost_of(context, PVERA_GRID_NONE, ROWS[i]), grid = cost_of(context, PVERA_GRID_INT8, ROWS[i]);
-        printf("  %3zu rows    %5.1f MiB %8.0f us          %5.1f MiB %8.0f us\n", ROWS[i], drawn.mebibytes,
-               drawn.microseconds, grid.mebibytes, grid.microseconds);
+        printf("  %3zu %s    %5.1f MiB %8.0f us          %5.1f MiB %8.0f us\n", ROWS[i], ROWS[i] == 1 ? "row " : "rows",
+               drawn.mebibytes, drawn.microseconds, grid.mebibytes, grid.microseconds);
     }
 }
 
