@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pvera::adapter::LoadOptions;
+use pvera::backend::Overwrite;
 use pvera::backend::cuda::Device;
 use pvera::context::{Context, Kind};
-use pvera::linear::{Policy, Request, Tape, forward, record};
+use pvera::linear::{Policy, Request, SlotGradients, Tape, Wanted, backward, forward, record};
 use pvera::memory::Allocator;
 
 use super::common::Random;
@@ -196,6 +197,44 @@ fn a_captured_tape_stays_where_it_is() {
     gpu.replay(graph);
     gpu.destroy_graph(graph);
     drop((tape, x, y));
+    no_complaints(&gpu);
+}
+
+/// As much where the graph has a backward alone, of a forward that was queued before.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_tape_whose_backward_alone_was_captured() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    for policy in [Policy::KeepLatent, Policy::KeepDelta] {
+        let (setup, larger) = (case().setup(5), Case { rows: 40, ..case() }.setup(5));
+        let mut tape = Tape::new(policy, Allocator::default());
+        taped(&setup, &on_cuda, &mut tape).unwrap();
+        let dy = setup.dy[0].on(place);
+        let (mut lambda_b, mut lambda_d) = (Numbers::new(vec![0f32; 10], place), Numbers::new(vec![0f32; 8], place));
+        let slots = [SlotGradients {
+            slot: 0,
+            lambda_b: lambda_b.pointer(),
+            lambda_d: lambda_d.pointer(),
+            bias: std::ptr::null_mut(),
+        }];
+        let overwrite = Overwrite { lambda_b: true, lambda_d: true, bias: true };
+        let wanted = [Wanted { slots: &slots, overwrite, ..Wanted::default() }];
+        // SAFETY: all that is given lives until the end of the test.
+        let back = |tape: &Tape| unsafe { backward(&on_cuda, tape, &[dy.matrix()], &wanted, None, true) }.unwrap();
+        back(&tape);
+        let graph = gpu.capture(|| back(&tape));
+        let (x, mut y) = (larger.x.on(place), Host::zeros(40, 10).on(place));
+        let targets = [y.matrix_mut()];
+        // SAFETY: nothing goes back over the tape.
+        let error = unsafe {
+            record(&on_cuda, &larger.linears(), &x.matrix(), &Request::default(), &mut tape, &targets).unwrap_err()
+        };
+        assert!(error.message().contains("can neither grow nor move to another context"), "{error}");
+        gpu.replay(graph);
+        gpu.wait();
+        gpu.destroy_graph(graph);
+    }
     no_complaints(&gpu);
 }
 
