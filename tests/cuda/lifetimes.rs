@@ -8,6 +8,7 @@ use pvera::adapter::LoadOptions;
 use pvera::backend::Overwrite;
 use pvera::backend::cuda::Device;
 use pvera::context::{Context, Kind};
+use pvera::error::Code;
 use pvera::linear::{Policy, Request, SlotGradients, Tape, Wanted, backward, forward, record};
 use pvera::memory::Allocator;
 
@@ -235,6 +236,32 @@ fn a_tape_whose_backward_alone_was_captured() {
         gpu.wait();
         gpu.destroy_graph(graph);
     }
+    no_complaints(&gpu);
+}
+
+/// A save reads the parameters back, which waits; a stream that is captured cannot be waited for.
+#[test]
+#[ignore = "needs a libcuda"]
+fn parameters_are_not_read_back_during_a_capture() {
+    let (gpu, on_cuda) = bench();
+    let mut random = Random(3);
+    let model = with_models_on(on_cuda.place(), || model(&mut random, &[spec("layer", 20, 10)]));
+    let adapter = trainable(&model, &mut random, &config(4, 1), &LoadOptions::default());
+    let count = adapter.parameters().len();
+    let mut memory = Numbers::new(vec![0f32; count], on_cuda.place());
+    // SAFETY: as many floats lie there, until the end of the test.
+    let moved = unsafe { adapter.trainable_on(on_cuda.cuda().unwrap(), memory.pointer(), count) }.unwrap();
+    let graph = gpu.capture(|| {
+        let error = moved.checkpoint().unwrap_err();
+        assert_eq!(error.code(), Code::State);
+        assert_eq!(
+            error.message(),
+            "the parameters on the device cannot be had while the stream is being captured; call it before or after the capture"
+        );
+    });
+    gpu.destroy_graph(graph);
+    assert!(moved.checkpoint().unwrap() == adapter.checkpoint().unwrap(), "the copy has other values");
+    drop((moved, memory));
     no_complaints(&gpu);
 }
 

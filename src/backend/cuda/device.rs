@@ -158,7 +158,7 @@ impl Device {
     /// Memory that outlives a call. It exists from this place of the stream on.
     pub fn allocate(&self, bytes: usize) -> Result<Address> {
         let _entered = self.driver.enter(self.context)?;
-        self.check_no_capture("device memory for a tape")?;
+        self.check_no_capture(self.stream, "device memory for a tape", "run the call once before the capture")?;
         self.driver.allocate(bytes, self.stream)
     }
 
@@ -168,7 +168,7 @@ impl Device {
     /// The address has these bytes.
     pub unsafe fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
-        self.check_no_capture("a copy of the parameters")?;
+        self.check_no_capture(self.stream, "a copy of the parameters", "make it before the capture")?;
         // SAFETY: the caller's promise; the wait ends all use of `bytes`.
         unsafe { self.driver.copy_to_device(to, bytes, self.stream)? };
         self.driver.wait_for(self.stream)
@@ -180,7 +180,10 @@ impl Device {
     /// The address has these bytes.
     pub unsafe fn read_back(&self, to: &mut [u8], from: Address) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
-        let stream = self.late_stream();
+        // Held, so that the stream does not go meanwhile.
+        let closed = lock(&self.closed);
+        let stream = self.late_stream(*closed);
+        self.check_no_capture(stream, "the parameters on the device", "call it before or after the capture")?;
         // SAFETY: the caller's promise; the wait ends all use of `to`.
         unsafe { self.driver.copy_to_host(to, from, stream)? };
         self.driver.wait_for(stream)
@@ -189,7 +192,9 @@ impl Device {
     /// Gives it back, when the work queued before is done; after a capture, where one is under way.
     pub fn release(&self, address: Address) {
         let Ok(_entered) = self.driver.enter(self.context) else { return };
-        let stream = self.late_stream();
+        // Held, so that the stream does not go meanwhile.
+        let closed = lock(&self.closed);
+        let stream = self.late_stream(*closed);
         // An error is the legacy stream's, while a stream that it would wait for is captured.
         if !self.driver.is_capturing(stream).unwrap_or(true) {
             // SAFETY: what used it was queued earlier on this stream, or is done.
@@ -269,19 +274,16 @@ impl Device {
     }
 
     /// Copies, allocations and releases cannot be part of a capture.
-    fn check_no_capture(&self, what: &str) -> Result<()> {
-        if self.driver.is_capturing(self.stream)? {
-            fail!(
-                State,
-                "{what} cannot be had while the stream is being captured; run the call once before the capture"
-            );
+    fn check_no_capture(&self, stream: Stream, what: &str, instead: &str) -> Result<()> {
+        if self.driver.is_capturing(stream)? {
+            fail!(State, "{what} cannot be had while the stream is being captured; {instead}");
         }
         Ok(())
     }
 
     /// The stream that late work goes to: its own, or after its end the house's.
-    fn late_stream(&self) -> Stream {
-        if *lock(&self.closed) { self.house.stream() } else { self.stream }
+    fn late_stream(&self, closed: bool) -> Stream {
+        if closed { self.house.stream() } else { self.stream }
     }
 }
 
