@@ -125,10 +125,10 @@ fn an_overflow_is_told_later() {
     no_complaints(&gpu);
 }
 
-/// Rows beyond what a warm context holds, inside a capture.
+/// What a call would have to allocate, inside a capture: refused, and the capture itself stays sound.
 #[test]
 #[ignore = "needs a libcuda"]
-fn a_capture_that_needs_more_memory_is_refused_before_anything_is_queued() {
+fn a_capture_that_needs_more_memory_is_refused() {
     let (gpu, on_cuda) = bench();
     let place = on_cuda.place();
     let there =
@@ -207,6 +207,50 @@ fn after_a_capture_the_workspace_is_put_together_again() {
     assert_eq!(y.back().bits(), on_cpu(host.linears()[0], &host.x, &request));
     drop(x);
     no_complaints(&gpu);
+}
+
+/// An engine warms up all sizes, ascending, and captures them one after the other, with eager calls between: what was warm
+/// stays so.
+#[test]
+#[ignore = "needs a libcuda"]
+fn sizes_that_were_warmed_up_are_captured_in_any_order() {
+    let request = Request::default();
+    for sizes in [[1, 8, 64], [64, 8, 1], [8, 64, 1]] {
+        let (gpu, on_cuda) = bench();
+        let place = on_cuda.place();
+        let of_rows =
+            |rows: usize| Case::new(rows, &[spec("layer", 300, 70)], &[(config(19, 1), Stored::F32)]).setup(5);
+        let there = with_models_on(place, || of_rows(1));
+        let linears = there.linears();
+        let x: Vec<_> = [1, 8, 64].map(|rows| of_rows(rows).x.on(place)).into();
+        let mut y: Vec<_> = [1, 8, 64].map(|rows| Host::zeros(rows, 70).on(place)).into();
+        let mut run = |rows: usize| {
+            let at = [1, 8, 64].iter().position(|known| *known == rows).unwrap();
+            forward(&on_cuda, &linears, &x[at].matrix(), &request, &[y[at].matrix_mut()])
+        };
+        for rows in [1, 8, 64] {
+            run(rows).unwrap();
+        }
+        let mut graphs = Vec::new();
+        for rows in sizes {
+            let mut outcome = Ok(());
+            graphs.push(gpu.capture(|| outcome = run(rows)));
+            outcome.unwrap_or_else(|error| panic!("{rows} rows of {sizes:?}: {error}"));
+            run(1).unwrap();
+        }
+        let held = on_cuda.scratch_bytes();
+        for rows in sizes {
+            run(rows).unwrap();
+        }
+        assert_eq!(on_cuda.scratch_bytes(), held, "the workspace holds what it held");
+        for graph in graphs {
+            gpu.replay(graph);
+            gpu.wait();
+            gpu.destroy_graph(graph);
+        }
+        drop((x, y));
+        no_complaints(&gpu);
+    }
 }
 
 #[test]
