@@ -265,6 +265,100 @@ fn parameters_are_not_read_back_during_a_capture() {
     no_complaints(&gpu);
 }
 
+/// A hot swap: an adapter goes while a stream that used it is busy, and another stream's call needs a fresh copy. It
+/// must not wait for the busy stream, which may wait for the host. Shown by the double that runs work only when somebody
+/// waits, and then some of other streams too.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_fresh_copy_waits_for_no_other_stream() {
+    let (gpu, busy) = bench();
+    let stream = gpu.new_stream(false);
+    let other = context_on(&gpu, stream);
+    let (old, fresh) = (case().setup(5), case().setup(6));
+    let (x, mut y) = (old.x.on(busy.place()), Host::zeros(3, 10).on(busy.place()));
+    let (fresh_x, mut fresh_y) = (fresh.x.on(busy.place()), Host::zeros(3, 10).on(busy.place()));
+    let mut keep_busy = || forward(&busy, &old.linears(), &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap();
+    keep_busy();
+    gpu.wait();
+    let launches = || gpu.count(c"pvera_double_launches");
+    let before = launches();
+    (0..50).for_each(|_| keep_busy());
+    let is_pending = launches() == before;
+    drop(old);
+    forward(&other, &fresh.linears(), &fresh_x.matrix(), &Request::default(), &[fresh_y.matrix_mut()]).unwrap();
+    let ran = launches() - before;
+    gpu.wait();
+    let all = launches() - before;
+    assert!(!is_pending || all == 0 || ran < all / 2, "{ran} of {all} launches of the busy stream were waited for");
+    other.check().unwrap();
+    drop((busy, other, fresh, x, y, fresh_x, fresh_y));
+    gpu.destroy_stream(stream);
+    no_complaints(&gpu);
+}
+
+/// What the caller has queued on a stream may wait for the host: a context on it is made meanwhile, the first too.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_first_context_does_not_wait_for_its_stream() {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    if !gpu.set(c"PVERA_DOUBLE_PAGEABLE", 1) {
+        return;
+    }
+    // The copies read the host's memory when they run: some behind the caller's back, not all.
+    let mut values = vec![1u8; 5000];
+    let mut memory = Numbers::new(values.clone(), pvera::tensor::Device::Cuda(0));
+    let address = memory.pointer().addr() as u64;
+    (0..values.len()).for_each(|at| gpu.write(address + at as u64, &values[at..=at]));
+    let first = context_on(&gpu, gpu.stream);
+    values.fill(2);
+    let _ = std::hint::black_box(&values);
+    gpu.wait();
+    gpu.set(c"PVERA_DOUBLE_PAGEABLE", 0);
+    assert_eq!(memory.back().last(), Some(&2), "the stream was waited for");
+    drop(first);
+    no_complaints(&gpu);
+}
+
+/// Loading and unloading kernels is what a capture in the global mode, on any thread, does not allow to others.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_context_comes_and_goes_while_another_stream_is_captured() {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let (before, setup) = (held(&gpu), case().setup(5));
+    let stream = gpu.new_stream(false);
+    let mut made = None;
+    let graph = gpu.capture_on(stream, || made = Some(context_on(&gpu, gpu.stream)));
+    gpu.destroy_graph(graph);
+    let on_cuda = made.unwrap();
+    assert_eq!(y_of(&setup, &on_cuda), y_of(&setup, &context(Kind::Cpu, 0)));
+    let graph = gpu.capture_on(stream, || drop((on_cuda, setup)));
+    gpu.destroy_graph(graph);
+    gpu.destroy_stream(stream);
+    assert_eq!(held(&gpu), before, "bytes and objects");
+    no_complaints(&gpu);
+}
+
+/// What a driver does not unload goes with the next context.
+#[test]
+#[ignore = "needs a libcuda"]
+fn kernels_that_cannot_be_unloaded_go_later() {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let before = held(&gpu);
+    let on_cuda = context_on(&gpu, gpu.stream);
+    if !gpu.set(c"PVERA_DOUBLE_CODE=cuModuleUnload", 900) {
+        return;
+    }
+    drop(on_cuda);
+    gpu.set(c"PVERA_DOUBLE_CODE=", 0);
+    assert!(held(&gpu).1 > before.1, "they are still there");
+    drop(context_on(&gpu, gpu.stream));
+    assert_eq!(held(&gpu), before, "bytes and objects");
+    no_complaints(&gpu);
+}
+
 /// A driver may read the host's memory after the call that copies it: what the library copies from is there until then.
 #[test]
 #[ignore = "needs a libcuda"]

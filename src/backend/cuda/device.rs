@@ -1,6 +1,6 @@
 //! One CUDA stream with everything that work on it needs: kernels, a workspace, a place for faults.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::arguments::Fault;
 use super::driver::{self, Address, Driver, Entered, Function, Stream, driver};
@@ -52,6 +52,7 @@ impl Device {
     /// `stream` is NULL or a live stream, which outlives the result.
     pub unsafe fn new(ordinal: Option<i32>, stream: Stream) -> Result<Self> {
         let driver = driver()?;
+        let _relaxed = driver.relax();
         if stream.is_null() {
             let primary = Primary::retain(driver, driver.device(ordinal.unwrap_or(0))?)?;
             let context = primary.context();
@@ -99,34 +100,36 @@ impl Device {
             fail!(State, "options.stream is being captured; make the context before");
         }
         let house = House::of(driver, context, primary.clone())?;
-        let user = User::new(driver, context, stream)?;
         // Held, so that of two streams that begin at once one loads and tests.
         let mut code = house.code()?;
-        // From here on a failure is cleaned up by Drop.
-        let mut own = Self {
-            driver,
-            context,
-            ordinal,
-            stream,
-            functions: code.functions.clone(),
-            fault: 0,
-            user,
-            house: house.clone(),
-            workspace: Mutex::default(),
-            waiting: Mutex::default(),
-            closed: Mutex::new(false),
-            _primary: primary,
+        let functions = code.functions.clone();
+        let begun = |stream| -> Result<Self> {
+            // From here on a failure is cleaned up by Drop.
+            let mut own = Self {
+                driver,
+                context,
+                ordinal,
+                stream,
+                functions: functions.clone(),
+                fault: 0,
+                user: User::new(driver, context, stream)?,
+                house: house.clone(),
+                workspace: Mutex::default(),
+                waiting: Mutex::default(),
+                closed: Mutex::new(false),
+                _primary: primary.clone(),
+            };
+            own.fault = driver.allocate(size_of::<Fault>(), stream)?;
+            // SAFETY: allocated with this size.
+            unsafe { driver.zero(own.fault, Fault::WORDS, stream)? };
+            Ok(own)
         };
-        own.fault = driver.allocate(size_of::<Fault>(), stream)?;
-        // SAFETY: allocated with this size.
-        unsafe { driver.zero(own.fault, Fault::WORDS, stream)? };
         if !code.is_tested {
-            super::self_test::run(&own)?;
+            // Not on the caller's stream, whose queued work would have to be waited for.
+            super::self_test::run(&begun(house.uploads())?)?;
             code.is_tested = true;
-            // What the test held is no call's.
-            own.workspace.get_mut().unwrap_or_else(PoisonError::into_inner).release(driver, stream);
         }
-        Ok(own)
+        begun(stream)
     }
 
     /// Where its matrices lie.
@@ -256,6 +259,7 @@ impl Device {
             return;
         }
         let Ok(_entered) = self.driver.enter(self.context) else { return };
+        let _relaxed = self.driver.relax();
         // There is nobody to tell of a failure.
         let _ = self.driver.wait_for(self.stream);
         workspace.release(self.driver, self.stream);
@@ -283,7 +287,7 @@ impl Device {
 
     /// The stream that late work goes to: its own, or after its end the house's.
     fn late_stream(&self, closed: bool) -> Stream {
-        if closed { self.house.stream() } else { self.stream }
+        if closed { self.house.uploads() } else { self.stream }
     }
 }
 
