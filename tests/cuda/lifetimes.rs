@@ -328,10 +328,12 @@ fn a_context_comes_and_goes_while_another_stream_is_captured() {
     set_memory(Rc::clone(&gpu) as Rc<_>);
     let (before, setup) = (held(&gpu), case().setup(5));
     let stream = gpu.new_stream(false);
-    let mut made = None;
+    let (mut made, launches) = (None, gpu.count(c"pvera_double_launches"));
     let graph = gpu.capture_on(stream, || made = Some(context_on(&gpu, gpu.stream)));
     gpu.destroy_graph(graph);
     let on_cuda = made.unwrap();
+    let known_answers = gpu.count(c"pvera_double_launches") - launches;
+    assert!(known_answers == 0 || known_answers == 140, "docs/cuda.md says 140 launches, not {known_answers}");
     assert_eq!(y_of(&setup, &on_cuda), y_of(&setup, &context(Kind::Cpu, 0)));
     let graph = gpu.capture_on(stream, || drop((on_cuda, setup)));
     gpu.destroy_graph(graph);
