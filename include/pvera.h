@@ -11,9 +11,9 @@
  *     z            = mu  |  mu + eps * exp(logvar/2)   mean | sample
  *     y            = x W^T + bias + lambda_b * (z B^T) [n, out]
  *
- * VeRA (peft_type VERA) is the same without the logvar half, and goes wherever a PVeRA adapter does, also into the same
- * batch: A is [r, in_max], lambda_d [r], p [n, r], and z = mu in every mode. Its variances are 0 and its logvar is
- * -infinity; a KL divergence is infinite, and refused. It runs on the CPU only, so far.
+ * VeRA (peft_type VERA) is the same without the logvar half, and goes wherever a PVeRA adapter does on the CPU, also into
+ * the same batch: A is [r, in_max], lambda_d [r], p [n, r], and z = mu in every mode. Its variances are 0 and its logvar is
+ * -infinity; a KL divergence is infinite, and refused. A CUDA context does not run it, so far.
  *
  * The usual way. Declare layers on a pvera_model, load a PEFT checkpoint as a pvera_adapter, publish it, take a
  * pvera_snapshot for a pass, and run its pvera_linear layers on your own matrices with a pvera_context.
@@ -662,16 +662,17 @@ typedef struct pvera_callbacks {
  * before at its size allocates nothing, so that it can be captured in a CUDA graph. A graph has the number of rows, the
  * layers and all that the host gave as they were at the capture; what lies in device memory is read at each replay. The
  * context, its stores, adapters and tapes outlive the graph; a tape that was captured neither grows nor moves to another
- * context. What is freed during a capture goes with the next call after it. Of device memory only the device is checked
- * that it is said to be on: neither addresses and lengths nor what is in it.
+ * context. What is freed during a capture goes with the next call after it; no other thread may begin to capture the stream while
+ * something is freed that it used. Parameters on the device are saved before or after a capture (else PVERA_ERROR_STATE).
+ * Of device memory only the device is checked that it is said to be on: neither addresses and lengths nor what is in it.
  * pvera_scratch_bytes foretells the device memory that it holds between calls, beside what a captured graph uses. The
  * thread's current CUDA context is left as it was. Calls and replays share one workspace: they are on one stream, or the
  * host orders them.
  *
  * Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5. The first in a CUDA context compiles the
  * kernels (the driver keeps them on disk) and compares layers of known answers with the CPU: a device that differs is
- * refused (PVERA_ERROR_CUDA). Without a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and
- * first-order variance are the CPU's alone (PVERA_ERROR_UNSUPPORTED).
+ * refused (PVERA_ERROR_CUDA). Without a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts,
+ * first-order variance and VeRA adapters are the CPU's alone (PVERA_ERROR_UNSUPPORTED).
  *
  * Pointers:
  * options is NULL or sized options; context is a place for the result.
@@ -1958,7 +1959,7 @@ typedef struct pvera_rows {
     /**
      * Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
      * memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
-     * adapter is then reported by pvera_context_check, and its row gets the base alone. A forward with a tape takes
+     * PVeRA adapter is then reported by pvera_context_check, and its row gets the base alone. A forward with a tape takes
      * slots from the host alone (PVERA_ERROR_UNSUPPORTED).
      */
     pvera_device device;

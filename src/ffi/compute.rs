@@ -64,7 +64,7 @@ pub struct pvera_rows {
     pub reserved: u32,
     /// Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
     /// memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
-    /// adapter is then reported by `pvera_context_check`, and its row gets the base alone. A forward with a tape takes
+    /// PVeRA adapter is then reported by `pvera_context_check`, and its row gets the base alone. A forward with a tape takes
     /// slots from the host alone (PVERA_ERROR_UNSUPPORTED).
     pub device: pvera_device,
 }

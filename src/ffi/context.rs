@@ -172,16 +172,17 @@ const MOST_THREADS: u32 = 1024;
 /// before at its size allocates nothing, so that it can be captured in a CUDA graph. A graph has the number of rows, the
 /// layers and all that the host gave as they were at the capture; what lies in device memory is read at each replay. The
 /// context, its stores, adapters and tapes outlive the graph; a tape that was captured neither grows nor moves to another
-/// context. What is freed during a capture goes with the next call after it. Of device memory only the device is checked
-/// that it is said to be on: neither addresses and lengths nor what is in it.
+/// context. What is freed during a capture goes with the next call after it; no other thread may begin to capture the stream while
+/// something is freed that it used. Parameters on the device are saved before or after a capture (else PVERA_ERROR_STATE).
+/// Of device memory only the device is checked that it is said to be on: neither addresses and lengths nor what is in it.
 /// `pvera_scratch_bytes` foretells the device memory that it holds between calls, beside what a captured graph uses. The
 /// thread's current CUDA context is left as it was. Calls and replays share one workspace: they are on one stream, or the
 /// host orders them.
 ///
 /// Making one needs the driver of CUDA 12.1 or newer and compute capability 7.5. The first in a CUDA context compiles the
 /// kernels (the driver keeps them on disk) and compares layers of known answers with the CPU: a device that differs is
-/// refused (PVERA_ERROR_CUDA). Without a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts and
-/// first-order variance are the CPU's alone (PVERA_ERROR_UNSUPPORTED).
+/// refused (PVERA_ERROR_CUDA). Without a driver or a device, or with an older one: PVERA_ERROR_UNSUPPORTED. Merges, parts,
+/// first-order variance and VeRA adapters are the CPU's alone (PVERA_ERROR_UNSUPPORTED).
 ///
 /// # Safety
 /// `options` is NULL or sized options; `context` is a place for the result.

@@ -11,9 +11,9 @@
  *     z            = mu  |  mu + eps * exp(logvar/2)   mean | sample
  *     y            = x W^T + bias + lambda_b * (z B^T) [n, out]
  *
- * VeRA (peft_type VERA) is the same without the logvar half, and goes wherever a PVeRA adapter does, also into the same
- * batch: A is [r, in_max], lambda_d [r], p [n, r], and z = mu in every mode. Its variances are 0 and its logvar is
- * -infinity; a KL divergence is infinite, and refused. It runs on the CPU only, so far.
+ * VeRA (peft_type VERA) is the same without the logvar half, and goes wherever a PVeRA adapter does on the CPU, also into
+ * the same batch: A is [r, in_max], lambda_d [r], p [n, r], and z = mu in every mode. Its variances are 0 and its logvar is
+ * -infinity; a KL divergence is infinite, and refused. A CUDA context does not run it, so far.
  *
  * The usual way. Declare layers on a pvera_model, load a PEFT checkpoint as a pvera_adapter, publish it, take a
  * pvera_snapshot for a pass, and run its pvera_linear layers on your own matrices with a pvera_context.

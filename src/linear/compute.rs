@@ -1,7 +1,7 @@
 //! The calls without a tape. Each resolves and checks everything, then hands over to the backend.
 
 use super::Linear;
-use super::overlap::{Name, check_apart};
+use super::overlap::{Name, check_apart, check_methods};
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
 use crate::backend::{Backward, Expand, Forward, Mode, Part, Scope};
@@ -144,6 +144,7 @@ pub fn scratch_bytes(
     let frame = context.enter();
     let request = Request { training, ..*request };
     let plan = Plan::new(frame.arena(), linears, rows, &request)?;
+    check_methods(context, &plan, linears)?;
     let Plan { projections, calls, width, .. } = plan;
     let inputs = first.layer().in_features;
     let x = Matrix::shape_only(rows, inputs);

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Arena;
-use crate::tensor::{Matrix, MatrixMut, disjoint, disjoint_mut};
+use crate::tensor::{Device, Matrix, MatrixMut, disjoint, disjoint_mut};
 
 /// What an error calls a place. Written only when there is one.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +111,7 @@ pub(super) fn check_apart<'n>(
     outputs: &[MatrixMut<'_>],
     name: impl Fn(usize) -> Name<'n>,
 ) -> Result<()> {
+    check_methods(context, plan, linears)?;
     check_place(context, input_name, input)?;
     for (place, output) in outputs.iter().enumerate() {
         check_place(context, name(place), &output.as_const())?;
@@ -125,6 +126,25 @@ pub(super) fn check_apart<'n>(
         }
         outputs.iter().enumerate().try_for_each(|(place, output)| disjoint(name(place), output, read_name, read))
     })
+}
+
+/// The context computes what the adapters are.
+pub(super) fn check_methods(context: &Context, plan: &Plan<'_>, linears: &[&Linear]) -> Result<()> {
+    if context.place() == Device::Host {
+        return Ok(());
+    }
+    for ((linear, call), slots) in linears.iter().zip(plan.calls).zip(plan.slots) {
+        if let Some(place) = call.terms.iter().position(|term| !term.has_logvar()) {
+            fail!(
+                Unsupported,
+                "the adapter of slot {} of layer '{}' is VeRA's, which runs on the CPU only, so far; this context computes on {}",
+                slots[place],
+                linear.layer().name,
+                context.place()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A matrix lies where the context computes.

@@ -216,11 +216,16 @@ impl<'a> Planner<'a, '_> {
         Ok(Plan { calls, projections, slots: slots_of.into_slice(), width, latents, request: self.request })
     }
 
-    /// The slots that hold an adapter, ascending.
+    /// The slots that hold an adapter which a device can run, ascending. A row that takes another finds none: one tenant's
+    /// VeRA adapter is no error of the others' calls.
     fn published(&self) -> Result<&'a [i32]> {
         let slots = self.linears[0].slots();
         let mut used = self.arena.list(slots.len())?;
-        slots.numbers().for_each(|slot| used.push(slot));
+        for slot in slots.numbers() {
+            if slots.get(slot)?.adapter.store().method() == Method::Pvera {
+                used.push(slot);
+            }
+        }
         Ok(used.into_slice())
     }
 

@@ -78,13 +78,22 @@ impl Kept {
                 }
                 self.on_cuda = context.cuda().map(|device| DeviceBuffer::new(device, length)).transpose()?;
             }
-            if let Some(kept) = &mut self.on_cuda {
+            if let Some(kept) = &self.on_cuda {
                 self.on_host = Buffer::empty();
                 return kept.note_capture();
             }
         }
         let _ = context;
         self.on_host.reserve(allocator, length)
+    }
+
+    /// Takes note when a capture is under way, whose graph will hold its addresses.
+    fn note_capture(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(kept) = &self.on_cuda {
+            kept.note_capture()?;
+        }
+        Ok(())
     }
 
     fn bytes(&self) -> usize {
@@ -173,6 +182,12 @@ impl Tape {
             }
         }
         Ok(())
+    }
+
+    /// Before a backward: a graph that captures it reads what is kept, which stays where it is from then on.
+    pub(super) fn note_capture(&self) -> Result<()> {
+        self.p.note_capture()?;
+        self.kept.iter().try_for_each(Kept::note_capture)
     }
 
     /// Bytes held now.

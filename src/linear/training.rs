@@ -172,6 +172,7 @@ pub unsafe fn backward(
         Policy::KeepDelta => arena.collected(kept.map(|(kept, call)| kept.matrix(call.rows, call.kept_width())))?,
         _ => &[],
     };
+    tape.note_capture()?;
     let outcome = frame.with_backend(|backend| {
         let p = if let Some(x) = borrowed_x {
             backend.project(plan.projections, x, Scope::All, &lent.matrix(), Part::WHOLE)?;

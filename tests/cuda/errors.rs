@@ -238,7 +238,10 @@ fn vera_runs_on_the_cpu_only() {
     let (x, mut y) = (Host::zeros(3, 20).on(on_cuda.place()), Host::zeros(3, 10).on(on_cuda.place()));
     let error = forward(&on_cuda, &[&linear], &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap_err();
     assert_eq!(error.code(), Code::Unsupported);
-    assert_eq!(error.message(), "layer 'layer': a VeRA adapter takes part; VeRA runs on the CPU only, so far");
+    let words = "the adapter of slot 0 of layer 'layer' is VeRA's, which runs on the CPU only, so far; this context computes on CUDA device 0";
+    assert_eq!(error.message(), words);
+    let error = pvera::linear::scratch_bytes(&on_cuda, &[&linear], 3, &Request::default(), 1, false).unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::Unsupported, words));
     no_complaints(&gpu);
 }
 

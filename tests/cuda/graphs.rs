@@ -1,7 +1,9 @@
 //! Work that is captured once and replayed with other seeds, samples, identities and slots; and what a step must not do.
 
 use pvera::backend::{Mode, RowKeys};
+use pvera::config::{Config, Method};
 use pvera::context::{Context, Kind};
+use pvera::error::Code;
 use pvera::linear::{Choice, Linear, ModeChoice, Noise, Request, Rows, forward};
 use pvera::tensor::Dtype;
 
@@ -92,8 +94,8 @@ fn a_bad_slot_in_device_memory_is_told_later_and_gets_the_base() {
     forward(&on_cuda, &[there.linears()[0]], &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
     let error = on_cuda.check().unwrap_err().to_string();
     assert!(
-        error == "row 2: slot 99 in device memory holds no adapter; the row got the base alone"
-            || error == "row 4: slot -7 in device memory holds no adapter; the row got the base alone",
+        error == "row 2: slot 99 in device memory holds no PVeRA adapter; the row got the base alone"
+            || error == "row 4: slot -7 in device memory holds no PVeRA adapter; the row got the base alone",
         "{error}"
     );
     on_cuda.check().expect("an error is told once");
@@ -125,10 +127,10 @@ fn an_overflow_is_told_later() {
     no_complaints(&gpu);
 }
 
-/// Rows beyond what a warm context holds, inside a capture.
+/// What a call would have to allocate, inside a capture: refused, and the capture itself stays sound.
 #[test]
 #[ignore = "needs a libcuda"]
-fn a_capture_that_needs_more_memory_is_refused_before_anything_is_queued() {
+fn a_capture_that_needs_more_memory_is_refused() {
     let (gpu, on_cuda) = bench();
     let place = on_cuda.place();
     let there =
@@ -209,6 +211,83 @@ fn after_a_capture_the_workspace_is_put_together_again() {
     no_complaints(&gpu);
 }
 
+/// An engine warms up all sizes, ascending, and captures them one after the other, with eager calls between: what was warm
+/// stays so.
+#[test]
+#[ignore = "needs a libcuda"]
+fn sizes_that_were_warmed_up_are_captured_in_any_order() {
+    let request = Request::default();
+    for sizes in [[1, 8, 64], [64, 8, 1], [8, 64, 1]] {
+        let (gpu, on_cuda) = bench();
+        let place = on_cuda.place();
+        let of_rows =
+            |rows: usize| Case::new(rows, &[spec("layer", 300, 70)], &[(config(19, 1), Stored::F32)]).setup(5);
+        let there = with_models_on(place, || of_rows(1));
+        let linears = there.linears();
+        let x: Vec<_> = [1, 8, 64].map(|rows| of_rows(rows).x.on(place)).into();
+        let mut y: Vec<_> = [1, 8, 64].map(|rows| Host::zeros(rows, 70).on(place)).into();
+        let mut run = |rows: usize| {
+            let at = [1, 8, 64].iter().position(|known| *known == rows).unwrap();
+            forward(&on_cuda, &linears, &x[at].matrix(), &request, &[y[at].matrix_mut()])
+        };
+        for rows in [1, 8, 64] {
+            run(rows).unwrap();
+        }
+        let mut graphs = Vec::new();
+        for rows in sizes {
+            let mut outcome = Ok(());
+            graphs.push(gpu.capture(|| outcome = run(rows)));
+            outcome.unwrap_or_else(|error| panic!("{rows} rows of {sizes:?}: {error}"));
+            run(1).unwrap();
+        }
+        let held = on_cuda.scratch_bytes();
+        for rows in sizes {
+            run(rows).unwrap();
+        }
+        assert_eq!(on_cuda.scratch_bytes(), held, "the workspace holds what it held");
+        for graph in graphs {
+            gpu.replay(graph);
+            gpu.wait();
+            gpu.destroy_graph(graph);
+        }
+        drop((x, y));
+        no_complaints(&gpu);
+    }
+}
+
+/// Whose slot is only known when the work runs: one tenant's VeRA adapter fails its rows, and no other's.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_slot_in_device_memory_with_a_vera_adapter_is_a_bad_one() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    let make = || {
+        let mut random = Random(4);
+        let model = model(&mut random, &[spec("layer", 20, 10)]);
+        let vera = Config { method: Method::Vera, ..config(4, 1) };
+        let snapshot = publish(&model, &mut random, &[config(4, 1), vera.clone(), config(3, 2), vera]);
+        (snapshot, Host::f32(5, 20, &random.values(100)))
+    };
+    let ((host, x), (there, _)) = (make(), with_models_on(place, make));
+    let mut slot = Numbers::new(vec![0i32, 1, 2, -1, 3], place);
+    let choice = Choice::PerRowOnDevice(slot.pointer().addr() as u64);
+    let request = Request { rows: Rows { choice, ..Rows::default() }, ..Request::default() };
+    let (x_there, mut y) = (x.on(place), Host::zeros(5, 10).on(place));
+    forward(&on_cuda, &[there.linear(0).unwrap()], &x_there.matrix(), &request, &[y.matrix_mut()]).unwrap();
+    let error = on_cuda.check().unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(
+        error.message() == "row 1: slot 1 in device memory holds no PVeRA adapter; the row got the base alone"
+            || error.message() == "row 4: slot 3 in device memory holds no PVeRA adapter; the row got the base alone",
+        "{error}"
+    );
+    let slots = [0, -1, 2, -1, -1];
+    let wanted = Request { rows: Rows { choice: Choice::PerRow(&slots), ..Rows::default() }, ..Request::default() };
+    assert_eq!(y.back().bits(), on_cpu(host.linear(0).unwrap(), &x, &wanted));
+    drop((slot, x_there));
+    no_complaints(&gpu);
+}
+
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_slot_whose_adapter_was_removed_is_a_bad_one() {
@@ -226,7 +305,7 @@ fn a_slot_whose_adapter_was_removed_is_a_bad_one() {
     forward(&on_cuda, &[snapshot.linear(0).unwrap()], &x.matrix(), &request, &[y.matrix_mut()]).unwrap();
     assert_eq!(
         on_cuda.check().unwrap_err().to_string(),
-        "row 1: slot 0 in device memory holds no adapter; the row got the base alone"
+        "row 1: slot 0 in device memory holds no PVeRA adapter; the row got the base alone"
     );
     drop((slot, x, y));
     no_complaints(&gpu);

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pvera::adapter::LoadOptions;
+use pvera::backend::Overwrite;
 use pvera::backend::cuda::Device;
 use pvera::context::{Context, Kind};
-use pvera::linear::{Policy, Request, Tape, forward, record};
+use pvera::error::Code;
+use pvera::linear::{Policy, Request, SlotGradients, Tape, Wanted, backward, forward, record};
 use pvera::memory::Allocator;
 
 use super::common::Random;
@@ -196,6 +198,166 @@ fn a_captured_tape_stays_where_it_is() {
     gpu.replay(graph);
     gpu.destroy_graph(graph);
     drop((tape, x, y));
+    no_complaints(&gpu);
+}
+
+/// As much where the graph has a backward alone, of a forward that was queued before.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_tape_whose_backward_alone_was_captured() {
+    let (gpu, on_cuda) = bench();
+    let place = on_cuda.place();
+    for policy in [Policy::KeepLatent, Policy::KeepDelta] {
+        let (setup, larger) = (case().setup(5), Case { rows: 40, ..case() }.setup(5));
+        let mut tape = Tape::new(policy, Allocator::default());
+        taped(&setup, &on_cuda, &mut tape).unwrap();
+        let dy = setup.dy[0].on(place);
+        let (mut lambda_b, mut lambda_d) = (Numbers::new(vec![0f32; 10], place), Numbers::new(vec![0f32; 8], place));
+        let slots = [SlotGradients {
+            slot: 0,
+            lambda_b: lambda_b.pointer(),
+            lambda_d: lambda_d.pointer(),
+            bias: std::ptr::null_mut(),
+        }];
+        let overwrite = Overwrite { lambda_b: true, lambda_d: true, bias: true };
+        let wanted = [Wanted { slots: &slots, overwrite, ..Wanted::default() }];
+        // SAFETY: all that is given lives until the end of the test.
+        let back = |tape: &Tape| unsafe { backward(&on_cuda, tape, &[dy.matrix()], &wanted, None, true) }.unwrap();
+        back(&tape);
+        let graph = gpu.capture(|| back(&tape));
+        let (x, mut y) = (larger.x.on(place), Host::zeros(40, 10).on(place));
+        let targets = [y.matrix_mut()];
+        // SAFETY: nothing goes back over the tape.
+        let error = unsafe {
+            record(&on_cuda, &larger.linears(), &x.matrix(), &Request::default(), &mut tape, &targets).unwrap_err()
+        };
+        assert!(error.message().contains("can neither grow nor move to another context"), "{error}");
+        gpu.replay(graph);
+        gpu.wait();
+        gpu.destroy_graph(graph);
+    }
+    no_complaints(&gpu);
+}
+
+/// A save reads the parameters back, which waits; a stream that is captured cannot be waited for.
+#[test]
+#[ignore = "needs a libcuda"]
+fn parameters_are_not_read_back_during_a_capture() {
+    let (gpu, on_cuda) = bench();
+    let mut random = Random(3);
+    let model = with_models_on(on_cuda.place(), || model(&mut random, &[spec("layer", 20, 10)]));
+    let adapter = trainable(&model, &mut random, &config(4, 1), &LoadOptions::default());
+    let count = adapter.parameters().len();
+    let mut memory = Numbers::new(vec![0f32; count], on_cuda.place());
+    // SAFETY: as many floats lie there, until the end of the test.
+    let moved = unsafe { adapter.trainable_on(on_cuda.cuda().unwrap(), memory.pointer(), count) }.unwrap();
+    let graph = gpu.capture(|| {
+        let error = moved.checkpoint().unwrap_err();
+        assert_eq!(error.code(), Code::State);
+        assert_eq!(
+            error.message(),
+            "the parameters on the device cannot be had while the stream is being captured; call it before or after the capture"
+        );
+    });
+    gpu.destroy_graph(graph);
+    assert!(moved.checkpoint().unwrap() == adapter.checkpoint().unwrap(), "the copy has other values");
+    drop((moved, memory));
+    no_complaints(&gpu);
+}
+
+/// A hot swap: an adapter goes while a stream that used it is busy, and another stream's call needs a fresh copy. It
+/// must not wait for the busy stream, which may wait for the host. Shown by the double that runs work only when somebody
+/// waits, and then some of other streams too.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_fresh_copy_waits_for_no_other_stream() {
+    let (gpu, busy) = bench();
+    let stream = gpu.new_stream(false);
+    let other = context_on(&gpu, stream);
+    let (old, fresh) = (case().setup(5), case().setup(6));
+    let (x, mut y) = (old.x.on(busy.place()), Host::zeros(3, 10).on(busy.place()));
+    let (fresh_x, mut fresh_y) = (fresh.x.on(busy.place()), Host::zeros(3, 10).on(busy.place()));
+    let mut keep_busy = || forward(&busy, &old.linears(), &x.matrix(), &Request::default(), &[y.matrix_mut()]).unwrap();
+    keep_busy();
+    gpu.wait();
+    let launches = || gpu.count(c"pvera_double_launches");
+    let before = launches();
+    (0..50).for_each(|_| keep_busy());
+    let is_pending = launches() == before;
+    drop(old);
+    forward(&other, &fresh.linears(), &fresh_x.matrix(), &Request::default(), &[fresh_y.matrix_mut()]).unwrap();
+    let ran = launches() - before;
+    gpu.wait();
+    let all = launches() - before;
+    assert!(!is_pending || all == 0 || ran < all / 2, "{ran} of {all} launches of the busy stream were waited for");
+    other.check().unwrap();
+    drop((busy, other, fresh, x, y, fresh_x, fresh_y));
+    gpu.destroy_stream(stream);
+    no_complaints(&gpu);
+}
+
+/// What the caller has queued on a stream may wait for the host: a context on it is made meanwhile, the first too.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_first_context_does_not_wait_for_its_stream() {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    if !gpu.set(c"PVERA_DOUBLE_PAGEABLE", 1) {
+        return;
+    }
+    // The copies read the host's memory when they run: some behind the caller's back, not all.
+    let mut values = vec![1u8; 5000];
+    let mut memory = Numbers::new(values.clone(), pvera::tensor::Device::Cuda(0));
+    let address = memory.pointer().addr() as u64;
+    (0..values.len()).for_each(|at| gpu.write(address + at as u64, &values[at..=at]));
+    let first = context_on(&gpu, gpu.stream);
+    values.fill(2);
+    let _ = std::hint::black_box(&values);
+    gpu.wait();
+    gpu.set(c"PVERA_DOUBLE_PAGEABLE", 0);
+    assert_eq!(memory.back().last(), Some(&2), "the stream was waited for");
+    drop(first);
+    no_complaints(&gpu);
+}
+
+/// Loading and unloading kernels is what a capture in the global mode, on any thread, does not allow to others.
+#[test]
+#[ignore = "needs a libcuda"]
+fn a_context_comes_and_goes_while_another_stream_is_captured() {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let (before, setup) = (held(&gpu), case().setup(5));
+    let stream = gpu.new_stream(false);
+    let (mut made, launches) = (None, gpu.count(c"pvera_double_launches"));
+    let graph = gpu.capture_on(stream, || made = Some(context_on(&gpu, gpu.stream)));
+    gpu.destroy_graph(graph);
+    let on_cuda = made.unwrap();
+    let known_answers = gpu.count(c"pvera_double_launches") - launches;
+    assert!(known_answers == 0 || known_answers == 140, "docs/cuda.md says 140 launches, not {known_answers}");
+    assert_eq!(y_of(&setup, &on_cuda), y_of(&setup, &context(Kind::Cpu, 0)));
+    let graph = gpu.capture_on(stream, || drop((on_cuda, setup)));
+    gpu.destroy_graph(graph);
+    gpu.destroy_stream(stream);
+    assert_eq!(held(&gpu), before, "bytes and objects");
+    no_complaints(&gpu);
+}
+
+/// What a driver does not unload goes with the next context.
+#[test]
+#[ignore = "needs a libcuda"]
+fn kernels_that_cannot_be_unloaded_go_later() {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let before = held(&gpu);
+    let on_cuda = context_on(&gpu, gpu.stream);
+    if !gpu.set(c"PVERA_DOUBLE_CODE=cuModuleUnload", 900) {
+        return;
+    }
+    drop(on_cuda);
+    gpu.set(c"PVERA_DOUBLE_CODE=", 0);
+    assert!(held(&gpu).1 > before.1, "they are still there");
+    drop(context_on(&gpu, gpu.stream));
+    assert_eq!(held(&gpu), before, "bytes and objects");
     no_complaints(&gpu);
 }
 

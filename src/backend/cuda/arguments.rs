@@ -171,7 +171,7 @@ impl Fault {
             _ => Error::new(
                 Code::NotFound,
                 format!(
-                    "row {row}: slot {} in device memory holds no adapter; the row got the base alone",
+                    "row {row}: slot {} in device memory holds no PVeRA adapter; the row got the base alone",
                     latent as i32
                 ),
             ),

@@ -1,6 +1,6 @@
 //! One CUDA stream with everything that work on it needs: kernels, a workspace, a place for faults.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::arguments::Fault;
 use super::driver::{self, Address, Driver, Entered, Function, Stream, driver};
@@ -52,6 +52,7 @@ impl Device {
     /// `stream` is NULL or a live stream, which outlives the result.
     pub unsafe fn new(ordinal: Option<i32>, stream: Stream) -> Result<Self> {
         let driver = driver()?;
+        let _relaxed = driver.relax();
         if stream.is_null() {
             let primary = Primary::retain(driver, driver.device(ordinal.unwrap_or(0))?)?;
             let context = primary.context();
@@ -99,34 +100,36 @@ impl Device {
             fail!(State, "options.stream is being captured; make the context before");
         }
         let house = House::of(driver, context, primary.clone())?;
-        let user = User::new(driver, context, stream)?;
         // Held, so that of two streams that begin at once one loads and tests.
         let mut code = house.code()?;
-        // From here on a failure is cleaned up by Drop.
-        let mut own = Self {
-            driver,
-            context,
-            ordinal,
-            stream,
-            functions: code.functions.clone(),
-            fault: 0,
-            user,
-            house: house.clone(),
-            workspace: Mutex::default(),
-            waiting: Mutex::default(),
-            closed: Mutex::new(false),
-            _primary: primary,
+        let functions = code.functions.clone();
+        let begun = |stream| -> Result<Self> {
+            // From here on a failure is cleaned up by Drop.
+            let mut own = Self {
+                driver,
+                context,
+                ordinal,
+                stream,
+                functions: functions.clone(),
+                fault: 0,
+                user: User::new(driver, context, stream)?,
+                house: house.clone(),
+                workspace: Mutex::default(),
+                waiting: Mutex::default(),
+                closed: Mutex::new(false),
+                _primary: primary.clone(),
+            };
+            own.fault = driver.allocate(size_of::<Fault>(), stream)?;
+            // SAFETY: allocated with this size.
+            unsafe { driver.zero(own.fault, Fault::WORDS, stream)? };
+            Ok(own)
         };
-        own.fault = driver.allocate(size_of::<Fault>(), stream)?;
-        // SAFETY: allocated with this size.
-        unsafe { driver.zero(own.fault, Fault::WORDS, stream)? };
         if !code.is_tested {
-            super::self_test::run(&own)?;
+            // Not on the caller's stream, whose queued work would have to be waited for.
+            super::self_test::run(&begun(house.uploads())?)?;
             code.is_tested = true;
-            // What the test held is no call's.
-            own.workspace.get_mut().unwrap_or_else(PoisonError::into_inner).release(driver, stream);
         }
-        Ok(own)
+        begun(stream)
     }
 
     /// Where its matrices lie.
@@ -158,7 +161,7 @@ impl Device {
     /// Memory that outlives a call. It exists from this place of the stream on.
     pub fn allocate(&self, bytes: usize) -> Result<Address> {
         let _entered = self.driver.enter(self.context)?;
-        self.check_no_capture("device memory for a tape")?;
+        self.check_no_capture(self.stream, "device memory for a tape", "run the call once before the capture")?;
         self.driver.allocate(bytes, self.stream)
     }
 
@@ -168,7 +171,7 @@ impl Device {
     /// The address has these bytes.
     pub unsafe fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
-        self.check_no_capture("a copy of the parameters")?;
+        self.check_no_capture(self.stream, "a copy of the parameters", "make it before the capture")?;
         // SAFETY: the caller's promise; the wait ends all use of `bytes`.
         unsafe { self.driver.copy_to_device(to, bytes, self.stream)? };
         self.driver.wait_for(self.stream)
@@ -180,7 +183,10 @@ impl Device {
     /// The address has these bytes.
     pub unsafe fn read_back(&self, to: &mut [u8], from: Address) -> Result<()> {
         let _entered = self.driver.enter(self.context)?;
-        let stream = self.late_stream();
+        // Held, so that the stream does not go meanwhile.
+        let closed = lock(&self.closed);
+        let stream = self.late_stream(*closed);
+        self.check_no_capture(stream, "the parameters on the device", "call it before or after the capture")?;
         // SAFETY: the caller's promise; the wait ends all use of `to`.
         unsafe { self.driver.copy_to_host(to, from, stream)? };
         self.driver.wait_for(stream)
@@ -189,7 +195,9 @@ impl Device {
     /// Gives it back, when the work queued before is done; after a capture, where one is under way.
     pub fn release(&self, address: Address) {
         let Ok(_entered) = self.driver.enter(self.context) else { return };
-        let stream = self.late_stream();
+        // Held, so that the stream does not go meanwhile.
+        let closed = lock(&self.closed);
+        let stream = self.late_stream(*closed);
         // An error is the legacy stream's, while a stream that it would wait for is captured.
         if !self.driver.is_capturing(stream).unwrap_or(true) {
             // SAFETY: what used it was queued earlier on this stream, or is done.
@@ -251,6 +259,7 @@ impl Device {
             return;
         }
         let Ok(_entered) = self.driver.enter(self.context) else { return };
+        let _relaxed = self.driver.relax();
         // There is nobody to tell of a failure.
         let _ = self.driver.wait_for(self.stream);
         workspace.release(self.driver, self.stream);
@@ -269,19 +278,16 @@ impl Device {
     }
 
     /// Copies, allocations and releases cannot be part of a capture.
-    fn check_no_capture(&self, what: &str) -> Result<()> {
-        if self.driver.is_capturing(self.stream)? {
-            fail!(
-                State,
-                "{what} cannot be had while the stream is being captured; run the call once before the capture"
-            );
+    fn check_no_capture(&self, stream: Stream, what: &str, instead: &str) -> Result<()> {
+        if self.driver.is_capturing(stream)? {
+            fail!(State, "{what} cannot be had while the stream is being captured; {instead}");
         }
         Ok(())
     }
 
     /// The stream that late work goes to: its own, or after its end the house's.
-    fn late_stream(&self) -> Stream {
-        if *lock(&self.closed) { self.house.stream() } else { self.stream }
+    fn late_stream(&self, closed: bool) -> Stream {
+        if closed { self.house.uploads() } else { self.stream }
     }
 }
 

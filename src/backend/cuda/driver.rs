@@ -29,6 +29,8 @@ const STUB_LIBRARY: c_int = 34;
 
 /// `CUstreamCaptureStatus`: no capture is under way.
 const CAPTURE_NONE: c_int = 0;
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+const CAPTURE_RELAXED: c_int = 2;
 
 /// `CU_STREAM_NON_BLOCKING`.
 pub const NON_BLOCKING: c_uint = 1;
@@ -85,6 +87,7 @@ functions! {
     context_id = "cuCtxGetId" (Context, *mut u64);
     stream_context = "cuStreamGetCtx" (Stream, *mut Context);
     stream_capturing = "cuStreamIsCapturing" (Stream, *mut c_int);
+    exchange_mode = "cuThreadExchangeStreamCaptureMode" (*mut c_int);
     stream_create = "cuStreamCreate" (*mut Stream, c_uint);
     stream_destroy = "cuStreamDestroy_v2" (Stream);
     stream_synchronize = "cuStreamSynchronize" (Stream);
@@ -243,6 +246,15 @@ impl Driver {
         Ok(Entered { driver: self })
     }
 
+    /// Lets this thread load and unload while other streams are captured, until the result is dropped. Without this a
+    /// capture in the global mode, on any thread, is ruined by them.
+    pub fn relax(&'static self) -> Relaxed {
+        let mut mode = CAPTURE_RELAXED;
+        // SAFETY: a mode, in the place of which the one before is put.
+        let before = unsafe { (self.exchange_mode)(&raw mut mode) == SUCCESS }.then_some(mode);
+        Relaxed { driver: self, before }
+    }
+
     pub fn is_capturing(&self, stream: Stream) -> Result<bool> {
         let mut status = CAPTURE_NONE;
         // SAFETY: a live stream, a place for the result.
@@ -296,9 +308,9 @@ impl Driver {
         Ok(module)
     }
 
-    pub fn unload_module(&self, module: Module) {
+    pub fn unload_module(&self, module: Module) -> Result<()> {
         // SAFETY: a module of ours.
-        unsafe { (self.module_unload)(module) };
+        self.check("cuModuleUnload", unsafe { (self.module_unload)(module) })
     }
 
     pub fn function(&self, module: Module, name: &CStr) -> Result<Function> {
@@ -391,5 +403,22 @@ impl Drop for Entered {
         let mut popped = std::ptr::null_mut();
         // SAFETY: pushed by `enter` on this thread. There is nobody to tell of a failure.
         unsafe { (self.driver.context_pop)(&raw mut popped) };
+    }
+}
+
+/// While it lives, this thread may do what captures of other streams would not allow to it.
+#[derive(Debug)]
+pub struct Relaxed {
+    driver: &'static Driver,
+    /// The mode to go back to, where it was changed.
+    before: Option<c_int>,
+}
+
+impl Drop for Relaxed {
+    fn drop(&mut self) {
+        if let Some(mut mode) = self.before {
+            // SAFETY: a mode of this thread's. There is nobody to tell of a failure.
+            unsafe { (self.driver.exchange_mode)(&raw mut mode) };
+        }
     }
 }

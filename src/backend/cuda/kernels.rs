@@ -59,12 +59,16 @@ pub struct Code {
     pub is_tested: bool,
 }
 
+// SAFETY: handles of libcuda may be used on any thread.
+unsafe impl Send for Code {}
+
 impl Code {
     /// Loads what is not loaded yet: all or nothing.
     pub fn load(&mut self, driver: &Driver) -> Result<()> {
-        if !self.modules.is_empty() {
+        if !self.functions.is_empty() {
             return Ok(());
         }
+        self.unload(driver);
         let outcome = MODULES.iter().try_for_each(|(ptx, kernels)| {
             let text = CStr::from_bytes_with_nul(ptx).expect("PTX has no other zero");
             let module = driver.load_module(text)?;
@@ -77,10 +81,14 @@ impl Code {
         outcome
     }
 
-    /// No kernel of it runs any more.
+    /// No kernel of it runs any more. What a driver does not unload stays for the next time.
     pub fn unload(&mut self, driver: &Driver) {
-        self.modules.drain(..).for_each(|module| driver.unload_module(module));
+        self.modules.retain(|module| driver.unload_module(*module).is_err());
         self.functions.clear();
         self.is_tested = false;
+    }
+
+    pub fn is_unloaded(&self) -> bool {
+        self.modules.is_empty()
     }
 }

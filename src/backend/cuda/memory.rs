@@ -1,6 +1,7 @@
 //! Device memory that outlives a call: what a tape keeps.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::device::Device;
 use super::driver::Address;
@@ -14,13 +15,13 @@ pub struct DeviceBuffer {
     address: Address,
     length: usize,
     /// A graph holds its address.
-    captured: bool,
+    captured: AtomicBool,
 }
 
 impl DeviceBuffer {
     pub fn new(device: &Arc<Device>, length: usize) -> Result<Self> {
         let address = device.allocate(length.max(1) * size_of::<f32>())?;
-        Ok(Self { device: device.clone(), address, length, captured: false })
+        Ok(Self { device: device.clone(), address, length, captured: AtomicBool::new(false) })
     }
 
     fn parts(&self, rows: usize, cols: usize) -> Parts {
@@ -49,12 +50,14 @@ impl DeviceBuffer {
     }
 
     pub fn is_captured(&self) -> bool {
-        self.captured
+        self.captured.load(Ordering::Relaxed)
     }
 
-    /// Looks whether a capture is under way.
-    pub fn note_capture(&mut self) -> Result<()> {
-        self.captured |= self.device.is_capturing()?;
+    /// Looks whether a capture is under way, which will use it.
+    pub fn note_capture(&self) -> Result<()> {
+        if !self.is_captured() && self.device.is_capturing()? {
+            self.captured.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 

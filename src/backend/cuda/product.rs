@@ -23,18 +23,32 @@ const FEW_TILES: usize = 159;
 /// With fewer tiles than this, k is split, so that each multiprocessor has several (300 tiles on 132 of them: 68 us instead of 84).
 const ENOUGH_TILES: usize = 400;
 
+/// Which kernel makes a product. The bits do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    AsSuits,
+    /// As for many rows, however few there are.
+    Tiled,
+    /// As for some more rows.
+    TiledInParts,
+}
+
 fn tiles(rows: usize, width: usize) -> usize {
     rows.div_ceil(TILE_ROWS) * width.div_ceil(TILE_COLS)
 }
 
 /// Whether the kernel for few rows makes a product. The bits do not depend on it.
 fn is_of_few_rows(turn: &Turn<'_>, rows: usize, width: usize) -> bool {
-    !turn.as_many && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) <= FEW_TILES))
+    turn.products == Products::AsSuits && (rows <= FEW_ROWS || (rows <= SOME_ROWS && tiles(rows, width) <= FEW_TILES))
 }
 
 /// Parts that a product leaves, of so many rows, `depth` long, with `width` columns.
 pub fn parts(turn: &Turn<'_>, rows: usize, depth: usize, width: usize) -> usize {
-    let is_whole = turn.as_many || (!is_of_few_rows(turn, rows, width) && tiles(rows, width) >= ENOUGH_TILES);
+    let is_whole = match turn.products {
+        Products::AsSuits => !is_of_few_rows(turn, rows, width) && tiles(rows, width) >= ENOUGH_TILES,
+        Products::Tiled => true,
+        Products::TiledInParts => false,
+    };
     if is_whole { 1 } else { depth.div_ceil(DEPTH).max(1) }
 }
 

@@ -9,14 +9,17 @@ use crate::backend::lock::lock;
 use crate::error::{Error, Result};
 use crate::fail;
 
-/// The code of one CUDA context, and where its copies are made and given back: a stream of the library's own.
+/// The code of one CUDA context, and where its copies are made and given back: streams of the library's own.
 #[derive(Debug)]
 pub struct House {
     driver: &'static Driver,
     context: Context,
     /// Tells contexts apart, also where a freed one's address is used again.
     id: u64,
-    stream: Stream,
+    /// Where copies are made, by calls that wait for it: it waits for nobody.
+    uploads: Stream,
+    /// Where they are given back, behind the streams that used them. Nobody waits for it.
+    releases: Stream,
     code: Mutex<Code>,
     /// Copies nobody needs any more, that could not be given back while a stream was being captured.
     waiting: Mutex<Vec<Copy>>,
@@ -84,12 +87,25 @@ impl Primary {
 
 impl Drop for Primary {
     fn drop(&mut self) {
+        let _relaxed = self.driver.relax();
         self.driver.release_primary(self.device);
     }
 }
 
 /// The houses that stand, by id, so that the streams of one CUDA context share one.
 static HOUSES: Mutex<Vec<(u64, Weak<House>)>> = Mutex::new(Vec::new());
+
+/// Code that a driver did not unload, by the id of its context, whose next house tries again.
+static LEFT: Mutex<Vec<(u64, Code)>> = Mutex::new(Vec::new());
+
+fn take_left(id: u64) -> Code {
+    let mut left = lock(&LEFT);
+    let Some(place) = left.iter().position(|(known, _)| *known == id) else { return Code::default() };
+    let (_, code) = left.swap_remove(place);
+    // Nothing is left when the library is unloaded.
+    left.shrink_to_fit();
+    code
+}
 
 impl House {
     /// That of a CUDA context, which is current; `primary` where it is a retained primary context.
@@ -101,15 +117,17 @@ impl House {
             return Ok(house);
         }
         houses.try_reserve(1).map_err(|_| Error::out_of_memory())?;
-        let stream = driver.new_stream()?;
-        let (code, waiting) = (Mutex::default(), Mutex::default());
-        let house = Arc::new(Self { driver, context, id, stream, code, waiting, _primary: primary });
+        let uploads = driver.new_stream()?;
+        let releases = driver.new_stream().inspect_err(|_| driver.destroy_stream(uploads))?;
+        let (code, waiting) = (Mutex::new(take_left(id)), Mutex::default());
+        let house = Arc::new(Self { driver, context, id, uploads, releases, code, waiting, _primary: primary });
         houses.push((id, Arc::downgrade(&house)));
         Ok(house)
     }
 
-    pub fn stream(&self) -> Stream {
-        self.stream
+    /// Where work goes that waits for nothing that a caller has queued, and that calls may wait for.
+    pub fn uploads(&self) -> Stream {
+        self.uploads
     }
 
     /// The kernels, loaded when they are not yet. Its context is current.
@@ -134,9 +152,16 @@ impl Drop for House {
         houses.shrink_to_fit();
         drop(houses);
         if let Ok(_entered) = self.driver.enter(self.context) {
-            self.driver.destroy_stream(self.stream);
+            let _relaxed = self.driver.relax();
+            self.driver.destroy_stream(self.uploads);
+            self.driver.destroy_stream(self.releases);
             // All kernels have run: each device waited for its own when it closed.
-            lock(&self.code).unload(self.driver);
+            let mut code = lock(&self.code);
+            code.unload(self.driver);
+            let mut left = lock(&LEFT);
+            if !code.is_unloaded() && left.try_reserve(1).is_ok() {
+                left.push((self.id, std::mem::take(&mut *code)));
+            }
         }
     }
 }
@@ -176,14 +201,14 @@ impl Drop for User {
 impl Copy {
     /// False when it has to wait.
     fn give_back(&self) -> bool {
-        let House { driver, context, stream, .. } = &*self.house;
+        let House { driver, context, releases, .. } = &*self.house;
         // A context that is gone took its memory along.
         let Ok(_entered) = driver.enter(*context) else { return true };
-        if !self.users.iter().all(|user| user.hold_up(*stream)) {
+        if !self.users.iter().all(|user| user.hold_up(*releases)) {
             return false;
         }
-        // SAFETY: the house's stream waits for all users.
-        let _ = unsafe { driver.release(self.address, *stream) };
+        // SAFETY: the stream waits for all users.
+        let _ = unsafe { driver.release(self.address, *releases) };
         true
     }
 }
@@ -207,16 +232,18 @@ impl Residents {
             );
         }
         copies.try_reserve(1).map_err(|_| Error::out_of_memory())?;
-        let address = house.driver.allocate(bytes.len().max(1), house.stream)?;
-        let copy = Copy { address, users: vec![user.clone()], house: house.clone() };
+        let (driver, stream) = (house.driver, house.uploads);
+        let _relaxed = driver.relax();
+        let address = driver.allocate(bytes.len().max(1), stream)?;
         // SAFETY: allocated with this size.
-        let copied = unsafe { house.driver.copy_to_device(address, bytes, house.stream) };
+        let copied = unsafe { driver.copy_to_device(address, bytes, stream) };
         // Any stream may use it from now on.
-        if let Err(error) = copied.and_then(|()| house.driver.wait_for(house.stream)) {
-            copy.give_back();
+        if let Err(error) = copied.and_then(|()| driver.wait_for(stream)) {
+            // SAFETY: nobody has it.
+            let _ = unsafe { driver.release(address, stream) };
             return Err(error);
         }
-        copies.push(copy);
+        copies.push(Copy { address, users: vec![user.clone()], house: house.clone() });
         Ok(address)
     }
 }

@@ -4,6 +4,7 @@
 use super::Cuda;
 use super::device::Device;
 use super::driver::Address;
+use super::product::Products;
 use crate::backend::cpu::{Arithmetic, Base, BasePacks, Cpu, Packs, Pair, Workers};
 use crate::backend::{
     Backend, Backward, Call, Copies, Forward, Gradients, Kl, Membership, Mode, Noise, Originals, Overwrite, Part,
@@ -18,23 +19,46 @@ use crate::tensor::{self, Dtype, Matrix, MatrixMut, Parts, Vector, VectorMut};
 const INPUTS: usize = 300;
 const OUTPUTS: usize = 70;
 const RANK: usize = 17;
+/// Numbers of one adapter.
+const VECTORS: usize = 2 * RANK + OUTPUTS;
 
-/// Few rows and many, each element type, each kind of mask.
-const CASES: [Case; 3] = [
-    Case { rows: 3, as_many: false, dtype: Dtype::F32, weight: Dtype::F32, mask: Mask::None },
-    Case { rows: 70, as_many: true, dtype: Dtype::Bf16, weight: Dtype::F16, mask: Mask::Keyed },
-    Case { rows: 3, as_many: false, dtype: Dtype::F16, weight: Dtype::Bf16, mask: Mask::Given },
+/// Few rows and many, each kind of product, each element type, each kind of mask; an adapter a row, and several draws.
+const CASES: [Case; 4] = [
+    Case { dtype: Dtype::F32, weight: Dtype::F32, ..CASE },
+    Case { rows: 70, products: Products::Tiled, dtype: Dtype::Bf16, weight: Dtype::F16, mask: Mask::Keyed, ..CASE },
+    Case { dtype: Dtype::F16, weight: Dtype::Bf16, mask: Mask::Given, ..CASE },
+    Case { rows: 5, products: Products::TiledInParts, adapters: Some(&[0, 1, -1, 1, 0]), draws: 2, ..CASE },
 ];
+
+const CASE: Case = Case {
+    rows: 3,
+    products: Products::AsSuits,
+    dtype: Dtype::F32,
+    weight: Dtype::F32,
+    mask: Mask::None,
+    adapters: None,
+    draws: 1,
+};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
     rows: usize,
-    /// Whether products are made as for many rows.
-    as_many: bool,
+    products: Products,
     /// Of x, dy, the mask and all matrices that come out.
     dtype: Dtype,
     weight: Dtype,
     mask: Mask,
+    /// Which of two each row has, −1 for none; one on all rows where this is not said.
+    adapters: Option<&'static [i32]>,
+    /// Of y.
+    draws: usize,
+}
+
+impl Case {
+    /// How many adapters there are.
+    fn terms(&self) -> usize {
+        if self.adapters.is_some() { 2 } else { 1 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +76,13 @@ pub fn run(device: &Device) -> Result<()> {
 /// Memory of one input or output: aligned for any element.
 type Words = Vec<u64>;
 
-/// One layer with one adapter that samples, and a batch.
+/// One layer with adapters that sample, and a batch.
 struct Layer {
     case: Case,
     a: Vec<f32>,
     b: Vec<f32>,
-    lambda_d: Vec<f32>,
-    lambda_b: Vec<f32>,
+    /// λ_d and λ_b of two adapters, one after the other.
+    vectors: Vec<f32>,
     /// x, dy, the weight, the mask.
     inputs: [Words; 4],
 }
@@ -85,8 +109,7 @@ impl Layer {
             case,
             a: values(2 * RANK * INPUTS),
             b: values(OUTPUTS * RANK),
-            lambda_d: values(2 * RANK),
-            lambda_b: values(OUTPUTS),
+            vectors: values(2 * VECTORS),
             inputs: [
                 stored(dtype, values(rows * INPUTS)),
                 stored(dtype, values(rows * OUTPUTS)),
@@ -98,11 +121,12 @@ impl Layer {
 
     /// What a step gives, in the order of its places: a name, how many elements, and bytes of one.
     fn outputs(&self) -> [(&'static str, usize, usize); 7] {
-        let Case { rows, dtype, .. } = self.case;
+        let Case { rows, dtype, draws, .. } = self.case;
+        let terms = self.case.terms();
         [
-            ("y", rows * OUTPUTS, dtype.size()),
-            ("dλ_b", OUTPUTS, size_of::<f32>()),
-            ("dλ_d", 2 * RANK, size_of::<f32>()),
+            ("y", draws * rows * OUTPUTS, dtype.size()),
+            ("dλ_b", terms * OUTPUTS, size_of::<f32>()),
+            ("dλ_d", terms * 2 * RANK, size_of::<f32>()),
             ("dx", rows * INPUTS, dtype.size()),
             ("the divergence", 1, size_of::<f64>()),
             ("mean", rows * OUTPUTS, dtype.size()),
@@ -154,7 +178,7 @@ impl Layer {
 
     fn on_device(&self, device: &Device) -> Result<[Words; 7]> {
         let mut turn = device.turn()?;
-        turn.as_many = self.case.as_many;
+        turn.products = self.case.products;
         let arena = Arena::new(Allocator::default());
         let cuda = Cuda { turn: &turn, arena: &arena };
         let at = |address: Address| std::ptr::without_provenance_mut::<u8>(address as usize);
@@ -189,7 +213,7 @@ impl Layer {
         p_place: *mut u8,
         [y, lambda_b, lambda_d, dx, kl, mean, variance]: [*mut u8; 7],
     ) -> Result<()> {
-        let Case { rows, dtype, .. } = self.case;
+        let Case { rows, dtype, draws, .. } = self.case;
         let parts = |rows, cols, dtype| Parts { rows, cols, row_stride: cols, dtype, device };
         // SAFETY: the caller's promise, of all that follow.
         let read = |data: *const u8, rows, cols, dtype| unsafe {
@@ -201,32 +225,32 @@ impl Layer {
         };
         let (copies, packs, base_packs) =
             ([Copies::default(), Copies::default(), Copies::default()], Packs::default(), BasePacks::default());
-        let vectors: Vec<f32> = self.lambda_d.iter().chain(&self.lambda_b).copied().collect();
-        let all = Vector::from(&vectors[..]);
+        let all = Vector::from(&self.vectors[..]);
         let (a, b) = (Matrix::from_f32(&self.a, 2 * RANK, INPUTS), Matrix::from_f32(&self.b, OUTPUTS, RANK));
         let (a, b) = (Weight::output_major(&a), Weight::output_major(&b));
-        let term = Term {
+        let term_of = |number: usize| Term {
             a,
             b,
             pair: Pair { packs: &packs, a, b, in_offset: 0, out_offset: 0 },
-            lambda_d: all.part(0, 2 * RANK),
-            lambda_b: all.part(2 * RANK, OUTPUTS),
+            lambda_d: all.part(number * VECTORS, 2 * RANK),
+            lambda_b: all.part(number * VECTORS + 2 * RANK, OUTPUTS),
             bias: None,
             originals: Originals {
                 a: copies[0].of(bytemuck::cast_slice(&self.a)),
                 b: copies[1].of(bytemuck::cast_slice(&self.b)),
-                vectors: Some(copies[2].of(bytemuck::cast_slice(&vectors))),
+                vectors: Some(copies[2].of(bytemuck::cast_slice(&self.vectors))),
             },
             scale: 0.5,
             mode: Mode::Sample,
             logvar_bound: f32::INFINITY,
-            noise: NormalKey::new(1, 2, 3),
-            noise_names: (2, 3),
+            noise: NormalKey::new(1, 2, 3 + number as u64),
+            noise_names: (2, 3 + number as u64),
             dropout: (self.case.mask == Mask::Keyed).then(|| (DropoutKey::new(1, 2, 3), 0.25)),
             p_column: 0,
             latent_column: 0,
         };
-        let terms = [term];
+        let both = [term_of(0), term_of(1)];
+        let terms = &both[..self.case.terms()];
         let weight = Weight::output_major(&read(weight, OUTPUTS, INPUTS, self.case.weight)?);
         let mask = read(mask, rows, INPUTS, dtype)?;
         let call = Call {
@@ -236,8 +260,8 @@ impl Layer {
             in_offset: 0,
             base: Some(Base { weight, packs: &base_packs }),
             bias: None,
-            terms: &terms,
-            membership: Membership::All,
+            terms,
+            membership: self.case.adapters.map_or(Membership::All, Membership::ByRow),
             keys: RowKeys::default(),
             noise: Noise { seed: 1, dropout_mask: (self.case.mask == Mask::Given).then_some(mask), ..Noise::default() },
         };
@@ -250,17 +274,23 @@ impl Layer {
             scope: Scope::All,
             width: 2 * RANK,
             p: Some(&kept),
-            draws: 1,
+            draws,
             keep: None,
         };
-        backend.forward(&forward, &[write(y, rows, OUTPUTS, dtype)?])?;
+        backend.forward(&forward, &[write(y, draws * rows, OUTPUTS, dtype)?])?;
         let dy = [read(dy, rows, OUTPUTS, dtype)?];
         let p = read(p_place, rows, 2 * RANK, Dtype::F32)?;
         let group = Backward { calls: &calls, projections: &calls, p, kept: None, dy: &dy, overwrite_dx: true };
         // SAFETY: the caller's promise.
-        let vector = |data: *mut u8, length| Some(unsafe { VectorMut::new(data.cast(), length, device) });
-        let mut targets =
-            [TermGradients { lambda_b: vector(lambda_b, OUTPUTS), lambda_d: vector(lambda_d, 2 * RANK), bias: None }];
+        let vector = |data: *mut u8, number: usize, length: usize| unsafe {
+            Some(VectorMut::new(data.cast::<f32>().wrapping_add(number * length), length, device))
+        };
+        let target = |number| TermGradients {
+            lambda_b: vector(lambda_b, number, OUTPUTS),
+            lambda_d: vector(lambda_d, number, 2 * RANK),
+            bias: None,
+        };
+        let mut targets: Vec<_> = (0..terms.len()).map(target).collect();
         let on_host = device == tensor::Device::Host;
         let mut gradients = [Gradients {
             terms: &mut targets,
@@ -273,8 +303,8 @@ impl Layer {
             overwrite: Overwrite { lambda_b: true, lambda_d: true, bias: true },
         }];
         backend.backward(&group, &mut gradients, Some(&write(dx, rows, INPUTS, dtype)?))?;
-        let terms = [Term { mode: Mode::Mean, dropout: None, ..term }];
-        let call = Call { terms: &terms, noise: Noise::default(), ..call };
+        let means = both.map(|term| Term { mode: Mode::Mean, dropout: None, ..term });
+        let call = Call { terms: &means[..terms.len()], noise: Noise::default(), ..call };
         backend.project(&[call], &x, Scope::All, &kept, Part::WHOLE)?;
         let [mean, variance] = [write(mean, rows, OUTPUTS, dtype)?, write(variance, rows, OUTPUTS, dtype)?];
         backend.moments(&call, &x, &p, &mean, &variance)

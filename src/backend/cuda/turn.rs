@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 use super::device::Device;
 use super::driver::{Address, Entered};
 use super::kernels::Kernel;
+use super::product::Products;
 use super::workspace::{Workspace, rounded};
 use crate::error::{Code, Error, Result};
 
@@ -14,8 +15,8 @@ pub struct Turn<'d> {
     device: &'d Device,
     room: RefCell<Room<'d>>,
     pub(super) capturing: bool,
-    /// Products are made as for many rows, however few there are: for the known answers.
-    pub(super) as_many: bool,
+    /// How products are made: as suits them, but for the known answers.
+    pub(super) products: Products,
     _entered: Option<Entered>,
 }
 
@@ -29,12 +30,18 @@ impl<'d> Turn<'d> {
     /// A turn whose calls are queued.
     pub fn real(device: &'d Device, workspace: MutexGuard<'d, Workspace>, capturing: bool, entered: Entered) -> Self {
         let room = RefCell::new(Room::Real(workspace));
-        Self { device, room, capturing, as_many: false, _entered: Some(entered) }
+        Self { device, room, capturing, products: Products::AsSuits, _entered: Some(entered) }
     }
 
     /// A turn that queues nothing and counts.
     pub fn dry(device: &'d Device) -> Self {
-        Self { device, room: RefCell::new(Room::Counted(0)), capturing: false, as_many: false, _entered: None }
+        Self {
+            device,
+            room: RefCell::new(Room::Counted(0)),
+            capturing: false,
+            products: Products::AsSuits,
+            _entered: None,
+        }
     }
 
     pub fn device(&self) -> &'d Device {

@@ -7,8 +7,9 @@ use crate::fail;
 /// What every piece is aligned to: the widest transaction of the memory.
 const ALIGNMENT: usize = 256;
 
-/// Chunks in stream order. After a call that needed several, the next one finds a single chunk that is large enough, behind
-/// those that captured graphs hold addresses of.
+/// Chunks in stream order. After a call that needed several, the next one finds a single chunk that is large enough for any
+/// call before, behind those that captured graphs hold addresses of. It has all that a call may take, so that it does not
+/// matter how much of the captured ones its pieces fill.
 #[derive(Debug, Default)]
 pub struct Workspace {
     chunks: Vec<Chunk>,
@@ -17,8 +18,8 @@ pub struct Workspace {
     taken: usize,
     /// So many chunks, the first ones, stay where they are.
     captured: usize,
-    /// Bytes that this call took behind them, and the most that any did.
-    behind: usize,
+    /// Bytes that this call took, and the most that any did.
+    total: usize,
     most: usize,
 }
 
@@ -36,7 +37,7 @@ pub fn rounded(bytes: usize) -> usize {
 impl Workspace {
     /// Begins a call.
     pub fn reset(&mut self, driver: &Driver, stream: Stream, capturing: bool) {
-        (self.current, self.taken, self.behind) = (0, 0, 0);
+        (self.current, self.taken, self.total) = (0, 0, 0);
         if self.chunks.len() > self.captured + 1 && !capturing {
             self.release_from(self.captured, driver, stream);
             if self.most > 0 {
@@ -73,12 +74,10 @@ impl Workspace {
 
     /// Takes note of a piece of the current chunk.
     fn note(&mut self, bytes: usize, capturing: bool) {
-        if capturing && self.current >= self.captured {
-            // What calls need behind these is still to be seen.
-            (self.captured, self.behind, self.most) = (self.current + 1, 0, 0);
-        } else if self.current >= self.captured {
-            self.behind += bytes;
-            self.most = self.most.max(self.behind);
+        self.total += bytes;
+        self.most = self.most.max(self.total);
+        if capturing {
+            self.captured = self.captured.max(self.current + 1);
         }
     }
 

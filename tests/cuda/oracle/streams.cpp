@@ -1,5 +1,6 @@
 // Streams, events, and graphs made by capture.
 #include <chrono>
+#include <utility>
 
 #include "driver.hpp"
 
@@ -154,6 +155,15 @@ EXPORT int cuStreamBeginCapture_v2(void *handle, int) {
     if (stream->capture != nullptr) return INVALID_VALUE;
     stream->capture = driver().graphs.make({});
     stream->origin = true;
+    return SUCCESS;
+}
+
+EXPORT int cuThreadExchangeStreamCaptureMode(int *mode) {
+    thread_local int own = 0;
+    const Entry entry;
+    if (Result wrong = entry.result(false)) return wrong;
+    if (mode == nullptr || *mode < 0 || *mode > 2) return INVALID_VALUE;
+    std::swap(own, *mode);
     return SUCCESS;
 }
 

@@ -7,6 +7,7 @@ use crate::codes::{
 };
 use crate::driver::Driver;
 use crate::work::Action;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -42,14 +43,30 @@ pub struct Graph {
     pub nodes: Arc<Vec<Node>>,
 }
 
+impl Mode {
+    fn of(code: i32) -> Outcome<Self> {
+        match code {
+            0 => Ok(Self::Global),
+            1 => Ok(Self::ThreadLocal),
+            2 => Ok(Self::Relaxed),
+            _ => Err(INVALID_VALUE),
+        }
+    }
+}
+
+thread_local! {
+    /// What captures, this thread's and others', do not allow to it.
+    static MODE: Cell<Mode> = const { Cell::new(Mode::Global) };
+}
+
+/// Sets the mode of this thread, and gives the one before.
+pub fn exchange_mode(wanted: i32) -> Outcome<i32> {
+    Ok(MODE.replace(Mode::of(wanted)?) as i32)
+}
+
 impl Driver {
     pub fn begin_capture(&mut self, stream: u64, mode: i32) -> Outcome {
-        let mode = match mode {
-            0 => Mode::Global,
-            1 => Mode::ThreadLocal,
-            2 => Mode::Relaxed,
-            _ => return Err(INVALID_VALUE),
-        };
+        let mode = Mode::of(mode)?;
         if self.is_legacy(stream) {
             return Err(CAPTURE_UNSUPPORTED);
         }
@@ -246,13 +263,17 @@ impl Driver {
 
     /// Calls that the driver does not allow to a thread while streams are captured (unless in relaxed mode).
     pub fn refuse_while_capturing(&mut self, what: &str) -> Outcome {
-        let thread = std::thread::current().id();
+        let (thread, own) = (std::thread::current().id(), MODE.get());
         let hit: Vec<u64> = self
             .captures
             .iter()
-            .filter(|(_, capture)| {
-                capture.mode == Mode::Global
-                    || (capture.mode == Mode::ThreadLocal && capture.thread == thread)
+            .filter(|(_, capture)| match own {
+                Mode::Global => {
+                    capture.mode == Mode::Global
+                        || (capture.mode == Mode::ThreadLocal && capture.thread == thread)
+                }
+                Mode::ThreadLocal => capture.mode != Mode::Relaxed && capture.thread == thread,
+                Mode::Relaxed => false,
             })
             .map(|(&id, _)| id)
             .collect();

@@ -260,6 +260,24 @@ fn calls_that_a_capture_does_not_allow() {
                 (905, 901)
             );
         }
+        // The thread's own mode counts too.
+        for (own, capture, code) in [(1, 0, 900), (2, 0, 0), (2, 1, 0), (0, 1, 900)] {
+            let outcome = refused(1, capture, |_| {
+                let mut mode = own;
+                assert_eq!((cuThreadExchangeStreamCaptureMode(&mut mode), mode), (0, 0));
+                let code = cuMemAlloc_v2(&mut at, 64);
+                if code == 0 {
+                    assert_eq!(cuMemFree_v2(at), 0);
+                }
+                assert_eq!(cuThreadExchangeStreamCaptureMode(&mut mode), 0);
+                assert_eq!(mode, own);
+                code
+            });
+            let end = if code == 0 { 0 } else { 901 };
+            assert_eq!(outcome, (code, end), "{own} {capture}");
+        }
+        let mut mode = 3;
+        assert_eq!(cuThreadExchangeStreamCaptureMode(&mut mode), 1);
         // In relaxed mode a thread may do what only may be unsafe.
         assert_eq!(
             refused(1, 2, |_| {

@@ -16,6 +16,7 @@ int cuStreamDestroy_v2(void *);
 int cuStreamWaitEvent(void *, void *, unsigned);
 int cuStreamSynchronize(void *);
 int cuStreamIsCapturing(void *, int *);
+int cuThreadExchangeStreamCaptureMode(int *);
 int cuStreamBeginCapture_v2(void *, int);
 int cuStreamEndCapture(void *, void **);
 int cuEventCreate(void **, unsigned);
@@ -114,6 +115,11 @@ void check_capture(const Two &two) {
     }
     MUST(cuGraphExecDestroy(executable));
     MUST(cuEventDestroy_v2(event));
+    int mode = 2;
+    MUST(cuThreadExchangeStreamCaptureMode(&mode));
+    DEMAND(mode == 0);
+    MUST(cuThreadExchangeStreamCaptureMode(&mode));
+    DEMAND(mode == 2);
 }
 
 void check_refusals(const Two &two) {

@@ -2,6 +2,7 @@
 
 use super::{exports, put};
 use crate::codes::{CAPTURE_IMPLICIT, INVALID_HANDLE, INVALID_VALUE};
+use crate::graph::exchange_mode;
 use std::ffi::{c_int, c_uint};
 
 exports! {
@@ -79,6 +80,13 @@ exports! {
             return Err(CAPTURE_IMPLICIT);
         }
         put(status, driver.capture_status(stream))
+    }
+
+    fn cuThreadExchangeStreamCaptureMode(driver, mode: *mut c_int) {
+        driver.ready()?;
+        // SAFETY: a place for the mode before, which holds the wanted one.
+        let wanted = unsafe { mode.as_ref() }.copied().ok_or(INVALID_VALUE)?;
+        put(mode, exchange_mode(wanted)?)
     }
 
     fn cuStreamBeginCapture_v2(driver, given: u64, mode: c_int) {
