@@ -11,13 +11,13 @@
 //! beyond its end are what a killed writer left, and the next one writes over them. A record is written when all that it
 //! names is on the disk.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::adapter::io;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
 
@@ -128,36 +128,70 @@ pub enum Access {
 
 /// Opens the file; a writer keeps others out as long as it is open.
 pub fn open(path: &Path, access: Access) -> Result<File> {
-    let mut options = OpenOptions::new();
-    // Without it, a pipe in the file's place would wait for ever.
-    options.read(true).write(access != Access::Read).custom_flags(libc::O_NONBLOCK);
-    options.create_new(access == Access::Create);
-    let file = options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::new(
-            crate::error::Code::Exists,
-            format!("'{}' exists already; wanted a path for a new bank", path.display()),
-        ),
-        _ => io(path, "open", &error),
-    })?;
-    if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
-        fail!(Io, "'{}' is not a file", path.display());
+    if access == Access::Read {
+        return opened(path, access);
     }
-    if access != Access::Read {
-        lock(&file, path)?;
-    }
+    let file = locked(path, || opened(path, access))?;
     if access == Access::Create {
         create(&file).map_err(|error| io(path, "write", &error))?;
     }
     Ok(file)
 }
 
-pub fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            fail!(State, "'{}' is being written by another handle or program; one writes at a time", path.display())
+fn opened(path: &Path, access: Access) -> Result<File> {
+    let mut options = OpenOptions::new();
+    // Without it, a pipe in the file's place would wait for ever.
+    options.read(true).write(access != Access::Read).custom_flags(libc::O_NONBLOCK);
+    options.create_new(access == Access::Create);
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Error::new(Code::Exists, format!("'{}' exists already; wanted a path for a new bank", path.display()))
         }
-        Err(TryLockError::Error(error)) => Err(io(path, "lock", &error)),
+        _ => io(path, "open", &error),
+    })?;
+    if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
+        fail!(Io, "'{}' is not a file", path.display());
+    }
+    Ok(file)
+}
+
+/// Opens a file and locks it. A compaction may put another in its place in between: then that one is opened.
+pub fn locked(path: &Path, mut open: impl FnMut() -> Result<File>) -> Result<File> {
+    loop {
+        let file = open()?;
+        match file.try_lock() {
+            Ok(()) if stands_at(&file, path) => return Ok(file),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                fail!(State, "'{}' is being written by another handle or program; one writes at a time", path.display())
+            }
+            Err(TryLockError::Error(error)) => return Err(io(path, "lock", &error)),
+        }
+    }
+}
+
+/// Whether others find this very file at the path.
+pub fn stands_at(file: &File, path: &Path) -> bool {
+    let inode = |data: Metadata| (data.dev(), data.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(own), Ok(found)) => inode(own) == inode(found),
+        _ => false,
+    }
+}
+
+/// Keeps writers out of a bank as long as it lives: for whoever puts another file in the bank's place.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+impl Held {
+    /// None where there is no file; an error of the code State where somebody writes it.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        if matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        Ok(Some(Self { _file: locked(path, || opened(path, Access::Read))? }))
     }
 }
 

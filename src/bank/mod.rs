@@ -13,7 +13,7 @@ mod tests;
 mod turn;
 mod write;
 
-pub use file::Access;
+pub use file::{Access, Held};
 pub use outline::{FamilyOutline, LayerOutline};
 
 use std::collections::HashMap;
