@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use cache::Cache;
 use catalogue::{Catalogue, Family, Limits};
-use file::{Commit, Place};
+use file::{Commit, LastCommit, Place};
 use index::{ITEM, Index, Vectors};
 use turn::Turns;
 use write::Writer;
@@ -46,6 +46,9 @@ pub struct Options {
     pub out_max: Option<usize>,
     /// Vectors of layers that are not declared here are left out, instead of being an error.
     pub ignore_undeclared: bool,
+    /// For a damaged bank, to be written: go on from what is sound. A commit that is damaged or cut off is overwritten, and a
+    /// compaction leaves out damaged adapters. Without it, both are errors.
+    pub repair: bool,
 }
 
 /// A bank, open. May be used by many threads; readers never wait for a writer's disk.
@@ -53,6 +56,7 @@ pub struct Bank {
     model: Arc<Model>,
     path: PathBuf,
     limits: Limits,
+    repair: bool,
     state: RwLock<Arc<State>>,
     bound: Mutex<Bound>,
     /// Taken while a store is read or drawn, by whoever needs it first.
@@ -98,10 +102,11 @@ pub struct Usage {
 
 impl Bank {
     /// Opens a bank for the layers of a model. Its adapters, names and places are those of the last commit. Damaged entries
-    /// are left out, with a warning that names each; so is a last commit of which the file lacks some.
+    /// are left out, with a warning that names each; so is a last commit that is damaged or of which the file lacks some:
+    /// to write such a bank is an error without `repair`.
     pub fn open(model: &Arc<Model>, path: &Path, options: &Options) -> Result<Self> {
         let file = file::open(path, options.access)?;
-        let state = State::read(Arc::new(file), path, model)?;
+        let state = State::read(Arc::new(file), path, options, model)?;
         let layers = model.layers();
         let largest = |size: fn(&crate::model::Layer) -> usize| layers.iter().map(size).max().unwrap_or(0);
         let limits = Limits {
@@ -113,6 +118,7 @@ impl Bank {
             model: model.clone(),
             path: path.to_owned(),
             limits,
+            repair: options.repair,
             state: RwLock::new(Arc::new(state)),
             bound: Mutex::default(),
             binding: Turns::default(),
@@ -337,9 +343,15 @@ impl Bank {
 }
 
 impl State {
-    fn read(file: Arc<File>, path: &Path, model: &Model) -> Result<Self> {
-        let (commit, cut) = file::last_commit(&file, path)?;
-        cut.iter().for_each(|words| model.listener().warning(words));
+    fn read(file: Arc<File>, path: &Path, options: &Options, model: &Model) -> Result<Self> {
+        let LastCommit { commit, finding } = file::last_commit(&file, path)?;
+        if let Some(finding) = finding {
+            if finding.is_loss && options.access != Access::Read && !options.repair {
+                let words = finding.words;
+                fail!(Format, "{words}; writing would overwrite what is behind it: with the option repair, it may");
+            }
+            model.listener().warning(&finding.words);
+        }
         let catalogue = Catalogue::read(&file, path, commit.catalogue, commit.catalogue_crc, commit.end)?;
         let (mut index, mut damaged) = (Index::default(), 0);
         for place in &commit.segments {

@@ -8,7 +8,8 @@ use super::*;
 #[test]
 fn a_kill_leaves_the_bank_before_or_after_a_commit() {
     let folder = Folder::new("kill");
-    let (path, model) = (folder.path("bank"), model());
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
     let own = [adapter(&model, 2, 1), adapter(&model, 4, 2), adapter(&model, 2, 3)];
     let bank = open(&model, &path, Access::Create);
     bank.append(&[("a", &own[0])], Dtype::F32).unwrap();
@@ -22,6 +23,7 @@ fn a_kill_leaves_the_bank_before_or_after_a_commit() {
         let bank = open(&model, &torn, Access::Write);
         let found: Vec<_> =
             ["a", "b"].iter().map(|name| bank.adapter(name).ok().map(|found| vectors(&found))).collect();
+        assert!(ear.heard().is_empty(), "a kill is no damage");
         // Whatever was left, the next commit writes over it.
         bank.append(&[("c", &own[0])], Dtype::F32).unwrap();
         assert_eq!(vectors(&bank.adapter("c").unwrap()), vectors(&own[0]));
@@ -39,14 +41,18 @@ fn a_kill_leaves_the_bank_before_or_after_a_commit() {
         torn.extend_from_slice(&after[before.len()..end]);
         assert_eq!(holds(&torn), old, "killed at {end}");
     }
-    // Then the record, of which any part may be on the disk.
-    let changed: Vec<usize> = (0..before.len()).filter(|place| before[*place] != after[*place]).collect();
-    let (first, last) = (changed[0], changed[changed.len() - 1]);
-    for end in (first..=last).step_by(5).chain([last]) {
-        let mut torn = after.clone();
-        torn[end..=last].copy_from_slice(&before[end..=last]);
-        assert_eq!(holds(&torn), old, "killed in the record at {end}");
+    // Then the record, over zeros: any part of it up to its checksum, or its second half alone.
+    let place = 1024..2048;
+    let mut zeroed = after.clone();
+    zeroed[place.clone()].fill(0);
+    for count in (0..1020).step_by(5) {
+        let mut torn = zeroed.clone();
+        torn[place.clone()][..count].copy_from_slice(&after[place.clone()][..count]);
+        assert_eq!(holds(&torn), old, "killed in the record at {count}");
     }
+    let mut torn = zeroed.clone();
+    torn[place.clone()][512..].copy_from_slice(&after[place.clone()][512..]);
+    assert_eq!(holds(&torn), old, "killed before the record's first half");
     assert_eq!(holds(&after), new);
 }
 
@@ -68,6 +74,56 @@ fn a_bank_that_was_cut_short_says_so() {
     assert!(bank.contains("a") && !bank.contains("b"));
     let heard = ear.heard();
     assert!(heard.len() == 1 && heard[0].contains("was cut short"), "{heard:?}");
+    let before = fs::read(&path).unwrap();
+    let write = Options { access: Access::Write, ..Options::default() };
+    let error = Bank::open(&model, &path, &write).err().unwrap();
+    assert!(error.code() == Code::Format && error.message().contains("with the option repair"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+/// The newest record is damaged: the commit before it is read, with a warning, and nothing is written unless asked for.
+#[test]
+fn a_damaged_commit_record_is_told_and_not_written_over() {
+    let folder = Folder::new("record");
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
+    let own = adapter(&model, 2, 1);
+    let bank = open(&model, &path, Access::Create);
+    for name in ["a", "b", "c"] {
+        bank.append(&[(name, &own)], Dtype::F32).unwrap();
+    }
+    drop(bank);
+    let sound = fs::read(&path).unwrap();
+    let write = Options { access: Access::Write, ..Options::default() };
+    // Record 3 is at 2048, record 2 at 1024.
+    for place in 2048..2048 + 1024 {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let bank = open(&model, &path, Access::Read);
+        assert_eq!((bank.len(), bank.contains("c")), (2, false), "{place}");
+        let heard = ear.heard();
+        assert!(heard.len() == 1 && heard[0].contains("a commit record is damaged"), "{place}: {heard:?}");
+        let error = Bank::open(&model, &path, &write).err().unwrap();
+        assert!(error.code() == Code::Format && error.message().contains("with the option repair"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    let bank = Bank::open(&model, &path, &Options { repair: true, ..write }).unwrap();
+    bank.append(&[("d", &own)], Dtype::F32).unwrap();
+    drop(bank);
+    ear.heard();
+    assert!(open(&model, &path, Access::Write).contains("d") && ear.heard().is_empty());
+    // Of the older record, nothing is lost but by its sequence number: then nobody knows which it was.
+    for place in 1024..2048 {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let bank = Bank::open(&model, &path, &write);
+        match bank {
+            Ok(bank) => assert_eq!((bank.len(), ear.heard().len()), (3, 1), "{place}"),
+            Err(error) => assert!(place < 1024 + 16, "{place}: {error}"),
+        }
+    }
 }
 
 /// Whatever byte is changed: an adapter is what it was, or its loss is told; nothing else comes out, nothing panics.
@@ -104,7 +160,8 @@ fn damage_is_named_and_costs_no_more_than_it_must() {
                 }
             }
         }
-        assert_eq!(heard.len(), bank.usage().damaged);
+        let in_records = (1024..3072).contains(&place);
+        assert_eq!(heard.len(), bank.usage().damaged + usize::from(in_records), "{place}: {heard:?}");
         assert!(missing <= 1 || place as u64 >= segment.offset || place < 4096, "{missing} lost to byte {place}");
         lost[missing] += 1;
     }
