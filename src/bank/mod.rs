@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use cache::Cache;
-use catalogue::{Catalogue, Family, Limits};
+use catalogue::{Catalogue, Copied, Family, Limits};
 use file::{Commit, LastCommit, Place};
 use index::{ITEM, Index, Vectors};
 use turn::Turns;
@@ -76,11 +76,29 @@ struct State {
     damaged: usize,
 }
 
-/// Stores and families as the model sees them, as far as they were needed; by their numbers in the catalogue.
+/// Stores and families as the model sees them, as far as they were needed; by the file's generation and their numbers in its
+/// catalogue.
 #[derive(Default)]
 struct Bound {
-    stores: HashMap<usize, Arc<Store>>,
-    families: HashMap<u32, Arc<Family>>,
+    stores: HashMap<(u32, usize), Arc<Store>>,
+    families: HashMap<(u32, u32), Arc<Family>>,
+}
+
+impl Bound {
+    /// A compaction gave them other numbers.
+    fn renumber(&mut self, generation: u32, copied: &Copied) {
+        let next = generation + 1;
+        let store = |((of, number), store)| {
+            let number = copied.stores.get(number).copied().flatten().filter(|_| of == generation);
+            number.map(|number| ((next, number), store))
+        };
+        self.stores = std::mem::take(&mut self.stores).into_iter().filter_map(store).collect();
+        let family = |((of, number), family): ((u32, u32), Arc<Family>)| {
+            let number = copied.families.get(number as usize).copied().flatten().filter(|_| of == generation);
+            number.map(|number| ((next, number), family))
+        };
+        self.families = std::mem::take(&mut self.families).into_iter().filter_map(family).collect();
+    }
 }
 
 /// What a bank holds, in the file and in memory.
@@ -207,7 +225,9 @@ impl Bank {
         let segments = state.index.places();
         let indexed: u64 =
             segments.iter().map(|place| u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes)).sum();
-        let held: u64 = state.catalogue.stores.iter().map(|store| store.bytes()).sum();
+        let stores = state.catalogue.stores_of(&state.families_in_use());
+        let stores = state.catalogue.stores.iter().zip(stores).filter(|(_, is_used)| *is_used);
+        let held: u64 = stores.map(|(store, _)| store.bytes()).sum();
         let used: u64 = state.index.iter().map(|(_, vectors)| stored(vectors)).sum();
         let used = file::DATA + used + indexed + held + state.commit.catalogue.bytes;
         let cache = self.cache();
@@ -288,7 +308,8 @@ impl Bank {
     }
 
     fn family(&self, state: &State, number: u32) -> Result<Arc<Family>> {
-        let known = self.bound().families.get(&number).cloned();
+        let key = (state.generation, number);
+        let known = self.bound().families.get(&key).cloned();
         if let Some(family) = known {
             return Ok(family);
         }
@@ -301,11 +322,11 @@ impl Bank {
         let store = self.store(state, note.store())?;
         let family = note.bound(&self.model, store, self.limits);
         let family = Arc::new(family.map_err(|error| error.within(self.path.display()))?);
-        Ok(self.bound().families.entry(number).or_insert(family).clone())
+        Ok(self.bound().families.entry(key).or_insert(family).clone())
     }
 
     fn store(&self, state: &State, number: usize) -> Result<Arc<Store>> {
-        let known = || self.bound().stores.get(&number).cloned();
+        let known = || self.bound().stores.get(&(state.generation, number)).cloned();
         if let Some(store) = known() {
             return Ok(store);
         }
@@ -325,7 +346,7 @@ impl Bank {
         };
         let store = note.store(&self.model, &state.file, &self.path, state.commit.end, self.limits);
         let store = store.map_err(|error| error.within(self.path.display()))?;
-        self.bound().stores.insert(number, store.clone());
+        self.bound().stores.insert((state.generation, number), store.clone());
         Ok(store)
     }
 
@@ -343,6 +364,17 @@ impl Bank {
 }
 
 impl State {
+    /// Of each family, whether an adapter is of it.
+    fn families_in_use(&self) -> Vec<bool> {
+        let mut used = vec![false; self.catalogue.families.len()];
+        for (_, vectors) in self.index.iter() {
+            if let Some(used) = used.get_mut(vectors.family as usize) {
+                *used = true;
+            }
+        }
+        used
+    }
+
     fn read(file: Arc<File>, path: &Path, options: &Options, model: &Model) -> Result<Self> {
         let LastCommit { commit, finding } = file::last_commit(&file, path)?;
         if let Some(finding) = finding {

@@ -44,7 +44,7 @@ impl Bank {
         }
         let Addition { catalogue, tail, stores, .. } = addition;
         self.commit(&mut writer, &state, catalogue, changes, tail)?;
-        self.bound().stores.extend(stores);
+        self.bound().stores.extend(stores.into_iter().map(|(number, store)| ((state.generation, number), store)));
         Ok(())
     }
 
@@ -62,26 +62,42 @@ impl Bank {
     }
 
     /// Writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters
-    /// are left out, with a warning that names each. Programs that have the bank open go on with the old file.
+    /// are an error; with the option `repair`, they are left out, with a warning that names each. Programs that have the bank
+    /// open go on with the old file.
     pub fn compact(&self) -> Result<()> {
         let _writer = self.writer()?;
         let state = self.state();
-        let fresh = Unfinished::beside(&self.path)?;
+        if state.damaged > 0 {
+            self.lose(&format!("'{}' has {} damaged entries", self.path.display(), state.damaged))?;
+        }
+        // Where a symbolic link names the file, the link stays.
+        let path = &fs::canonicalize(&self.path).map_err(|error| io(&self.path, "find", &error))?;
+        if !file::stands_at(&state.file, path) {
+            fail!(State, "'{}' is not the file that was opened any more", self.path.display());
+        }
+        let fresh = Unfinished::beside(path)?;
         let file = Arc::new(file::open(&fresh.path, Access::Create)?);
+        let data = state.file.metadata().map_err(|error| io(path, "read", &error))?;
+        file.set_permissions(data.permissions()).map_err(|error| io(&fresh.path, "set the mode of", &error))?;
         let empty = State::empty(file.clone(), state.generation + 1);
         let mut tail = Tail::new(&file, &fresh.path, empty.commit.end)?;
-        let catalogue = state.catalogue.copied(&state.file, &self.path, state.commit.end, &mut tail)?;
-        let changes = self.copied(&state, &mut tail)?;
-        let next = empty.after(catalogue, changes, tail)?;
+        let families = state.families_in_use();
+        let mut copied = state.catalogue.copied(&families, &state.file, &self.path, state.commit.end, &mut tail)?;
+        for damage in &copied.damaged {
+            self.lose(damage.message())?;
+        }
+        let changes = self.copied(&state, &copied.families, &mut tail)?;
+        let next = empty.after(std::mem::take(&mut copied.catalogue), changes, tail)?;
         file::write_commit(&file, &next.commit).map_err(|error| io(&fresh.path, "write", &error))?;
-        fs::rename(&fresh.path, &self.path).map_err(|error| io(&self.path, "replace", &error))?;
+        fs::rename(&fresh.path, path).map_err(|error| io(path, "replace", &error))?;
+        self.bound().renumber(state.generation, &copied);
         self.show(next);
         self.cache().clear();
-        sync_folder(folder_of(&self.path))
+        sync_folder(folder_of(path))
     }
 
     /// Copies the vectors of every adapter that is not damaged.
-    fn copied<'a>(&self, state: &'a State, tail: &mut Tail<'_>) -> Result<Vec<Change<'a>>> {
+    fn copied<'a>(&self, state: &'a State, families: &[Option<u32>], tail: &mut Tail<'_>) -> Result<Vec<Change<'a>>> {
         let (listener, total) = (self.model.listener(), state.index.len());
         let mut changes = Vec::new();
         changes.try_reserve_exact(total).map_err(|_| Error::out_of_memory())?;
@@ -90,16 +106,29 @@ impl Bank {
                 fail!(Cancelled, "the progress callback stopped the compaction of '{}'", self.path.display());
             }
             match self.vectors(state, name, vectors) {
-                Ok(bytes) => {
-                    let vectors = Vectors { offset: tail.end(), ..vectors };
-                    tail.push(&bytes)?;
-                    changes.push(Change { name, vectors: Some(vectors) });
-                }
-                Err(error) if error.code() == Code::Format => listener.warning(error.message()),
+                Ok(bytes) => match families.get(vectors.family as usize) {
+                    Some(Some(family)) => {
+                        let vectors = Vectors { offset: tail.end(), family: *family, ..vectors };
+                        tail.push(&bytes)?;
+                        changes.push(Change { name, vectors: Some(vectors) });
+                    }
+                    _ => self
+                        .lose(&format!("'{}': the projections of adapter '{name}' are damaged", self.path.display()))?,
+                },
+                Err(error) if error.code() == Code::Format => self.lose(error.message())?,
                 Err(error) => return Err(error),
             }
         }
         Ok(changes)
+    }
+
+    /// A compaction comes upon damage: it goes on without only where that was asked for.
+    fn lose(&self, damage: &str) -> Result<()> {
+        if !self.repair {
+            fail!(Format, "{damage}; a compaction would drop that for good: with the option repair, it does");
+        }
+        self.model.listener().warning(damage);
+        Ok(())
     }
 
     fn writer(&self) -> Result<Turn<'_, Writer>> {
@@ -237,9 +266,16 @@ impl<'a> Addition<'a> {
 
     /// The number of a store; a new one is written into the file, where its key does not draw it.
     fn store(&mut self, store: &Arc<Store>) -> Result<usize> {
-        for number in 0..self.state.catalogue.stores.len() {
-            if self.bank.store(self.state, number)?.same_values(store) {
-                return Ok(number);
+        for (number, note) in self.state.catalogue.stores.iter().enumerate() {
+            if !note.has_sizes_of(store) {
+                continue;
+            }
+            match self.bank.store(self.state, number) {
+                Ok(known) if known.same_values(store) => return Ok(number),
+                Ok(_) => {}
+                // A damaged one is none that this adapter could share.
+                Err(error) if error.code() == Code::Format => {}
+                Err(error) => return Err(error),
             }
         }
         if let Some((number, _)) = self.stores.iter().find(|(_, known)| known.same_values(store)) {

@@ -176,6 +176,12 @@ fn damage_is_named_and_costs_no_more_than_it_must() {
     assert_eq!((error.code(), error.message().contains(&wanted)), (Code::Format, true), "{error}");
     assert_eq!(bank.verify().unwrap(), 1);
     assert!(ear.heard()[0].contains(&wanted));
+    let error = bank.compact().unwrap_err();
+    assert!(error.code() == Code::Format && error.message().contains("with the option repair"), "{error}");
+    assert_eq!((bank.len(), ear.heard().len()), (3, 0), "nothing is dropped unless asked for");
+    drop(bank);
+    let options = Options { access: Access::Write, repair: true, ..Options::default() };
+    let bank = Bank::open(&model, &path, &options).unwrap();
     bank.compact().unwrap();
     assert!(ear.heard()[0].contains(&wanted));
     assert_eq!((bank.len(), bank.verify().unwrap()), (2, 0));
@@ -188,6 +194,66 @@ fn damage_is_named_and_costs_no_more_than_it_must() {
     let bank = open(&model, &path, Access::Read);
     assert_eq!((bank.len(), bank.usage().damaged), (2, 1));
     assert!(ear.heard()[0].contains("the entry of adapter 'Second' is damaged and left out"));
+    drop(bank);
+    let bank = open(&model, &path, Access::Write);
+    assert!(bank.compact().unwrap_err().message().contains("has 1 damaged entries"));
+    drop(bank);
+    let bank = Bank::open(&model, &path, &options).unwrap();
+    bank.compact().unwrap();
+    assert_eq!((bank.len(), bank.usage().damaged), (2, 0));
+}
+
+/// Two stores that no key draws, of which the first one's projections are damaged.
+#[test]
+fn damaged_projections_hinder_only_adapters_that_have_them() {
+    let folder = Folder::new("damaged-store");
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
+    let own = [held(&model, 0.5), held(&model, 1.5), held(&model, 2.5)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("a", &own[0]), ("b", &own[1])], Dtype::F32).unwrap();
+    drop(bank);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let bank = open(&model, &path, Access::Write);
+    assert_eq!(bank.adapter("a").unwrap_err().code(), Code::Format);
+    bank.append(&[("c", &own[2])], Dtype::F32).unwrap();
+    let error = bank.compact().unwrap_err();
+    assert!(error.message().contains("A, which lies at 4096, is damaged; a compaction would drop"), "{error}");
+    drop(bank);
+    let copy = folder.path("copy");
+    fs::copy(&path, &copy).unwrap();
+    let options = Options { access: Access::Write, repair: true, ..Options::default() };
+    let bank = Bank::open(&model, &copy, &options).unwrap();
+    ear.heard();
+    bank.compact().unwrap();
+    let heard = ear.heard();
+    assert!(heard.len() == 2 && heard[1].contains("the projections of adapter 'a' are damaged"), "{heard:?}");
+    assert_eq!((bank.len(), bank.verify().unwrap()), (2, 0));
+    // Nobody has them any more: nobody misses them.
+    let bank = open(&model, &path, Access::Write);
+    bank.remove(&["a"]).unwrap();
+    assert!(bank.usage().unused_bytes > 4 * (28 + 18));
+    bank.compact().unwrap();
+    assert_eq!((bank.len(), bank.verify().unwrap(), bank.usage().unused_bytes), (2, 0, 0));
+    for (name, own) in [("b", &own[1]), ("c", &own[2])] {
+        let found = bank.adapter(name).unwrap();
+        assert!(found.store().same_values(own.store()) && vectors(&found) == vectors(own), "{name}");
+    }
+    assert!(ear.heard().is_empty());
+}
+
+/// An adapter on projections that no key draws.
+fn held(model: &Model, offset: f32) -> Adapter {
+    let given = |rows: usize, cols: usize| {
+        let values: Vec<f32> = (0..rows * cols).map(|place| place as f32 / 3.0 + offset).collect();
+        Frozen::from_f32(&Allocator::default(), &values, rows, cols).unwrap()
+    };
+    let store = Arc::new(Store::new(given(4, 7), given(9, 2), Dtype::F32).unwrap());
+    let mut config = Config { rank: 2, ..Config::default() };
+    config.set_json("target_modules", r#"["q"]"#).unwrap();
+    Adapter::create(model, &config, Some(store), &LoadOptions::default()).unwrap()
 }
 
 #[test]

@@ -36,3 +36,36 @@ fn a_bank_that_is_written_cannot_be_held_to_be_replaced() {
     drop(held);
     Bank::open(&model, &path, &options).unwrap();
 }
+
+/// The link stays, and what it names is compacted, with the mode that it had.
+#[test]
+fn a_compaction_through_a_link_is_of_the_file_and_keeps_its_mode() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Folder::new("link");
+    fs::create_dir(folder.path("elsewhere")).unwrap();
+    let (path, link, model) = (folder.path("elsewhere/bank"), folder.path("link"), model());
+    let own = adapter(&model, 2, 1);
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("a", &own), ("b", &own)], Dtype::F32).unwrap();
+    bank.remove(&["a"]).unwrap();
+    drop(bank);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink(&path, &link).unwrap();
+    open(&model, &link, Access::Write).compact().unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    let bank = open(&model, &path, Access::Read);
+    assert_eq!((bank.len(), bank.usage().unused_bytes), (1, 0));
+}
+
+/// Another file in the bank's place is nobody's to overwrite.
+#[test]
+fn a_compaction_does_not_replace_another_file() {
+    let folder = Folder::new("other-file");
+    let (path, model) = (folder.path("bank"), model());
+    let bank = open(&model, &path, Access::Create);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "another").unwrap();
+    assert_eq!(bank.compact().unwrap_err().code(), Code::State);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "another");
+}
