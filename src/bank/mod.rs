@@ -390,7 +390,8 @@ impl State {
             let bytes = u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes);
             let segment = Place { offset: place.offset, bytes };
             let bytes = file::read(&file, path, "an index segment", segment, commit.end)?;
-            for name in index.read(*place, &bytes)? {
+            let damages = index.read(*place, &bytes).map_err(|error| error.within(path.display()))?;
+            for name in damages {
                 damaged += 1;
                 let path = path.display();
                 model.listener().warning(&format!("'{path}': the entry of adapter {name} is damaged and left out"));

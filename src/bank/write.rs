@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::catalogue::Catalogue;
 use super::file::{self, Access, Commit, Place, Tail};
-use super::index::{Change, Index, Vectors};
+use super::index::{Change, Index, LONGEST_NAME, Vectors};
 use super::turn::Turn;
 use super::{Bank, State};
 use crate::adapter::{Adapter, Kind, io, sync_folder};
@@ -24,9 +24,6 @@ pub struct Writer {
     /// A commit record failed: nobody knows whether it is on the disk.
     broken: bool,
 }
-
-/// Longer names are somebody's mistake.
-const LONGEST_NAME: usize = 4096;
 
 impl Bank {
     /// Adds adapters, or puts them in the place of those of the same names; all of them or none. Vectors are rounded to

@@ -272,3 +272,22 @@ fn a_bank_of_a_larger_model_may_not_ask_for_any_amount_of_memory() {
     let bank = Bank::open(&fresh, &path, &allowed).unwrap();
     assert!(bank.adapter("a").unwrap().store().same_values(own.store()));
 }
+
+/// Items that share one stretch of names, or have none that writing would allow.
+#[test]
+fn names_take_no_more_memory_than_their_segment() {
+    use crate::bank::file::SegmentPlace;
+    use crate::bank::index::{Index, item_of};
+    let read = |lengths: &[usize], name_bytes: usize| {
+        let names = vec![b'a'; name_bytes];
+        let mut bytes: Vec<u8> = lengths.iter().flat_map(|count| item_of(&names[..*count])).collect();
+        bytes.extend_from_slice(&names);
+        let place = SegmentPlace { offset: 4096, items: lengths.len() as u32, name_bytes: name_bytes as u32 };
+        let mut index = Index::default();
+        index.read(place, &bytes).map(|damaged| (index.len(), damaged.len()))
+    };
+    assert_eq!(read(&[1, 2, 3], 6).unwrap(), (3, 0));
+    let error = read(&[1, 2, 3], 5).unwrap_err();
+    assert!(error.code() == Code::Format && error.message().contains("longer than 5 bytes"), "{error}");
+    assert_eq!(read(&[0, 4096, 4097], 9000).unwrap(), (1, 2));
+}
