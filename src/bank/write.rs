@@ -29,9 +29,22 @@ impl Bank {
     /// Adds adapters, or puts them in the place of those of the same names; all of them or none. Vectors are rounded to
     /// `dtype`. When this returns, they are on the disk.
     pub fn append(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
+        self.add(adapters, dtype, false)
+    }
+
+    /// The same of new names: one that the bank holds already is an error of the code Exists.
+    pub fn append_new(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
+        self.add(adapters, dtype, true)
+    }
+
+    fn add(&self, adapters: &[(&str, &Adapter)], dtype: Dtype, must_be_new: bool) -> Result<()> {
         let mut writer = self.writer()?;
         let state = self.state();
         check_names(adapters.iter().map(|(name, _)| *name))?;
+        let mut names = adapters.iter().map(|(name, _)| *name);
+        if let Some(name) = names.find(|name| must_be_new && state.index.find(name).is_some()) {
+            fail!(Exists, "'{}' holds an adapter of the name '{name}' already", self.path.display());
+        }
         let mut addition = Addition::new(self, &state, dtype)?;
         let mut changes = Vec::new();
         changes.try_reserve_exact(adapters.len()).map_err(|_| Error::out_of_memory())?;
