@@ -15,6 +15,7 @@ use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::adapter::io;
 use crate::error::{Code, Error, Result};
@@ -312,7 +313,7 @@ pub fn read(file: &File, path: &Path, what: &str, place: Place, end: u64) -> Res
 
 /// Writes at the end of the data, in large pieces.
 pub struct Tail<'a> {
-    file: &'a File,
+    file: Arc<File>,
     path: &'a Path,
     /// Where `pending` will lie.
     written: u64,
@@ -323,10 +324,10 @@ pub struct Tail<'a> {
 const PIECE: usize = 1 << 20;
 
 impl<'a> Tail<'a> {
-    pub fn new(file: &'a File, path: &'a Path, end: u64) -> Result<Self> {
+    pub fn new(file: &Arc<File>, path: &'a Path, end: u64) -> Result<Self> {
         let mut pending = Vec::new();
         pending.try_reserve_exact(2 * PIECE).map_err(|_| Error::out_of_memory())?;
-        Ok(Self { file, path, written: end, pending })
+        Ok(Self { file: file.clone(), path, written: end, pending })
     }
 
     /// Where the next byte goes.

@@ -26,6 +26,7 @@ use catalogue::{Catalogue, Copied, Family, Limits};
 use file::{Commit, LastCommit, Place};
 use index::{ITEM, Index, Vectors};
 use turn::Turns;
+pub use write::Appending;
 use write::Writer;
 
 use crate::adapter::{Adapter, Parameters};

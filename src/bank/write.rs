@@ -37,25 +37,20 @@ impl Bank {
         self.add(adapters, dtype, true)
     }
 
+    /// The same of adapters that come one after the other, none of which has to be in memory when the next one comes.
+    pub fn appending(&self, dtype: Dtype) -> Result<Appending<'_>> {
+        let writer = self.writer()?;
+        let addition = Addition::new(self, self.state(), dtype)?;
+        Ok(Appending { writer, addition, added: Vec::new(), names: HashSet::new() })
+    }
+
     fn add(&self, adapters: &[(&str, &Adapter)], dtype: Dtype, must_be_new: bool) -> Result<()> {
-        let mut writer = self.writer()?;
-        let state = self.state();
+        let mut appending = self.appending(dtype)?;
         check_names(adapters.iter().map(|(name, _)| *name))?;
-        let mut names = adapters.iter().map(|(name, _)| *name);
-        if let Some(name) = names.find(|name| must_be_new && state.index.find(name).is_some()) {
-            fail!(Exists, "'{}' holds an adapter of the name '{name}' already", self.path.display());
-        }
-        let mut addition = Addition::new(self, &state, dtype)?;
-        let mut changes = Vec::new();
-        changes.try_reserve_exact(adapters.len()).map_err(|_| Error::out_of_memory())?;
         for (name, adapter) in adapters {
-            let vectors = addition.add(name, adapter).map_err(|error| error.within(format!("adapter '{name}'")))?;
-            changes.push(Change { name, vectors: Some(vectors) });
+            if must_be_new { appending.push_new(name, adapter)? } else { appending.push(name, adapter)? }
         }
-        let Addition { catalogue, tail, stores, .. } = addition;
-        self.commit(&mut writer, &state, catalogue, changes, tail)?;
-        self.bound().stores.extend(stores.into_iter().map(|(number, store)| ((state.generation, number), store)));
-        Ok(())
+        appending.finish()
     }
 
     /// Removes adapters; all of them or none.
@@ -211,10 +206,53 @@ impl State {
     }
 }
 
+/// Adapters that are being appended. Nobody sees them until all are there, and dropped unfinished, they never were. Nobody else
+/// writes meanwhile.
+pub struct Appending<'b> {
+    writer: Turn<'b, Writer>,
+    addition: Addition<'b>,
+    added: Vec<(String, Vectors)>,
+    names: HashSet<String>,
+}
+
+impl Appending<'_> {
+    /// Writes an adapter's vectors. One that fails is not among those that `finish` adds.
+    pub fn push(&mut self, name: &str, adapter: &Adapter) -> Result<()> {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            fail!(Argument, "a name has {} bytes; wanted 1 to {LONGEST_NAME}", name.len());
+        }
+        if self.names.contains(name) {
+            fail!(Argument, "'{name}' is the name of an earlier one; wanted each once");
+        }
+        let vectors = self.addition.add(name, adapter).map_err(|error| error.within(format!("adapter '{name}'")))?;
+        self.added.push((name.to_owned(), vectors));
+        self.names.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// The same of a new name: one that the bank holds already is an error of the code Exists.
+    pub fn push_new(&mut self, name: &str, adapter: &Adapter) -> Result<()> {
+        if self.addition.state.index.find(name).is_some() {
+            fail!(Exists, "'{}' holds an adapter of the name '{name}' already", self.addition.bank.path.display());
+        }
+        self.push(name, adapter)
+    }
+
+    /// Makes all of them count. When this returns, they are on the disk.
+    pub fn finish(self) -> Result<()> {
+        let Self { mut writer, addition, added, .. } = self;
+        let Addition { bank, state, catalogue, tail, stores, .. } = addition;
+        let changes = added.iter().map(|(name, vectors)| Change { name, vectors: Some(*vectors) }).collect();
+        bank.commit(&mut writer, &state, catalogue, changes, tail)?;
+        bank.bound().stores.extend(stores.into_iter().map(|(number, store)| ((state.generation, number), store)));
+        Ok(())
+    }
+}
+
 /// Adapters on their way into the file.
 struct Addition<'a> {
     bank: &'a Bank,
-    state: &'a State,
+    state: Arc<State>,
     dtype: Dtype,
     catalogue: Catalogue,
     tail: Tail<'a>,
@@ -225,9 +263,10 @@ struct Addition<'a> {
 }
 
 impl<'a> Addition<'a> {
-    fn new(bank: &'a Bank, state: &'a State, dtype: Dtype) -> Result<Self> {
+    fn new(bank: &'a Bank, state: Arc<State>, dtype: Dtype) -> Result<Self> {
         let tail = Tail::new(&state.file, &bank.path, state.commit.end)?;
-        Ok(Self { bank, state, dtype, catalogue: state.catalogue.clone(), tail, stores: Vec::new(), last: None })
+        let catalogue = state.catalogue.clone();
+        Ok(Self { bank, state, dtype, catalogue, tail, stores: Vec::new(), last: None })
     }
 
     /// Writes one adapter's vectors.
@@ -280,7 +319,7 @@ impl<'a> Addition<'a> {
             if !note.has_sizes_of(store) {
                 continue;
             }
-            match self.bank.store(self.state, number) {
+            match self.bank.store(&self.state, number) {
                 Ok(known) if known.same_values(store) => return Ok(number),
                 Ok(_) => {}
                 // A damaged one is none that this adapter could share.

@@ -170,6 +170,37 @@ fn a_bank_grows_in_commits_and_has_few_segments() {
 }
 
 #[test]
+fn adapters_that_come_one_by_one_count_all_at_once() {
+    let folder = Folder::new("one-by-one");
+    let (path, model) = (folder.path("bank"), model());
+    let own = [adapter(&model, 2, 1), adapter(&model, 4, 2)];
+    let bank = open(&model, &path, Access::Create);
+    let begin = || {
+        let mut appending = bank.appending(Dtype::F32).unwrap();
+        appending.push("a", &own[0]).unwrap();
+        appending.push_new("b", &own[1]).unwrap();
+        assert_eq!(appending.push("a", &own[1]).unwrap_err().code(), Code::Argument);
+        assert_eq!(appending.push("", &own[1]).unwrap_err().code(), Code::Argument);
+        assert!(bank.is_empty() && open(&model, &path, Access::Read).is_empty());
+        appending
+    };
+    drop(begin());
+    assert!(bank.is_empty());
+    begin().finish().unwrap();
+    for bank in [&bank, &open(&model, &path, Access::Read)] {
+        assert_eq!(bank.len(), 2);
+        for (name, own) in ["a", "b"].iter().zip(&own) {
+            assert_eq!(vectors(&bank.adapter(name).unwrap()), vectors(own));
+        }
+    }
+    let mut again = bank.appending(Dtype::F32).unwrap();
+    assert_eq!(again.push_new("b", &own[0]).unwrap_err().code(), Code::Exists);
+    again.push("b", &own[0]).unwrap();
+    again.finish().unwrap();
+    assert_eq!((bank.len(), vectors(&bank.adapter("b").unwrap())), (2, vectors(&own[0])));
+}
+
+#[test]
 fn a_row_with_a_bank_adapter_has_the_bits_of_the_published_one() {
     let folder = Folder::new("rows");
     let model = model();
