@@ -1626,6 +1626,16 @@ typedef struct pvera_bank_options {
      * The same of out_features.
      */
     size_t out_max;
+    /**
+     * 0 or 1, for a damaged bank that is to be written: go on from what is sound. A last commit that is damaged or cut off is
+     * overwritten, and pvera_bank_compact leaves out damaged adapters, with a warning that names each. Without it, both are
+     * PVERA_ERROR_FORMAT.
+     */
+    uint32_t repair;
+    /**
+     * Zero, which is checked. (Fills the struct.)
+     */
+    uint32_t reserved;
 } pvera_bank_options;
 
 /**
@@ -1676,7 +1686,8 @@ typedef struct pvera_bank_usage {
 
 /**
  * Opens a bank for the layers of a model. Entries that are damaged are left out, with a warning that names each.
- * Of a bank that was cut short, the commit before its last one is read, with a warning.
+ * Of a bank that was cut short, or whose last commit record is damaged, the commit before it is read, with a warning; to
+ * write such a bank is an error without options.repair.
  *
  * Errors: PVERA_ERROR_IO, PVERA_ERROR_FORMAT for another file or a damaged one, PVERA_ERROR_STATE for one that is
  * being written through another handle, PVERA_ERROR_EXISTS.
@@ -1720,8 +1731,11 @@ pvera_error *pvera_bank_append(const pvera_bank *bank,
 pvera_error *pvera_bank_remove(const pvera_bank *bank, size_t count, const char *const *names);
 
 /**
- * Writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters are
- * left out, with a warning that names each. Other programs that have the bank open go on with the old file.
+ * Writes the bank anew without what nobody uses, and puts it in the place of the old file at once; a symbolic link to it
+ * stays. Damaged adapters are an error; if the bank was opened with options.repair, they are left out, with a warning that
+ * names each. Other programs that have the bank open go on with the old file.
+ *
+ * Errors: PVERA_ERROR_FORMAT for damage, PVERA_ERROR_STATE where another file is in the bank's place, PVERA_ERROR_IO.
  *
  * Pointers:
  * bank is a bank.

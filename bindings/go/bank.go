@@ -52,6 +52,9 @@ type BankOptions struct {
 	// InMax and OutMax are the largest in_features and out_features over all adapted layers of the whole model: needed where
 	// this program declares only some of them and the projections come from a key. 0: the largest declared ones.
 	InMax, OutMax int
+	// Repair is for a damaged bank that is to be written: go on from what is sound. A last commit that is damaged or cut off is
+	// overwritten, and [Bank.Compact] leaves out damaged adapters. Without it, both are [ErrFormat].
+	Repair bool
 }
 
 func (o *BankOptions) c() (C.pvera_bank_options, error) {
@@ -69,6 +72,9 @@ func (o *BankOptions) c() (C.pvera_bank_options, error) {
 	c.cache_bytes, c.in_max, c.out_max = C.size_t(o.CacheBytes), C.size_t(o.InMax), C.size_t(o.OutMax)
 	if o.IgnoreUndeclared {
 		c.ignore_undeclared = 1
+	}
+	if o.Repair {
+		c.repair = 1
 	}
 	return c, nil
 }
@@ -201,8 +207,8 @@ func (b *Bank) Remove(names ...string) error {
 }
 
 // Compact writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters are
-// left out, with a warning that names each. Other programs that have the bank open go on with the old file. Cancelling ctx
-// leaves the bank as it was.
+// [ErrFormat]; of a bank that was opened with Repair, they are left out, with a warning that names each. Other programs that have
+// the bank open go on with the old file. Cancelling ctx leaves the bank as it was.
 func (b *Bank) Compact(ctx context.Context) error {
 	return b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_compact(call, b.c()) }, nil, nil)
 }

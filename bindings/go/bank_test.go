@@ -194,6 +194,9 @@ func TestBankCallbacks(t *testing.T) {
 	file[4096+4*must(adapter.ParameterCount())(t)] ^= 1
 	check(t, os.WriteFile(path, file, 0o600))
 	bank = must(model.OpenBank(ctx, path, &pvera.BankOptions{Access: pvera.BankWrite}))(t)
+	refused(t, bank.Compact(ctx), pvera.ErrFormat, "'bad'", "option repair")
+	check(t, bank.Close())
+	bank = must(model.OpenBank(ctx, path, &pvera.BankOptions{Access: pvera.BankWrite, Repair: true}))(t)
 	defer bank.Close()
 	check(t, model.Close()) // the bank keeps it
 	said, stages = nil, nil

@@ -27,6 +27,16 @@ pub struct Catalogue {
     pub families: Vec<FamilyNote>,
 }
 
+/// A catalogue for another file, and what became of each store and family of this one: its number there.
+#[derive(Debug, Default)]
+pub struct Copied {
+    pub catalogue: Catalogue,
+    pub stores: Vec<Option<usize>>,
+    pub families: Vec<Option<u32>>,
+    /// Of stores that could not be copied.
+    pub damaged: Vec<Error>,
+}
+
 /// One store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreNote {
@@ -106,18 +116,41 @@ impl Catalogue {
         own.map_err(|error| Error::new(Code::Format, format!("'{}': its catalogue is wrong: {error}", path.display())))
     }
 
-    /// The same for another file, into which the projections are copied.
-    pub fn copied(&self, file: &File, path: &Path, end: u64, tail: &mut Tail<'_>) -> Result<Self> {
-        let mut own = self.clone();
-        for store in &mut own.stores {
-            let [in_a, in_b] = store.elements();
-            if let Projections::Held { a, b, .. } = &mut store.projections {
-                for (name, piece, count) in [("A", a, in_a), ("B", b, in_b)] {
-                    let bytes = piece.bytes(file, path, name, count, end)?;
-                    piece.offset = tail.end();
-                    tail.push(&bytes)?;
-                }
+    /// Of each store, whether a family of these has it.
+    pub fn stores_of(&self, families: &[bool]) -> Vec<bool> {
+        let mut used = vec![false; self.stores.len()];
+        for (family, _) in self.families.iter().zip(families).filter(|(_, is_used)| **is_used) {
+            if let Some(used) = used.get_mut(family.store) {
+                *used = true;
             }
+        }
+        used
+    }
+
+    /// The same with these families alone for another file, into which their projections are copied.
+    pub fn copied(&self, families: &[bool], file: &File, path: &Path, end: u64, tail: &mut Tail<'_>) -> Result<Copied> {
+        let mut own = Copied::default();
+        for (store, is_used) in self.stores.iter().zip(self.stores_of(families)) {
+            let copy = is_used.then(|| store.copied(file, path, end, tail)).transpose();
+            let place = match copy {
+                Ok(copy) => copy.map(|copy| {
+                    own.catalogue.stores.push(copy);
+                    own.catalogue.stores.len() - 1
+                }),
+                Err(error) if error.code() == Code::Format => {
+                    own.damaged.push(error);
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            own.stores.push(place);
+        }
+        for (family, is_used) in self.families.iter().zip(families) {
+            let store = own.stores.get(family.store).copied().flatten().filter(|_| *is_used);
+            own.families.push(store.map(|store| {
+                own.catalogue.families.push(FamilyNote { store, ..family.clone() });
+                own.catalogue.families.len() as u32 - 1
+            }));
         }
         Ok(own)
     }
@@ -204,6 +237,26 @@ impl StoreNote {
     /// Rows of A, and numbers of a λ_d; None for more than there can be.
     pub fn a_rows(&self) -> Option<usize> {
         self.rank.checked_mul(2).map(|_| self.method().a_rows(self.rank))
+    }
+
+    /// The same for another file, into which its projections are copied.
+    fn copied(&self, file: &File, path: &Path, end: u64, tail: &mut Tail<'_>) -> Result<Self> {
+        let mut own = self.clone();
+        let [in_a, in_b] = own.elements();
+        if let Projections::Held { a, b, .. } = &mut own.projections {
+            let pieces = [a.bytes(file, path, "A", in_a, end)?, b.bytes(file, path, "B", in_b, end)?];
+            for (piece, bytes) in [a, b].into_iter().zip(pieces) {
+                piece.offset = tail.end();
+                tail.push(&bytes)?;
+            }
+        }
+        Ok(own)
+    }
+
+    /// Whether its projections may be those of a store, as far as their sizes tell.
+    pub fn has_sizes_of(&self, store: &Store) -> bool {
+        let own = (self.method(), self.rank, self.in_max, self.out_max);
+        own == (store.method(), store.rank(), store.in_max(), store.out_max())
     }
 
     /// Bytes in the file.

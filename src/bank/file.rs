@@ -9,15 +9,16 @@
 //!
 //! Everything is little endian. What counts is what the valid commit record with the larger sequence number says; bytes
 //! beyond its end are what a killed writer left, and the next one writes over them. A record is written when all that it
-//! names is on the disk.
+//! names is on the disk, and its place is zeroed before: so a record that a kill left half-written is told from a damaged one.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::adapter::io;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::{Allocator, Buffer};
 
@@ -96,8 +97,9 @@ impl Commit {
             items: read_u32(content, 48 + 16 * number),
             name_bytes: read_u32(content, 52 + 16 * number),
         };
-        (count <= MOST_SEGMENTS).then(|| Self {
-            sequence: read_u64(content, 0),
+        let sequence = read_u64(content, 0);
+        (count <= MOST_SEGMENTS && sequence < u64::MAX).then(|| Self {
+            sequence,
             end: read_u64(content, 8),
             catalogue: Place { offset: read_u64(content, 16), bytes: read_u64(content, 24) },
             catalogue_crc: read_u32(content, 32),
@@ -128,36 +130,70 @@ pub enum Access {
 
 /// Opens the file; a writer keeps others out as long as it is open.
 pub fn open(path: &Path, access: Access) -> Result<File> {
-    let mut options = OpenOptions::new();
-    // Without it, a pipe in the file's place would wait for ever.
-    options.read(true).write(access != Access::Read).custom_flags(libc::O_NONBLOCK);
-    options.create_new(access == Access::Create);
-    let file = options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::new(
-            crate::error::Code::Exists,
-            format!("'{}' exists already; wanted a path for a new bank", path.display()),
-        ),
-        _ => io(path, "open", &error),
-    })?;
-    if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
-        fail!(Io, "'{}' is not a file", path.display());
+    if access == Access::Read {
+        return opened(path, access);
     }
-    if access != Access::Read {
-        lock(&file, path)?;
-    }
+    let file = locked(path, || opened(path, access))?;
     if access == Access::Create {
         create(&file).map_err(|error| io(path, "write", &error))?;
     }
     Ok(file)
 }
 
-pub fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            fail!(State, "'{}' is being written by another handle or program; one writes at a time", path.display())
+fn opened(path: &Path, access: Access) -> Result<File> {
+    let mut options = OpenOptions::new();
+    // Without it, a pipe in the file's place would wait for ever.
+    options.read(true).write(access != Access::Read).custom_flags(libc::O_NONBLOCK);
+    options.create_new(access == Access::Create);
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Error::new(Code::Exists, format!("'{}' exists already; wanted a path for a new bank", path.display()))
         }
-        Err(TryLockError::Error(error)) => Err(io(path, "lock", &error)),
+        _ => io(path, "open", &error),
+    })?;
+    if !file.metadata().map_err(|error| io(path, "open", &error))?.is_file() {
+        fail!(Io, "'{}' is not a file", path.display());
+    }
+    Ok(file)
+}
+
+/// Opens a file and locks it. A compaction may put another in its place in between: then that one is opened.
+pub fn locked(path: &Path, mut open: impl FnMut() -> Result<File>) -> Result<File> {
+    loop {
+        let file = open()?;
+        match file.try_lock() {
+            Ok(()) if stands_at(&file, path) => return Ok(file),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                fail!(State, "'{}' is being written by another handle or program; one writes at a time", path.display())
+            }
+            Err(TryLockError::Error(error)) => return Err(io(path, "lock", &error)),
+        }
+    }
+}
+
+/// Whether others find this very file at the path.
+pub fn stands_at(file: &File, path: &Path) -> bool {
+    let inode = |data: Metadata| (data.dev(), data.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(own), Ok(found)) => inode(own) == inode(found),
+        _ => false,
+    }
+}
+
+/// Keeps writers out of a bank as long as it lives: for whoever puts another file in the bank's place.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+impl Held {
+    /// None where there is no file; an error of the code State where somebody writes it.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        if matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        Ok(Some(Self { _file: locked(path, || opened(path, Access::Read))? }))
     }
 }
 
@@ -172,9 +208,28 @@ pub fn create(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The commit that counts, and what is to be said of one that should: a writer makes a record when all that it names is in the
-/// file, so that a newer record beyond the file's end tells of a file that was cut.
-pub fn last_commit(file: &File, path: &Path) -> Result<(Commit, Option<String>)> {
+/// The commit that counts, and what there is to say about the other one.
+pub struct LastCommit {
+    pub commit: Commit,
+    pub finding: Option<Finding>,
+}
+
+/// What is wrong with a commit record.
+pub struct Finding {
+    pub words: String,
+    /// Whether a commit may be lost, whose data the next one would overwrite.
+    pub is_loss: bool,
+}
+
+/// Reads the head. A writer makes a record when all that it names is in the file, so that a newer record beyond the file's end
+/// tells of a file that was cut.
+pub fn last_commit(file: &File, path: &Path) -> Result<LastCommit> {
+    let last = read_last_commit(file, path)?;
+    // Perhaps a writer was at it just then.
+    if last.finding.is_some() { read_last_commit(file, path) } else { Ok(last) }
+}
+
+fn read_last_commit(file: &File, path: &Path) -> Result<LastCommit> {
     let mut head = vec![0; DATA as usize];
     let length = file.metadata().map_err(|error| io(path, "read", &error))?.len();
     if length < DATA {
@@ -188,30 +243,58 @@ pub fn last_commit(file: &File, path: &Path) -> Result<(Commit, Option<String>)>
     if version != VERSION {
         fail!(Format, "'{}' is a bank of version {version}; this library reads version {VERSION}", path.display());
     }
-    let records = RECORDS.map(|at| Commit::decoded(&head[at as usize..at as usize + RECORD]));
-    let (mut fit, mut cut) = (None::<Commit>, None::<Commit>);
-    for commit in records.into_iter().flatten().filter(|commit| commit.end >= DATA) {
-        let place = if commit.end <= length { &mut fit } else { &mut cut };
-        if place.as_ref().is_none_or(|known| known.sequence < commit.sequence) {
-            *place = Some(commit);
+    let bytes = RECORDS.map(|at| &head[at as usize..at as usize + RECORD]);
+    let records = bytes.map(|bytes| Commit::decoded(bytes).filter(|commit| commit.end >= DATA));
+    let fits = |number: usize| records[number].as_ref().filter(|commit| commit.end <= length);
+    let number = match (fits(0), fits(1)) {
+        (Some(even), Some(odd)) => usize::from(odd.sequence > even.sequence),
+        (Some(_), None) => 0,
+        (None, Some(_)) => 1,
+        (None, None) => {
+            fail!(Format, "'{}' has no valid commit record; it is damaged or cut short", path.display())
         }
-    }
-    let Some(fit) = fit else {
-        fail!(Format, "'{}' has no valid commit record; it is damaged or cut short", path.display())
     };
-    let cut = cut.filter(|cut| cut.sequence > fit.sequence).map(|cut| {
-        let (path, end) = (path.display(), cut.end);
-        format!(
-            "'{path}' has {length} bytes, and its last commit {end}: it was cut short; the commit before it is read"
-        )
-    });
-    Ok((fit, cut))
+    let [even, odd] = records;
+    let (commit, other) = if number == 0 { (even, odd) } else { (odd, even) };
+    let Some(commit) = commit else { unreachable!("it fits") };
+    let (path, loss) = (path.display(), |words: String| Some(Finding { words, is_loss: true }));
+    let finding = match other {
+        Some(other) if other.sequence > commit.sequence => loss(format!(
+            "'{path}' has {length} bytes, and its last commit {}: it was cut short; the commit before it is read",
+            other.end
+        )),
+        Some(_) => None,
+        None if is_unfinished(bytes[1 - number]) => None,
+        None if is_older(bytes[1 - number], &commit) => {
+            let words =
+                format!("'{path}': the older one of its two commit records is damaged; nothing is lost by that");
+            Some(Finding { words, is_loss: false })
+        }
+        None => loss(format!(
+            "'{path}': a commit record is damaged, of its last commit perhaps; commit {} is read",
+            commit.sequence
+        )),
+    };
+    Ok(LastCommit { commit, finding })
+}
+
+/// Whether a kill can have left these bytes in a record's place, which was zeroed before: its checksum, at its end, is not
+/// there, or its first half, of a disk that writes 512 bytes at a time.
+fn is_unfinished(record: &[u8]) -> bool {
+    read_u32(record, RECORD - 4) == 0 || record[..RECORD / 2].iter().all(|byte| *byte == 0)
+}
+
+/// Whether a damaged record was of the commit before this one, as far as its bytes tell.
+fn is_older(record: &[u8], commit: &Commit) -> bool {
+    read_u64(record, 0).checked_add(1) == Some(commit.sequence) && read_u64(record, 8) <= commit.end
 }
 
 /// Makes a commit count: when this returns, it is on the disk.
 pub fn write_commit(file: &File, commit: &Commit) -> io::Result<()> {
+    let place = RECORDS[(commit.sequence % 2) as usize];
+    file.write_all_at(&[0; RECORD], place)?;
     file.sync_data()?;
-    file.write_all_at(&commit.encoded(), RECORDS[(commit.sequence % 2) as usize])?;
+    file.write_all_at(&commit.encoded(), place)?;
     file.sync_data()
 }
 
@@ -230,7 +313,7 @@ pub fn read(file: &File, path: &Path, what: &str, place: Place, end: u64) -> Res
 
 /// Writes at the end of the data, in large pieces.
 pub struct Tail<'a> {
-    file: &'a File,
+    file: Arc<File>,
     path: &'a Path,
     /// Where `pending` will lie.
     written: u64,
@@ -241,10 +324,10 @@ pub struct Tail<'a> {
 const PIECE: usize = 1 << 20;
 
 impl<'a> Tail<'a> {
-    pub fn new(file: &'a File, path: &'a Path, end: u64) -> Result<Self> {
+    pub fn new(file: &Arc<File>, path: &'a Path, end: u64) -> Result<Self> {
         let mut pending = Vec::new();
         pending.try_reserve_exact(2 * PIECE).map_err(|_| Error::out_of_memory())?;
-        Ok(Self { file, path, written: end, pending })
+        Ok(Self { file: file.clone(), path, written: end, pending })
     }
 
     /// Where the next byte goes.

@@ -17,6 +17,9 @@ use crate::tensor::Dtype;
 /// removed, and a checksum over these and the name.
 pub const ITEM: usize = 40;
 
+/// Bytes of a name. Longer ones are somebody's mistake.
+pub const LONGEST_NAME: usize = 4096;
+
 /// Where an adapter's vectors lie, and what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vectors {
@@ -116,12 +119,24 @@ impl Index {
         let (items, names) = bytes.split_at(place.items as usize * ITEM);
         let (mut changes, mut damaged) = (Vec::new(), Vec::new());
         changes.try_reserve_exact(place.items as usize).map_err(|_| Error::out_of_memory())?;
+        // Names lie one after the other. Items that share theirs would have a small file take any amount of memory.
+        let mut left = names.len();
         for (number, item) in items.chunks_exact(ITEM).enumerate() {
-            match decoded(item, names) {
-                Ok(change) => changes.push(change),
-                Err(Some(name)) => damaged.push(format!("'{name}'")),
-                Err(None) => damaged.push(format!("number {number} of the index at {}", place.offset)),
+            let outcome = decoded(item, names);
+            let name = outcome.as_ref().map_or_else(|name| *name, |change| Some(change.name));
+            let rest = left.checked_sub(name.map_or(0, str::len));
+            match outcome {
+                Ok(change) if rest.is_some() => changes.push(change),
+                Ok(_) => fail!(
+                    Format,
+                    "the index at {}: its items' names are longer than {} bytes",
+                    place.offset,
+                    names.len()
+                ),
+                Err(Some(name)) if rest.is_some() => damaged.push(format!("'{name}'")),
+                Err(_) => damaged.push(format!("number {number} of the index at {}", place.offset)),
             }
+            left = rest.unwrap_or(left);
         }
         self.take(place, &changes)?;
         Ok(damaged)
@@ -264,8 +279,11 @@ fn checksum(item: &[u8], name: &[u8]) -> u32 {
 
 /// What an item says, or its name (where that can be read) when it is damaged.
 fn decoded<'a>(item: &[u8], names: &'a [u8]) -> std::result::Result<Change<'a>, Option<&'a str>> {
-    let start = read_u32(item, 16) as usize;
-    let bytes = names.get(start..).and_then(|rest| rest.get(..read_u32(item, 20) as usize)).ok_or(None)?;
+    let (start, count) = (read_u32(item, 16) as usize, read_u32(item, 20) as usize);
+    if count == 0 || count > LONGEST_NAME {
+        return Err(None);
+    }
+    let bytes = names.get(start..).and_then(|rest| rest.get(..count)).ok_or(None)?;
     let name = std::str::from_utf8(bytes).ok();
     match (name, DTYPES.get(item[32] as usize)) {
         (Some(name), Some(dtype)) if checksum(item, bytes) == read_u32(item, 36) => {
@@ -278,6 +296,14 @@ fn decoded<'a>(item: &[u8], names: &'a [u8]) -> std::result::Result<Change<'a>, 
             };
             Ok(Change { name, vectors: (item[33] == 0).then_some(vectors) })
         }
-        _ => Err(name.filter(|name| !name.is_empty() && !name.contains(char::is_control))),
+        _ => Err(name.filter(|name| !name.contains(char::is_control))),
     }
+}
+
+/// An item without checks, whose name is the first one.
+#[cfg(test)]
+pub fn item_of(name: &[u8]) -> [u8; ITEM] {
+    let vectors = Vectors { offset: 4096, identity: 0, family: 0, crc: 0, dtype: Dtype::F32 };
+    let name = std::str::from_utf8(name).expect("a test's name");
+    encoded(&Change { name, vectors: Some(vectors) }, 0)
 }

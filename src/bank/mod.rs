@@ -13,7 +13,7 @@ mod tests;
 mod turn;
 mod write;
 
-pub use file::Access;
+pub use file::{Access, Held};
 pub use outline::{FamilyOutline, LayerOutline};
 
 use std::collections::HashMap;
@@ -22,10 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use cache::Cache;
-use catalogue::{Catalogue, Family, Limits};
-use file::{Commit, Place};
+use catalogue::{Catalogue, Copied, Family, Limits};
+use file::{Commit, LastCommit, Place};
 use index::{ITEM, Index, Vectors};
 use turn::Turns;
+pub use write::Appending;
 use write::Writer;
 
 use crate::adapter::{Adapter, Parameters};
@@ -46,6 +47,9 @@ pub struct Options {
     pub out_max: Option<usize>,
     /// Vectors of layers that are not declared here are left out, instead of being an error.
     pub ignore_undeclared: bool,
+    /// For a damaged bank, to be written: go on from what is sound. A commit that is damaged or cut off is overwritten, and a
+    /// compaction leaves out damaged adapters. Without it, both are errors.
+    pub repair: bool,
 }
 
 /// A bank, open. May be used by many threads; readers never wait for a writer's disk.
@@ -53,6 +57,7 @@ pub struct Bank {
     model: Arc<Model>,
     path: PathBuf,
     limits: Limits,
+    repair: bool,
     state: RwLock<Arc<State>>,
     bound: Mutex<Bound>,
     /// Taken while a store is read or drawn, by whoever needs it first.
@@ -72,11 +77,29 @@ struct State {
     damaged: usize,
 }
 
-/// Stores and families as the model sees them, as far as they were needed; by their numbers in the catalogue.
+/// Stores and families as the model sees them, as far as they were needed; by the file's generation and their numbers in its
+/// catalogue.
 #[derive(Default)]
 struct Bound {
-    stores: HashMap<usize, Arc<Store>>,
-    families: HashMap<u32, Arc<Family>>,
+    stores: HashMap<(u32, usize), Arc<Store>>,
+    families: HashMap<(u32, u32), Arc<Family>>,
+}
+
+impl Bound {
+    /// A compaction gave them other numbers.
+    fn renumber(&mut self, generation: u32, copied: &Copied) {
+        let next = generation + 1;
+        let store = |((of, number), store)| {
+            let number = copied.stores.get(number).copied().flatten().filter(|_| of == generation);
+            number.map(|number| ((next, number), store))
+        };
+        self.stores = std::mem::take(&mut self.stores).into_iter().filter_map(store).collect();
+        let family = |((of, number), family): ((u32, u32), Arc<Family>)| {
+            let number = copied.families.get(number as usize).copied().flatten().filter(|_| of == generation);
+            number.map(|number| ((next, number), family))
+        };
+        self.families = std::mem::take(&mut self.families).into_iter().filter_map(family).collect();
+    }
 }
 
 /// What a bank holds, in the file and in memory.
@@ -98,10 +121,11 @@ pub struct Usage {
 
 impl Bank {
     /// Opens a bank for the layers of a model. Its adapters, names and places are those of the last commit. Damaged entries
-    /// are left out, with a warning that names each; so is a last commit of which the file lacks some.
+    /// are left out, with a warning that names each; so is a last commit that is damaged or of which the file lacks some:
+    /// to write such a bank is an error without `repair`.
     pub fn open(model: &Arc<Model>, path: &Path, options: &Options) -> Result<Self> {
         let file = file::open(path, options.access)?;
-        let state = State::read(Arc::new(file), path, model)?;
+        let state = State::read(Arc::new(file), path, options, model)?;
         let layers = model.layers();
         let largest = |size: fn(&crate::model::Layer) -> usize| layers.iter().map(size).max().unwrap_or(0);
         let limits = Limits {
@@ -113,6 +137,7 @@ impl Bank {
             model: model.clone(),
             path: path.to_owned(),
             limits,
+            repair: options.repair,
             state: RwLock::new(Arc::new(state)),
             bound: Mutex::default(),
             binding: Turns::default(),
@@ -201,7 +226,9 @@ impl Bank {
         let segments = state.index.places();
         let indexed: u64 =
             segments.iter().map(|place| u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes)).sum();
-        let held: u64 = state.catalogue.stores.iter().map(|store| store.bytes()).sum();
+        let stores = state.catalogue.stores_of(&state.families_in_use());
+        let stores = state.catalogue.stores.iter().zip(stores).filter(|(_, is_used)| *is_used);
+        let held: u64 = stores.map(|(store, _)| store.bytes()).sum();
         let used: u64 = state.index.iter().map(|(_, vectors)| stored(vectors)).sum();
         let used = file::DATA + used + indexed + held + state.commit.catalogue.bytes;
         let cache = self.cache();
@@ -282,7 +309,8 @@ impl Bank {
     }
 
     fn family(&self, state: &State, number: u32) -> Result<Arc<Family>> {
-        let known = self.bound().families.get(&number).cloned();
+        let key = (state.generation, number);
+        let known = self.bound().families.get(&key).cloned();
         if let Some(family) = known {
             return Ok(family);
         }
@@ -295,11 +323,11 @@ impl Bank {
         let store = self.store(state, note.store())?;
         let family = note.bound(&self.model, store, self.limits);
         let family = Arc::new(family.map_err(|error| error.within(self.path.display()))?);
-        Ok(self.bound().families.entry(number).or_insert(family).clone())
+        Ok(self.bound().families.entry(key).or_insert(family).clone())
     }
 
     fn store(&self, state: &State, number: usize) -> Result<Arc<Store>> {
-        let known = || self.bound().stores.get(&number).cloned();
+        let known = || self.bound().stores.get(&(state.generation, number)).cloned();
         if let Some(store) = known() {
             return Ok(store);
         }
@@ -319,7 +347,7 @@ impl Bank {
         };
         let store = note.store(&self.model, &state.file, &self.path, state.commit.end, self.limits);
         let store = store.map_err(|error| error.within(self.path.display()))?;
-        self.bound().stores.insert(number, store.clone());
+        self.bound().stores.insert((state.generation, number), store.clone());
         Ok(store)
     }
 
@@ -337,16 +365,34 @@ impl Bank {
 }
 
 impl State {
-    fn read(file: Arc<File>, path: &Path, model: &Model) -> Result<Self> {
-        let (commit, cut) = file::last_commit(&file, path)?;
-        cut.iter().for_each(|words| model.listener().warning(words));
+    /// Of each family, whether an adapter is of it.
+    fn families_in_use(&self) -> Vec<bool> {
+        let mut used = vec![false; self.catalogue.families.len()];
+        for (_, vectors) in self.index.iter() {
+            if let Some(used) = used.get_mut(vectors.family as usize) {
+                *used = true;
+            }
+        }
+        used
+    }
+
+    fn read(file: Arc<File>, path: &Path, options: &Options, model: &Model) -> Result<Self> {
+        let LastCommit { commit, finding } = file::last_commit(&file, path)?;
+        if let Some(finding) = finding {
+            if finding.is_loss && options.access != Access::Read && !options.repair {
+                let words = finding.words;
+                fail!(Format, "{words}; writing would overwrite what is behind it: with the option repair, it may");
+            }
+            model.listener().warning(&finding.words);
+        }
         let catalogue = Catalogue::read(&file, path, commit.catalogue, commit.catalogue_crc, commit.end)?;
         let (mut index, mut damaged) = (Index::default(), 0);
         for place in &commit.segments {
             let bytes = u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes);
             let segment = Place { offset: place.offset, bytes };
             let bytes = file::read(&file, path, "an index segment", segment, commit.end)?;
-            for name in index.read(*place, &bytes)? {
+            let damages = index.read(*place, &bytes).map_err(|error| error.within(path.display()))?;
+            for name in damages {
                 damaged += 1;
                 let path = path.display();
                 model.listener().warning(&format!("'{path}': the entry of adapter {name} is damaged and left out"));

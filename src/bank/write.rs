@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::catalogue::Catalogue;
 use super::file::{self, Access, Commit, Place, Tail};
-use super::index::{Change, Index, Vectors};
+use super::index::{Change, Index, LONGEST_NAME, Vectors};
 use super::turn::Turn;
 use super::{Bank, State};
 use crate::adapter::{Adapter, Kind, io, sync_folder};
@@ -25,27 +25,32 @@ pub struct Writer {
     broken: bool,
 }
 
-/// Longer names are somebody's mistake.
-const LONGEST_NAME: usize = 4096;
-
 impl Bank {
     /// Adds adapters, or puts them in the place of those of the same names; all of them or none. Vectors are rounded to
     /// `dtype`. When this returns, they are on the disk.
     pub fn append(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
-        let mut writer = self.writer()?;
-        let state = self.state();
+        self.add(adapters, dtype, false)
+    }
+
+    /// The same of new names: one that the bank holds already is an error of the code Exists.
+    pub fn append_new(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
+        self.add(adapters, dtype, true)
+    }
+
+    /// The same of adapters that come one after the other, none of which has to be in memory when the next one comes.
+    pub fn appending(&self, dtype: Dtype) -> Result<Appending<'_>> {
+        let writer = self.writer()?;
+        let addition = Addition::new(self, self.state(), dtype)?;
+        Ok(Appending { writer, addition, added: Vec::new(), names: HashSet::new() })
+    }
+
+    fn add(&self, adapters: &[(&str, &Adapter)], dtype: Dtype, must_be_new: bool) -> Result<()> {
+        let mut appending = self.appending(dtype)?;
         check_names(adapters.iter().map(|(name, _)| *name))?;
-        let mut addition = Addition::new(self, &state, dtype)?;
-        let mut changes = Vec::new();
-        changes.try_reserve_exact(adapters.len()).map_err(|_| Error::out_of_memory())?;
         for (name, adapter) in adapters {
-            let vectors = addition.add(name, adapter).map_err(|error| error.within(format!("adapter '{name}'")))?;
-            changes.push(Change { name, vectors: Some(vectors) });
+            if must_be_new { appending.push_new(name, adapter)? } else { appending.push(name, adapter)? }
         }
-        let Addition { catalogue, tail, stores, .. } = addition;
-        self.commit(&mut writer, &state, catalogue, changes, tail)?;
-        self.bound().stores.extend(stores);
-        Ok(())
+        appending.finish()
     }
 
     /// Removes adapters; all of them or none.
@@ -62,26 +67,42 @@ impl Bank {
     }
 
     /// Writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters
-    /// are left out, with a warning that names each. Programs that have the bank open go on with the old file.
+    /// are an error; with the option `repair`, they are left out, with a warning that names each. Programs that have the bank
+    /// open go on with the old file.
     pub fn compact(&self) -> Result<()> {
         let _writer = self.writer()?;
         let state = self.state();
-        let fresh = Unfinished::beside(&self.path)?;
+        if state.damaged > 0 {
+            self.lose(&format!("'{}' has {} damaged entries", self.path.display(), state.damaged))?;
+        }
+        // Where a symbolic link names the file, the link stays.
+        let path = &fs::canonicalize(&self.path).map_err(|error| io(&self.path, "find", &error))?;
+        if !file::stands_at(&state.file, path) {
+            fail!(State, "'{}' is not the file that was opened any more", self.path.display());
+        }
+        let fresh = Unfinished::beside(path)?;
         let file = Arc::new(file::open(&fresh.path, Access::Create)?);
+        let data = state.file.metadata().map_err(|error| io(path, "read", &error))?;
+        file.set_permissions(data.permissions()).map_err(|error| io(&fresh.path, "set the mode of", &error))?;
         let empty = State::empty(file.clone(), state.generation + 1);
         let mut tail = Tail::new(&file, &fresh.path, empty.commit.end)?;
-        let catalogue = state.catalogue.copied(&state.file, &self.path, state.commit.end, &mut tail)?;
-        let changes = self.copied(&state, &mut tail)?;
-        let next = empty.after(catalogue, changes, tail)?;
+        let families = state.families_in_use();
+        let mut copied = state.catalogue.copied(&families, &state.file, &self.path, state.commit.end, &mut tail)?;
+        for damage in &copied.damaged {
+            self.lose(damage.message())?;
+        }
+        let changes = self.copied(&state, &copied.families, &mut tail)?;
+        let next = empty.after(std::mem::take(&mut copied.catalogue), changes, tail)?;
         file::write_commit(&file, &next.commit).map_err(|error| io(&fresh.path, "write", &error))?;
-        fs::rename(&fresh.path, &self.path).map_err(|error| io(&self.path, "replace", &error))?;
+        fs::rename(&fresh.path, path).map_err(|error| io(path, "replace", &error))?;
+        self.bound().renumber(state.generation, &copied);
         self.show(next);
         self.cache().clear();
-        sync_folder(folder_of(&self.path))
+        sync_folder(folder_of(path))
     }
 
     /// Copies the vectors of every adapter that is not damaged.
-    fn copied<'a>(&self, state: &'a State, tail: &mut Tail<'_>) -> Result<Vec<Change<'a>>> {
+    fn copied<'a>(&self, state: &'a State, families: &[Option<u32>], tail: &mut Tail<'_>) -> Result<Vec<Change<'a>>> {
         let (listener, total) = (self.model.listener(), state.index.len());
         let mut changes = Vec::new();
         changes.try_reserve_exact(total).map_err(|_| Error::out_of_memory())?;
@@ -90,16 +111,29 @@ impl Bank {
                 fail!(Cancelled, "the progress callback stopped the compaction of '{}'", self.path.display());
             }
             match self.vectors(state, name, vectors) {
-                Ok(bytes) => {
-                    let vectors = Vectors { offset: tail.end(), ..vectors };
-                    tail.push(&bytes)?;
-                    changes.push(Change { name, vectors: Some(vectors) });
-                }
-                Err(error) if error.code() == Code::Format => listener.warning(error.message()),
+                Ok(bytes) => match families.get(vectors.family as usize) {
+                    Some(Some(family)) => {
+                        let vectors = Vectors { offset: tail.end(), family: *family, ..vectors };
+                        tail.push(&bytes)?;
+                        changes.push(Change { name, vectors: Some(vectors) });
+                    }
+                    _ => self
+                        .lose(&format!("'{}': the projections of adapter '{name}' are damaged", self.path.display()))?,
+                },
+                Err(error) if error.code() == Code::Format => self.lose(error.message())?,
                 Err(error) => return Err(error),
             }
         }
         Ok(changes)
+    }
+
+    /// A compaction comes upon damage: it goes on without only where that was asked for.
+    fn lose(&self, damage: &str) -> Result<()> {
+        if !self.repair {
+            fail!(Format, "{damage}; a compaction would drop that for good: with the option repair, it does");
+        }
+        self.model.listener().warning(damage);
+        Ok(())
     }
 
     fn writer(&self) -> Result<Turn<'_, Writer>> {
@@ -172,10 +206,53 @@ impl State {
     }
 }
 
+/// Adapters that are being appended. Nobody sees them until all are there, and dropped unfinished, they never were. Nobody else
+/// writes meanwhile.
+pub struct Appending<'b> {
+    writer: Turn<'b, Writer>,
+    addition: Addition<'b>,
+    added: Vec<(String, Vectors)>,
+    names: HashSet<String>,
+}
+
+impl Appending<'_> {
+    /// Writes an adapter's vectors. One that fails is not among those that `finish` adds.
+    pub fn push(&mut self, name: &str, adapter: &Adapter) -> Result<()> {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            fail!(Argument, "a name has {} bytes; wanted 1 to {LONGEST_NAME}", name.len());
+        }
+        if self.names.contains(name) {
+            fail!(Argument, "'{name}' is the name of an earlier one; wanted each once");
+        }
+        let vectors = self.addition.add(name, adapter).map_err(|error| error.within(format!("adapter '{name}'")))?;
+        self.added.push((name.to_owned(), vectors));
+        self.names.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// The same of a new name: one that the bank holds already is an error of the code Exists.
+    pub fn push_new(&mut self, name: &str, adapter: &Adapter) -> Result<()> {
+        if self.addition.state.index.find(name).is_some() {
+            fail!(Exists, "'{}' holds an adapter of the name '{name}' already", self.addition.bank.path.display());
+        }
+        self.push(name, adapter)
+    }
+
+    /// Makes all of them count. When this returns, they are on the disk.
+    pub fn finish(self) -> Result<()> {
+        let Self { mut writer, addition, added, .. } = self;
+        let Addition { bank, state, catalogue, tail, stores, .. } = addition;
+        let changes = added.iter().map(|(name, vectors)| Change { name, vectors: Some(*vectors) }).collect();
+        bank.commit(&mut writer, &state, catalogue, changes, tail)?;
+        bank.bound().stores.extend(stores.into_iter().map(|(number, store)| ((state.generation, number), store)));
+        Ok(())
+    }
+}
+
 /// Adapters on their way into the file.
 struct Addition<'a> {
     bank: &'a Bank,
-    state: &'a State,
+    state: Arc<State>,
     dtype: Dtype,
     catalogue: Catalogue,
     tail: Tail<'a>,
@@ -186,9 +263,10 @@ struct Addition<'a> {
 }
 
 impl<'a> Addition<'a> {
-    fn new(bank: &'a Bank, state: &'a State, dtype: Dtype) -> Result<Self> {
+    fn new(bank: &'a Bank, state: Arc<State>, dtype: Dtype) -> Result<Self> {
         let tail = Tail::new(&state.file, &bank.path, state.commit.end)?;
-        Ok(Self { bank, state, dtype, catalogue: state.catalogue.clone(), tail, stores: Vec::new(), last: None })
+        let catalogue = state.catalogue.clone();
+        Ok(Self { bank, state, dtype, catalogue, tail, stores: Vec::new(), last: None })
     }
 
     /// Writes one adapter's vectors.
@@ -237,9 +315,16 @@ impl<'a> Addition<'a> {
 
     /// The number of a store; a new one is written into the file, where its key does not draw it.
     fn store(&mut self, store: &Arc<Store>) -> Result<usize> {
-        for number in 0..self.state.catalogue.stores.len() {
-            if self.bank.store(self.state, number)?.same_values(store) {
-                return Ok(number);
+        for (number, note) in self.state.catalogue.stores.iter().enumerate() {
+            if !note.has_sizes_of(store) {
+                continue;
+            }
+            match self.bank.store(&self.state, number) {
+                Ok(known) if known.same_values(store) => return Ok(number),
+                Ok(_) => {}
+                // A damaged one is none that this adapter could share.
+                Err(error) if error.code() == Code::Format => {}
+                Err(error) => return Err(error),
             }
         }
         if let Some((number, _)) = self.stores.iter().find(|(_, known)| known.same_values(store)) {

@@ -56,6 +56,12 @@ pub struct pvera_bank_options {
     pub in_max: usize,
     /// The same of out_features.
     pub out_max: usize,
+    /// 0 or 1, for a damaged bank that is to be written: go on from what is sound. A last commit that is damaged or cut off is
+    /// overwritten, and pvera_bank_compact leaves out damaged adapters, with a warning that names each. Without it, both are
+    /// PVERA_ERROR_FORMAT.
+    pub repair: u32,
+    /// Zero, which is checked. (Fills the struct.)
+    pub reserved: u32,
 }
 
 // SAFETY: integers; the size comes first.
@@ -113,6 +119,7 @@ impl From<Usage> for pvera_bank_usage {
 
 impl pvera_bank_options {
     fn read(&self) -> Result<Options> {
+        input::reserved("options.reserved", self.reserved)?;
         let positive = |value: usize| (value > 0).then_some(value);
         let access = match self.access {
             PVERA_BANK_READ => Access::Read,
@@ -129,12 +136,14 @@ impl pvera_bank_options {
             in_max: positive(self.in_max),
             out_max: positive(self.out_max),
             ignore_undeclared: self.ignore_undeclared != 0,
+            repair: self.repair != 0,
         })
     }
 }
 
 /// Opens a bank for the layers of a model. Entries that are damaged are left out, with a warning that names each.
-/// Of a bank that was cut short, the commit before its last one is read, with a warning.
+/// Of a bank that was cut short, or whose last commit record is damaged, the commit before it is read, with a warning; to
+/// write such a bank is an error without options.repair.
 ///
 /// Errors: `PVERA_ERROR_IO`, `PVERA_ERROR_FORMAT` for another file or a damaged one, `PVERA_ERROR_STATE` for one that is
 /// being written through another handle, `PVERA_ERROR_EXISTS`.
@@ -224,8 +233,11 @@ pub unsafe extern "C" fn pvera_bank_remove(
     })
 }
 
-/// Writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters are
-/// left out, with a warning that names each. Other programs that have the bank open go on with the old file.
+/// Writes the bank anew without what nobody uses, and puts it in the place of the old file at once; a symbolic link to it
+/// stays. Damaged adapters are an error; if the bank was opened with options.repair, they are left out, with a warning that
+/// names each. Other programs that have the bank open go on with the old file.
+///
+/// Errors: `PVERA_ERROR_FORMAT` for damage, `PVERA_ERROR_STATE` where another file is in the bank's place, `PVERA_ERROR_IO`.
 ///
 /// # Safety
 /// `bank` is a bank.

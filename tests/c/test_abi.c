@@ -151,13 +151,15 @@ static void layouts(void) {
     FIELD(pvera_adapter_options, ignore_undeclared, 28);
     FIELD(pvera_adapter_options, map_file, 29);
     FIELD(pvera_adapter_options, identity, 32);
-    SIZE(pvera_bank_options, 40);
+    SIZE(pvera_bank_options, 48);
     FIELD(pvera_bank_options, struct_size, 0);
     FIELD(pvera_bank_options, access, 8);
     FIELD(pvera_bank_options, ignore_undeclared, 12);
     FIELD(pvera_bank_options, cache_bytes, 16);
     FIELD(pvera_bank_options, in_max, 24);
     FIELD(pvera_bank_options, out_max, 32);
+    FIELD(pvera_bank_options, repair, 40);
+    FIELD(pvera_bank_options, reserved, 44);
     SIZE(pvera_bank_usage, 80);
     FIELD(pvera_bank_usage, struct_size, 0);
     FIELD(pvera_bank_usage, adapters, 8);

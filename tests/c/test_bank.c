@@ -274,6 +274,17 @@ static void errors(void) {
     MUST(pvera_bank_verify(bank, &damaged));
     CHECK(damaged == 1, "%zu damaged", damaged);
     pvera_adapter_free(adapter), pvera_bank_free(bank);
+    bank = opened(&shop, PVERA_BANK_WRITE);
+    CHECK_ERROR(pvera_bank_compact(bank), PVERA_ERROR_FORMAT, "the vectors of adapter 'one'|option repair");
+    pvera_bank_free(bank), bank = NULL;
+    pvera_bank_options repair = {.struct_size = sizeof repair, .access = PVERA_BANK_WRITE, .repair = 1, .reserved = 1};
+    CHECK_ERROR(pvera_bank_open(w->model, shop.path, &repair, &bank), PVERA_ERROR_UNSUPPORTED, "options.reserved is 1");
+    repair.reserved = 0;
+    MUST(pvera_bank_open(w->model, shop.path, &repair, &bank));
+    MUST(pvera_bank_compact(bank));
+    MUST(pvera_bank_verify(bank, &damaged));
+    CHECK(damaged == 0, "%zu damaged", damaged);
+    pvera_bank_free(bank);
     file = fopen(shop.path, "wb");
     if (CHECK(file != NULL, "%s", shop.path)) fclose(file);
     bank = NULL;

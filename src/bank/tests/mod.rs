@@ -1,7 +1,9 @@
 //! Tests of banks: what goes in comes out, whatever is damaged, killed or evicted.
 
+mod damage;
+mod files;
+
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use super::*;
@@ -168,6 +170,37 @@ fn a_bank_grows_in_commits_and_has_few_segments() {
 }
 
 #[test]
+fn adapters_that_come_one_by_one_count_all_at_once() {
+    let folder = Folder::new("one-by-one");
+    let (path, model) = (folder.path("bank"), model());
+    let own = [adapter(&model, 2, 1), adapter(&model, 4, 2)];
+    let bank = open(&model, &path, Access::Create);
+    let begin = || {
+        let mut appending = bank.appending(Dtype::F32).unwrap();
+        appending.push("a", &own[0]).unwrap();
+        appending.push_new("b", &own[1]).unwrap();
+        assert_eq!(appending.push("a", &own[1]).unwrap_err().code(), Code::Argument);
+        assert_eq!(appending.push("", &own[1]).unwrap_err().code(), Code::Argument);
+        assert!(bank.is_empty() && open(&model, &path, Access::Read).is_empty());
+        appending
+    };
+    drop(begin());
+    assert!(bank.is_empty());
+    begin().finish().unwrap();
+    for bank in [&bank, &open(&model, &path, Access::Read)] {
+        assert_eq!(bank.len(), 2);
+        for (name, own) in ["a", "b"].iter().zip(&own) {
+            assert_eq!(vectors(&bank.adapter(name).unwrap()), vectors(own));
+        }
+    }
+    let mut again = bank.appending(Dtype::F32).unwrap();
+    assert_eq!(again.push_new("b", &own[0]).unwrap_err().code(), Code::Exists);
+    again.push("b", &own[0]).unwrap();
+    again.finish().unwrap();
+    assert_eq!((bank.len(), vectors(&bank.adapter("b").unwrap())), (2, vectors(&own[0])));
+}
+
+#[test]
 fn a_row_with_a_bank_adapter_has_the_bits_of_the_published_one() {
     let folder = Folder::new("rows");
     let model = model();
@@ -297,72 +330,6 @@ fn a_replaced_adapter_is_never_served_from_the_cache() {
     assert_eq!(bank.adapter("b").unwrap_err().code(), Code::NotFound);
 }
 
-/// Every state that a kill can leave: the data of a commit in part, its record in part.
-#[test]
-fn a_kill_leaves_the_bank_before_or_after_a_commit() {
-    let folder = Folder::new("kill");
-    let (path, model) = (folder.path("bank"), model());
-    let own = [adapter(&model, 2, 1), adapter(&model, 4, 2), adapter(&model, 2, 3)];
-    let bank = open(&model, &path, Access::Create);
-    bank.append(&[("a", &own[0])], Dtype::F32).unwrap();
-    let before = fs::read(&path).unwrap();
-    bank.append(&[("a", &own[1]), ("b", &own[2])], Dtype::F32).unwrap();
-    drop(bank);
-    let after = fs::read(&path).unwrap();
-    let holds = |bytes: &[u8]| {
-        let torn = folder.path("torn");
-        fs::write(&torn, bytes).unwrap();
-        let bank = open(&model, &torn, Access::Write);
-        let found: Vec<_> =
-            ["a", "b"].iter().map(|name| bank.adapter(name).ok().map(|found| vectors(&found))).collect();
-        // Whatever was left, the next commit writes over it.
-        bank.append(&[("c", &own[0])], Dtype::F32).unwrap();
-        assert_eq!(vectors(&bank.adapter("c").unwrap()), vectors(&own[0]));
-        drop(bank);
-        let again = open(&model, &torn, Access::Read);
-        let still: Vec<_> =
-            ["a", "b"].iter().map(|name| again.adapter(name).ok().map(|found| vectors(&found))).collect();
-        assert_eq!(found, still);
-        found
-    };
-    let (old, new) = (vec![Some(vectors(&own[0])), None], vec![Some(vectors(&own[1])), Some(vectors(&own[2]))]);
-    // Data come first, in any part, and nothing of them counts.
-    for end in (before.len()..=after.len()).step_by(37).chain([after.len()]) {
-        let mut torn = before.clone();
-        torn.extend_from_slice(&after[before.len()..end]);
-        assert_eq!(holds(&torn), old, "killed at {end}");
-    }
-    // Then the record, of which any part may be on the disk.
-    let changed: Vec<usize> = (0..before.len()).filter(|place| before[*place] != after[*place]).collect();
-    let (first, last) = (changed[0], changed[changed.len() - 1]);
-    for end in (first..=last).step_by(5).chain([last]) {
-        let mut torn = after.clone();
-        torn[end..=last].copy_from_slice(&before[end..=last]);
-        assert_eq!(holds(&torn), old, "killed in the record at {end}");
-    }
-    assert_eq!(holds(&after), new);
-}
-
-/// A writer makes a record last, so that a file that ends before it was cut: the commit before counts, and that is told.
-#[test]
-fn a_bank_that_was_cut_short_says_so() {
-    let folder = Folder::new("cut");
-    let (path, ear) = (folder.path("bank"), Ear::default());
-    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
-    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2)];
-    let bank = open(&model, &path, Access::Create);
-    bank.append(&[("a", &own[0])], Dtype::F32).unwrap();
-    bank.append(&[("b", &own[1])], Dtype::F32).unwrap();
-    drop(bank);
-    let bytes = fs::read(&path).unwrap();
-    assert!(open(&model, &path, Access::Read).contains("b") && ear.heard().is_empty());
-    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    let bank = open(&model, &path, Access::Read);
-    assert!(bank.contains("a") && !bank.contains("b"));
-    let heard = ear.heard();
-    assert!(heard.len() == 1 && heard[0].contains("was cut short"), "{heard:?}");
-}
-
 /// Segments take up others, and names are replaced meanwhile: the order is that of the first time all the same.
 #[test]
 fn names_keep_their_order_when_a_bank_is_opened_again() {
@@ -413,69 +380,6 @@ fn model_layers(adapter: &Adapter) -> Vec<(&str, usize)> {
     adapter.adapted_layers().map(|number| layer(number).unwrap()).collect()
 }
 
-/// Whatever byte is changed: an adapter is what it was, or its loss is told; nothing else comes out, nothing panics.
-#[test]
-fn damage_is_named_and_costs_no_more_than_it_must() {
-    let folder = Folder::new("damage");
-    let (path, ear) = (folder.path("bank"), Ear::default());
-    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
-    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2), adapter(&model, 2, 3)];
-    let bank = open(&model, &path, Access::Create);
-    bank.append(&[("first", &own[0]), ("second", &own[1]), ("third", &own[2])], Dtype::F32).unwrap();
-    let state = bank.state();
-    let (_, second) = state.index.find("second").unwrap();
-    let segment = state.commit.segments[0];
-    drop((bank, state));
-    let sound = fs::read(&path).unwrap();
-    let mut lost = [0; 4];
-    for place in (0..sound.len()).step_by(3) {
-        let mut bytes = sound.clone();
-        bytes[place] ^= 1 << (place % 8);
-        fs::write(&path, &bytes).unwrap();
-        let Ok(bank) = Bank::open(&model, &path, &Options::default()) else {
-            lost[3] += 1;
-            continue;
-        };
-        let heard = ear.heard();
-        let mut missing = 0;
-        for (name, own) in ["first", "second", "third"].iter().zip(&own) {
-            match bank.adapter(name) {
-                Ok(found) => assert_eq!(vectors(&found), vectors(own), "{name} with byte {place} changed"),
-                Err(error) => {
-                    assert!(matches!(error.code(), Code::Format | Code::NotFound | Code::Io), "{error}");
-                    missing += 1;
-                }
-            }
-        }
-        assert_eq!(heard.len(), bank.usage().damaged);
-        assert!(missing <= 1 || place as u64 >= segment.offset || place < 4096, "{missing} lost to byte {place}");
-        lost[missing] += 1;
-    }
-    assert!(lost[0] > 0 && lost[1] > 0 && lost[3] > 0, "{lost:?}");
-    // One byte of one adapter's vectors.
-    fs::write(&path, &sound).unwrap();
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&[0xff], second.offset + 2).unwrap();
-    let bank = open(&model, &path, Access::Write);
-    let error = bank.adapter("second").unwrap_err();
-    let wanted = format!("the vectors of adapter 'second', which lie at {}, are damaged", second.offset);
-    assert_eq!((error.code(), error.message().contains(&wanted)), (Code::Format, true), "{error}");
-    assert_eq!(bank.verify().unwrap(), 1);
-    assert!(ear.heard()[0].contains(&wanted));
-    bank.compact().unwrap();
-    assert!(ear.heard()[0].contains(&wanted));
-    assert_eq!((bank.len(), bank.verify().unwrap()), (2, 0));
-    // One byte of its name.
-    fs::write(&path, &sound).unwrap();
-    let names = segment.offset as usize + 3 * ITEM;
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    file.write_all_at(b"S", (names + "first".len()) as u64).unwrap();
-    drop(bank);
-    let bank = open(&model, &path, Access::Read);
-    assert_eq!((bank.len(), bank.usage().damaged), (2, 1));
-    assert!(ear.heard()[0].contains("the entry of adapter 'Second' is damaged and left out"));
-}
-
 #[test]
 fn what_a_bank_cannot_do_is_said() {
     let folder = Folder::new("refused");
@@ -513,7 +417,10 @@ fn what_a_bank_cannot_do_is_said() {
     says(Bank::open(&model, &folder.0, &Options::default()).map(|_| ()), Code::Io, "is not a file");
     fs::write(folder.path("text"), "pverabnk and nothing more").unwrap();
     says(Bank::open(&model, &folder.path("text"), &Options::default()).map(|_| ()), Code::Format, "has 25 bytes");
-    bank.append(&[("a", &own)], Dtype::F32).unwrap();
+    bank.append_new(&[("a", &own)], Dtype::F32).unwrap();
+    let again = bank.append_new(&[("b", &own), ("a", &own)], Dtype::F32);
+    says(again, Code::Exists, "holds an adapter of the name 'a' already");
+    assert!(!bank.contains("b"), "all or none");
     drop((bank, reader));
     let fewer = model_of(&[0], Box::new(Silent));
     let bank = open(&fewer, &path, Access::Read);
@@ -521,23 +428,6 @@ fn what_a_bank_cannot_do_is_said() {
     let options = Options { ignore_undeclared: true, ..Options::default() };
     let bank = Bank::open(&fewer, &path, &options).unwrap();
     assert_eq!(vectors(&bank.adapter("a").unwrap()), vectors(&own)[..1]);
-}
-
-#[test]
-fn a_bank_of_a_larger_model_may_not_ask_for_any_amount_of_memory() {
-    let folder = Folder::new("greedy");
-    let (path, model) = (folder.path("bank"), model());
-    let mut config = Config { rank: 2, ..Config::default() };
-    config.set_json("target_modules", r#"["q"]"#).unwrap();
-    let options = LoadOptions { in_max: Some(1000), ..LoadOptions::default() };
-    let own = Adapter::create(&model, &config, None, &options).unwrap();
-    open(&model, &path, Access::Create).append(&[("a", &own)], Dtype::F32).unwrap();
-    let fresh = super::tests::model();
-    let error = open(&fresh, &path, Access::Read).adapter("a").unwrap_err();
-    assert!(error.message().contains("drawn for in_max 1000"), "{error}");
-    let allowed = Options { in_max: Some(1000), ..Options::default() };
-    let bank = Bank::open(&fresh, &path, &allowed).unwrap();
-    assert!(bank.adapter("a").unwrap().store().same_values(own.store()));
 }
 
 #[test]
