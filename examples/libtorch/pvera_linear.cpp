@@ -63,7 +63,7 @@ static pvera_matrix_mut matrix_mut(const torch::Tensor &dense) {
 
 // ---- The Function ----
 
-// What an autograd node keeps: the tape, and what the tape borrows.
+// What an autograd node keeps: the tape, and what the tape borrows (the layer, with the tensors that that borrows).
 struct Recorded : torch::CustomClassHolder {
     std::shared_ptr<pvera_context> context;
     std::shared_ptr<pvera_linear> linear;
@@ -146,8 +146,10 @@ struct PveraFunction : torch::autograd::Function<PveraFunction> {
 
 PveraLinearImpl::PveraLinearImpl(std::string name, torch::Tensor weight, torch::Tensor bias,
                                  std::shared_ptr<pvera_store> store, std::shared_ptr<pvera_context> context)
-    : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)), store_(std::move(store)),
+    : name_(std::move(name)), weight_(as_rows(weight)), bias_(as_rows(bias.unsqueeze(0))), store_(std::move(store)),
       context_(std::move(context)) {
+    TORCH_CHECK(weight.dim() == 2 && bias.dim() == 1 && bias.size(0) == weight.size(0), name_,
+                ": wanted a weight [out, in] and a bias [out], got ", weight.sizes(), " and ", bias.sizes());
     pvera_matrix a, b;
     check_pvera(pvera_store_matrices(store_.get(), &a, &b));
     lambda_b = register_parameter("pvera_lambda_b", torch::zeros({weight_.size(0)}));
@@ -162,14 +164,17 @@ void PveraLinearImpl::lend_parameters() {
     layer.in_features = static_cast<size_t>(weight_.size(1));
     layer.out_features = static_cast<size_t>(weight_.size(0));
     layer.weight = matrix(weight_);
-    layer.bias = matrix(bias_.unsqueeze(0));
+    layer.bias = matrix(bias_);
     pvera_linear_vectors vectors{};
     vectors.struct_size = sizeof vectors;
     vectors.lambda_b = lent_b_ = lambda_b.data_ptr<float>();
     vectors.lambda_d = lent_d_ = lambda_d.data_ptr<float>();
     pvera_linear *linear = nullptr;
     check_pvera(pvera_linear_new(&layer, store_.get(), nullptr, &vectors, &linear));
-    linear_ = {linear, pvera_linear_free};
+    // Whoever has the layer, an autograd node after the module's end too, has what it borrows.
+    const auto release = [borrowed = std::vector<torch::Tensor>{weight_, bias_, lambda_b, lambda_d},
+                          store = store_](pvera_linear *own) { pvera_linear_free(own); };
+    linear_ = {linear, release};
     check_pvera(pvera_linear_pack_base(linear, PVERA_PACK_FORWARD | PVERA_PACK_BACKWARD));
 }
 

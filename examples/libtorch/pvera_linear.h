@@ -27,15 +27,16 @@ struct Draw {
     torch::Tensor identities; // int64, or undefined: 0, 1, 2, …
 };
 
-// y = x Wᵀ + bias + λ_b ∘ (z Bᵀ), with W and bias frozen. It borrows the memory of its parameters: move it (.to(…))
+// y = x Wᵀ + bias + λ_b ∘ (z Bᵀ), with W and bias frozen (of whatever strides: what does not lie in rows is copied). It borrows the memory of its parameters: move it (.to(…))
 // before the first forward; afterwards forward throws.
 class PveraLinearImpl : public torch::nn::Module {
   public:
     PveraLinearImpl(std::string name, torch::Tensor weight, torch::Tensor bias, std::shared_ptr<pvera_store> store,
                     std::shared_ptr<pvera_context> context);
 
-    // x [..., in] of float. Differentiable once: backward with create_graph throws. kl_weight adds kl_weight · KL(latents ‖ N(0, 1)), averaged over rows and latents, to
-    // whatever is differentiated: the gradients have it, the value of the loss has not.
+    // x [..., in] of float. Differentiable once: backward with create_graph throws. kl_weight adds
+    // kl_weight · KL(latents ‖ N(0, 1)), averaged over rows and latents, to whatever is differentiated: the gradients
+    // have it, the value of the loss has not.
     torch::Tensor forward(const torch::Tensor &x, const Draw &draw, double kl_weight = 0);
 
     torch::Tensor lambda_b, lambda_d; // the parameters: [out], [2 rank]

@@ -137,6 +137,39 @@ static bool throws(const std::function<void()> &act, const char *text) {
     return false;
 }
 
+// A graph outlives the module that made it, as any operation's does.
+static void without_module() {
+    const Pair pair = make_pair();
+    const Tensor x = torch::randn({7, IN}, torch::requires_grad()), dy = torch::randn({7, OUT});
+    const Tensor wanted = torch::autograd::grad({pair.plain->forward(x, {})}, {x}, {dy})[0];
+    Tensor y;
+    {
+        const torch::NoGradGuard no_grad;
+        PveraLinear own("layer", pair.plain->weight.clone(), pair.plain->bias.clone(), pair.plain->store,
+                        make_context());
+        own->lambda_b.copy_(pair.plain->lambda_b);
+        own->lambda_d.copy_(pair.plain->lambda_d);
+        const torch::AutoGradMode grad(true);
+        y = own->forward(x, {});
+    }
+    std::vector<Tensor> others; // take what would have been freed
+    for (int i = 0; i < 16; ++i) others.push_back(torch::full({OUT, IN}, NAN));
+    const Tensor dx = torch::autograd::grad({y}, {x}, {dy})[0];
+    require(relative_difference(dx, wanted) < 3e-6, "a module that is gone before backward");
+}
+
+// Weights and biases that are views of others' memory.
+static void strided() {
+    const Pair pair = make_pair();
+    const Tensor weight = torch::randn({OUT, 2 * IN}).slice(1, 0, 2 * IN, 2);
+    const Tensor bias = torch::randn({OUT, 2}).select(1, 0);
+    PveraLinear ours("layer", weight, bias, pair.plain->store, make_context());
+    const Tensor x = torch::randn({3, IN}), y = ours->forward(x, {});
+    require(relative_difference(y, torch::linear(x, weight, bias)) < 3e-6, "a strided weight and bias");
+    const auto shorter = [&] { PveraLinear("layer", weight, bias.slice(0, 1), pair.plain->store, make_context()); };
+    require(throws(shorter, "a bias [out]"), "a bias of another length is not told");
+}
+
 static void errors() {
     const Pair pair = make_pair();
     PveraLinear ours = pair.ours;
@@ -313,6 +346,8 @@ int main(int count, char **arguments) {
     compare_layer("columns of a wider tensor", torch::randn({6, 3 * IN}).narrow(1, IN, IN), sampled, 0);
     compare_layer("a transposed tensor", torch::randn({IN, 6}).t(), sampled, 0);
     expanded_gradient();
+    without_module();
+    strided();
     errors();
     memory();
     torch::set_num_threads(1); // the network is too small for two

@@ -145,6 +145,18 @@ void round_trip() {
     CHECK(alive.use_count() == 1);
 }
 
+// The view and the move in one line: arguments may be made in any order.
+template <class Managed>
+void moved_in_one_line() {
+    std::vector<float> values(6, 2.0f);
+    const float *const at = values.data();
+    const auto exported = pvera::to_dlpack<Managed>(pvera::matrix_mut(values.data(), 2, 3), std::move(values));
+    CHECK(exported->dl_tensor.data == at && static_cast<const float *>(exported->dl_tensor.data)[5] == 2.0f);
+    std::vector<float> others(6);
+    const auto second = pvera::to_dlpack(pvera::as_matrix(others, 2, 3), std::move(others));
+    CHECK(second->dl_tensor.data != nullptr);
+}
+
 template <class Managed>
 void flags() {
     auto values = std::make_shared<std::vector<float>>(6);

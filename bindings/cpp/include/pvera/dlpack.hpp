@@ -163,15 +163,19 @@ dlpack_owner<Managed> export_any(const matrix &of, Owner owner, bool is_read_onl
 // A matrix as a managed tensor of two dimensions. owner is whatever keeps the memory alive (a vector, a shared_ptr); it is moved
 // in, and destroyed by the tensor's deleter, on whatever thread that is called. Managed is one of dlpack's above, or yours.
 template <class Managed = dlpack::managed_tensor_versioned, class Owner>
-[[nodiscard]] dlpack_owner<Managed> to_dlpack(const matrix_mut &of, Owner owner) {
-    return calls::export_any<Managed>(of, std::move(owner), false);
+[[nodiscard]] dlpack_owner<Managed> to_dlpack(const matrix_mut &of, Owner &&owner) {
+    static_assert(!detail::moves_elements<std::decay_t<Owner>>::value,
+                  "the elements of an array move with it: of would point to where they were");
+    return calls::export_any<Managed>(of, std::decay_t<Owner>(std::forward<Owner>(owner)), false);
 }
 
 // A matrix that may only be read, which the versioned struct alone can say.
 template <class Managed = dlpack::managed_tensor_versioned, class Owner>
-[[nodiscard]] dlpack_owner<Managed> to_dlpack(const matrix &of, Owner owner) {
+[[nodiscard]] dlpack_owner<Managed> to_dlpack(const matrix &of, Owner &&owner) {
     static_assert(detail::is_versioned<Managed>::value, "DLManagedTensor cannot say that a tensor is read-only");
-    return calls::export_any<Managed>(of, std::move(owner), true);
+    static_assert(!detail::moves_elements<std::decay_t<Owner>>::value,
+                  "the elements of an array move with it: of would point to where they were");
+    return calls::export_any<Managed>(of, std::decay_t<Owner>(std::forward<Owner>(owner)), true);
 }
 
 } // namespace PVERA_CPP_ERRORS

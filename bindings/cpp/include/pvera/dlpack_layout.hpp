@@ -2,6 +2,7 @@
 #ifndef PVERA_CPP_DLPACK_LAYOUT_HPP
 #define PVERA_CPP_DLPACK_LAYOUT_HPP
 
+#include <array>
 #include <pvera.h>
 
 #include <cstdint>
@@ -65,6 +66,12 @@ struct is_versioned : std::false_type {};
 template <class Managed>
 struct is_versioned<Managed, std::void_t<decltype(std::declval<Managed &>().version), decltype(std::declval<Managed &>().flags)>>
     : std::true_type {};
+
+// Whether what it holds lies elsewhere once it was moved.
+template <class Owner>
+struct moves_elements : std::false_type {};
+template <class Element, std::size_t count>
+struct moves_elements<std::array<Element, count>> : std::true_type {};
 
 struct managed_deleter {
     template <class Managed>
