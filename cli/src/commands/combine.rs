@@ -7,7 +7,7 @@ use pvera::adapter::Adapter;
 use pvera::memory::Allocator;
 use serde_json::json;
 
-use crate::adapters::{Host, Need, folder_of, refuse_existing};
+use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result};
@@ -47,6 +47,7 @@ impl Combine {
         refuse_existing(&self.out, self.force)?;
         let folders: Vec<PathBuf> = self.adapters.iter().map(|path| folder_of(path)).collect();
         let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        refuse_inputs(&self.out, &paths)?;
         let host = Host::of(&self.layers, &paths, Need::Largest, ear)?;
         let adapters = paths.iter().map(|folder| host.load(folder, None)).collect::<Result<Vec<_>>>()?;
         let weight = |place: usize| self.weights.get(place).copied().unwrap_or(1.0 / count as f64);
