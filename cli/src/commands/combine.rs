@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Write the one adapter that is nearest to a weighted sum of adapters of one store
 ///
@@ -63,6 +63,6 @@ impl Combine {
         combined.save(&self.out)?;
         let text = format!("{}: {count} adapters combined, relative error {error:.3e}\n", self.out.display());
         let weights: Vec<f64> = (0..count).map(weight).collect();
-        Ok(Report::new(text, json!({"out": self.out, "weights": weights, "error": error})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "weights": weights, "error": error})))
     }
 }

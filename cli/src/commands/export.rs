@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
 use crate::args::{Element, LayerArgs, MeanArgs, Pair};
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Write an adapter's mean as an exact LoRA
 #[derive(Debug, Subcommand)]
@@ -111,7 +111,7 @@ impl Common {
         write(&adapter, &options)?;
         let (layers, rank) = (adapter.adapted_layers().count(), adapter.store().rank());
         let text = format!("{}: a LoRA of rank {rank} on {layers} layers\n", self.out.display());
-        Ok(Report::new(text, json!({"out": self.out, "rank": rank, "layers": layers})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "rank": rank, "layers": layers})))
     }
 }
 

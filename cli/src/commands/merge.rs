@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::adapters::{Host, Need, folder_of, refuse_inputs};
 use crate::args::{Element, LayerArgs, MeanArgs};
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Fold an adapter's mean into a safetensors model, shard by shard
 ///
@@ -72,6 +72,6 @@ impl Merge {
         let (layers, shards) = (adapter.adapted_layers().count(), files.files().len());
         let bytes: u64 = files.files().iter().map(|file| file.length()).sum();
         let text = format!("{}: {layers} layers merged, {shards} files, {bytes} bytes\n", self.out.display());
-        Ok(Report::new(text, json!({"out": self.out, "layers": layers, "files": shards, "bytes": bytes})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "layers": layers, "files": shards, "bytes": bytes})))
     }
 }
