@@ -1359,8 +1359,8 @@ pvera_error *pvera_adapter_trainable_on(const pvera_adapter *adapter,
 
 /**
  * One adapter in the place of a weighted sum of count adapters: the one whose mean delta is nearest to
- * Σ weights[i] · delta of adapters[i]. They are of one model and one store, adapt the same layers and learned no biases;
- * config and layers are those of the first, with alpha multiplied into λ_b.
+ * Σ weights[i] · delta of adapters[i]. They are of one model and one store, adapt the same layers, and neither learned biases
+ * nor carry other tensors; config and layers are those of the first, with alpha multiplied into λ_b.
  *
  * Of a layer, Σ wᵢ λ_bᵢ λ_dᵢᵀ (mu halves) is replaced by its largest singular pair. error (may be NULL) gets how far that
  * is: the largest, over layers, of the relative Frobenius norm of the rest. It is 0 where the adapters share λ_d, or λ_b,

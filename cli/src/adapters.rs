@@ -57,6 +57,20 @@ pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
     }
 }
 
+/// What is written does not take the place of what is read: `out` is none of these checkpoints or their files, and holds none.
+pub fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
+    let Ok(target) = out.canonicalize() else { return Ok(()) };
+    for input in inputs {
+        let files = [input.to_path_buf(), input.join(CONFIG_FILE), input.join(TENSOR_FILE)];
+        if files.iter().filter_map(|path| path.canonicalize().ok()).any(|path| path.starts_with(&target)) {
+            let message =
+                format!("'{}' is to be written, and is or holds what is read: '{}'", out.display(), input.display());
+            return Err(Failure::new(Code::Argument, message).hint("another OUT is wanted"));
+        }
+    }
+    Ok(())
+}
+
 /// Inputs and outputs of layers, by their paths.
 #[derive(Default)]
 pub struct Sizes(BTreeMap<String, (usize, usize)>);

@@ -49,6 +49,11 @@ impl Report {
     }
 }
 
+/// A path as a JSON string: what is not UTF-8 in it becomes U+FFFD, as in text.
+pub fn shown(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
 pub type Result<T> = std::result::Result<T, Failure>;
 
 /// Why a command did not do what it was asked.

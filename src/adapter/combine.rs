@@ -75,6 +75,9 @@ impl Adapter {
             let name = &self.layers.get(entry.layer)?.name;
             fail!(Unsupported, "it learned a bias for layer '{name}'; biases cannot be combined");
         }
+        if let Some(tensor) = other.tensors().first() {
+            fail!(Unsupported, "it carries '{}'; tensors beside the layers' cannot be combined", tensor.name);
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use super::source::{inode, io};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::fail;
 
 /// More folders of half-done saves than this beside one folder are somebody's mistake.
@@ -66,9 +66,10 @@ pub fn replace_files(folder: &Path, files: &[&str], write: impl FnOnce(&Path) ->
     Ok(())
 }
 
-/// Writes a fresh folder beside `folder` and puts it in its place, whole: what an old folder of that name held is removed.
+/// Writes a fresh folder beside `folder` and puts it in its place, whole. What an old folder of that name held is removed with
+/// `replace`, and else an error, whenever it got there.
 /// A kill leaves the old folder, if there was one, and `.NAME.pvera-whole-N` beside it, which the next such call removes.
-pub fn replace_whole(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn replace_whole(folder: &Path, replace: bool, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let place = Place::of(folder)?;
     let (folder, parent) = (&*place.folder, &*place.parent);
     remove_abandoned(folder, parent);
@@ -76,14 +77,23 @@ pub fn replace_whole(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> 
     let mut fresh = Fresh::beside(folder, HALF_WRITTEN)?;
     write(&fresh.path)?;
     sync_folder(&fresh.path)?;
-    if place.exists {
+    if place.exists && replace {
         exchange(&fresh.path, folder)?;
     } else {
-        fs::rename(&fresh.path, folder).map_err(|error| io(folder, "create", &error))?;
+        // Takes the place of an empty folder, and of nothing else.
+        fs::rename(&fresh.path, folder).map_err(|error| match error.kind() {
+            ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => not_empty(folder),
+            _ => io(folder, "create", &error),
+        })?;
         fresh.kept = true;
     }
     // The old folder goes with `fresh`, which has its name now.
     sync_folder(parent)
+}
+
+pub fn not_empty(folder: &Path) -> Error {
+    let wanted = "wanted a new folder, or a word that it is to be replaced";
+    Error::new(Code::Exists, format!("'{}' is not empty; {wanted}", folder.display()))
 }
 
 /// Writes a file beside `path` and puts it in its place at once. `write` fills it. A kill leaves the old file, if there was

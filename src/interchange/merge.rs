@@ -12,7 +12,7 @@ use super::declare::{sizes, weight_name};
 use super::model_files::ModelFiles;
 use super::tensor_file::{Reader, TensorFile, zeros};
 use super::{Options, adapted, copy_on_host, refuse_undeclared};
-use crate::adapter::folder::replace_whole;
+use crate::adapter::folder::{not_empty, replace_whole};
 use crate::adapter::load::{dtype_of, widen};
 use crate::adapter::source::{MODULE_PREFIX, inode, io};
 use crate::adapter::{Adapter, Tensor};
@@ -54,7 +54,7 @@ pub fn merge_files(
     let beside = files.folder().map_or(Ok(Vec::new()), |folder| files_beside(folder, files, options))?;
     let total = files.files().iter().map(TensorFile::length).sum();
     let mut work = Work { context, jobs, options, done: 0, total };
-    replace_whole(out, |fresh| {
+    replace_whole(out, options.replace, |fresh| {
         beside.iter().try_for_each(|path| copy_file(path, fresh))?;
         files.files().iter().enumerate().try_for_each(|(number, file)| work.file(number, file, fresh))
     })
@@ -167,7 +167,7 @@ fn check_target(files: &ModelFiles, out: &Path, options: &Options<'_>) -> Result
     }
     let mut entries = fs::read_dir(out).map_err(|error| io(out, "read", &error))?;
     if entries.next().is_some() && !options.replace {
-        fail!(Exists, "'{}' is not empty; wanted a new folder, or a word that it is to be replaced", out.display());
+        return Err(not_empty(out));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::adapters::{CONFIG_FILE, Host, Need, Sizes, folder_of};
 use crate::args::{Element, LayerArgs};
 use crate::fresh::fresh_file;
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Pack thousands of adapters into one file
 #[derive(Debug, Subcommand)]
@@ -151,7 +151,7 @@ impl List {
         let (bank, _) = open_bank(&self.bank, &Options::default(), ear)?;
         let names = (0..bank.len()).map(|place| bank.name(place)).collect::<pvera::error::Result<Vec<_>>>()?;
         let text = names.iter().map(|name| format!("{name}\n")).collect::<String>();
-        Ok(Report::new(text, json!({"path": self.bank, "adapters": names})))
+        Ok(Report::new(text, json!({"path": shown(&self.bank), "adapters": names})))
     }
 }
 
@@ -165,7 +165,8 @@ impl Compact {
         let usage = bank.usage();
         let (path, bytes) = (self.bank.display(), usage.file_bytes);
         let text = format!("{path}: {} adapters, {before} to {bytes} bytes\n", usage.adapters);
-        let json = json!({"path": self.bank, "adapters": usage.adapters, "bytes_before": before, "bytes": bytes});
+        let json =
+            json!({"path": shown(&self.bank), "adapters": usage.adapters, "bytes_before": before, "bytes": bytes});
         Ok(Report::new(text, json))
     }
 }
@@ -263,5 +264,5 @@ fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 fn report(path: &Path, usage: pvera::bank::Usage) -> Report {
     let text = format!("{}: {} adapters, {} bytes\n", path.display(), usage.adapters, usage.file_bytes);
-    Report::new(text, json!({"path": path, "adapters": usage.adapters, "bytes": usage.file_bytes}))
+    Report::new(text, json!({"path": shown(path), "adapters": usage.adapters, "bytes": usage.file_bytes}))
 }

@@ -7,10 +7,10 @@ use pvera::adapter::Adapter;
 use pvera::memory::Allocator;
 use serde_json::json;
 
-use crate::adapters::{Host, Need, folder_of, refuse_existing};
+use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Write the one adapter that is nearest to a weighted sum of adapters of one store
 ///
@@ -47,6 +47,7 @@ impl Combine {
         refuse_existing(&self.out, self.force)?;
         let folders: Vec<PathBuf> = self.adapters.iter().map(|path| folder_of(path)).collect();
         let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        refuse_inputs(&self.out, &paths)?;
         let host = Host::of(&self.layers, &paths, Need::Largest, ear)?;
         let adapters = paths.iter().map(|folder| host.load(folder, None)).collect::<Result<Vec<_>>>()?;
         let weight = |place: usize| self.weights.get(place).copied().unwrap_or(1.0 / count as f64);
@@ -62,6 +63,6 @@ impl Combine {
         combined.save(&self.out)?;
         let text = format!("{}: {count} adapters combined, relative error {error:.3e}\n", self.out.display());
         let weights: Vec<f64> = (0..count).map(weight).collect();
-        Ok(Report::new(text, json!({"out": self.out, "weights": weights, "error": error})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "weights": weights, "error": error})))
     }
 }

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use serde_json::json;
 
 use crate::args::Cli;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Print completions for a shell
 ///
@@ -38,6 +38,6 @@ impl Man {
         let written =
             std::fs::create_dir_all(&self.folder).and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder));
         written.map_err(|error| Failure::io(&self.folder, "write", &error))?;
-        Ok(Report::new("", json!({"out": self.folder})))
+        Ok(Report::new("", json!({"out": shown(&self.folder)})))
     }
 }

@@ -7,10 +7,10 @@ use pvera::adapter::Adapter;
 use pvera::interchange::{self, Gguf, Options, export_gguf, export_lora};
 use serde_json::{Value, json};
 
-use crate::adapters::{Host, Need, folder_of, refuse_existing};
+use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
 use crate::args::{Element, LayerArgs, MeanArgs, Pair};
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Write an adapter's mean as an exact LoRA
 #[derive(Debug, Subcommand)]
@@ -98,6 +98,7 @@ impl Export {
 impl Common {
     fn run(&self, ear: &Ear, write: impl FnOnce(&Adapter, &Options<'_>) -> Result<()>) -> Result<Report> {
         let folder = folder_of(&self.adapter);
+        refuse_inputs(&self.out, &[&folder])?;
         let adapter = Host::of(&self.layers, &[&folder], Need::Each, ear)?.load(&folder, None)?;
         let options = Options {
             mean: self.mean.mean,
@@ -110,7 +111,7 @@ impl Common {
         write(&adapter, &options)?;
         let (layers, rank) = (adapter.adapted_layers().count(), adapter.store().rank());
         let text = format!("{}: a LoRA of rank {rank} on {layers} layers\n", self.out.display());
-        Ok(Report::new(text, json!({"out": self.out, "rank": rank, "layers": layers})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "rank": rank, "layers": layers})))
     }
 }
 

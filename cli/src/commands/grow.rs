@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::adapters::{Need, Sizes, folder_of, refuse_existing};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
-use crate::outcome::{Report, Result};
+use crate::outcome::{Report, Result, shown};
 
 /// Write the A and B that a checkpoint's key draws into it: the reverse of shrink
 #[derive(Args, Debug)]
@@ -48,6 +48,6 @@ impl Grow {
         let options = Options { dtype, listener: ear, ..Options::default() };
         interchange::grow(&folder, &self.out, in_max, self.out_max, &options)?;
         let text = format!("{}: written with its projections\n", self.out.display());
-        Ok(Report::new(text, json!({"out": self.out, "in_max": in_max})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "in_max": in_max})))
     }
 }

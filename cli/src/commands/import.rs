@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::adapters::refuse_existing;
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Write a PEFT checkpoint of another program's
 #[derive(Debug, Subcommand)]
@@ -61,6 +61,6 @@ impl Authors {
         let outline = pvera::interchange::Outline::read(&self.out)?;
         let (layers, rank) = (outline.modules.len(), outline.config.rank);
         let text = format!("{}: {layers} layers of rank {rank}\n", self.out.display());
-        Ok(Report::new(text, json!({"out": self.out, "layers": layers, "rank": rank})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "layers": layers, "rank": rank})))
     }
 }

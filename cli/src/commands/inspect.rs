@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::adapters::{CONFIG_FILE, TENSOR_FILE, folder_of};
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Say what a checkpoint, a bank or a safetensors model holds
 #[derive(Args, Debug)]
@@ -95,7 +95,7 @@ impl Inspect {
             json["digests"] = digests.into();
         }
         json["kind"] = kind.name().into();
-        json["path"] = json!(self.path);
+        json["path"] = json!(shown(&self.path));
         Ok(Report::new(format!("{}: {}\n{text}", self.path.display(), kind.name()), json))
     }
 }
@@ -252,7 +252,7 @@ fn model(files: &ModelFiles, lists: bool) -> Told {
             text.push_str(&format!("    {name} {:?} {:?}\n", info.shape, info.dtype));
             list.push(json!({"name": name, "shape": info.shape, "dtype": format!("{:?}", info.dtype)}));
         }
-        told.push(json!({"file": file.path(), "bytes": file.length(), "tensors": list}));
+        told.push(json!({"file": shown(file.path()), "bytes": file.length(), "tensors": list}));
     }
     text.push_str(&format!("  tensors       {tensors}\n  bytes         {bytes}\n"));
     let paths = files.files().iter().map(|file: &TensorFile| file.path().to_owned()).collect();

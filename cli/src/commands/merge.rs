@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pvera::context::{Context, Kind};
+use pvera::error::Code;
 use pvera::interchange::{ModelFiles, Options, merge_files};
 use pvera::memory::Allocator;
 use serde_json::json;
 
-use crate::adapters::{Host, Need, folder_of};
+use crate::adapters::{Host, Need, folder_of, refuse_inputs};
 use crate::args::{Element, LayerArgs, MeanArgs};
 use crate::listener::Ear;
-use crate::outcome::{Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Fold an adapter's mean into a safetensors model, shard by shard
 ///
@@ -43,6 +44,12 @@ pub struct Merge {
 impl Merge {
     pub fn run(&self, ear: &Ear) -> Result<Report> {
         let folder = folder_of(&self.adapter);
+        refuse_inputs(&self.out, &[&folder])?;
+        let inside = |out: PathBuf| folder.canonicalize().is_ok_and(|folder| out.starts_with(folder));
+        if self.force && self.out.canonicalize().is_ok_and(inside) {
+            let message = format!("'{}' is inside the adapter's folder, '{}'", self.out.display(), folder.display());
+            return Err(Failure::new(Code::Argument, message).hint("another OUT is wanted"));
+        }
         let layers = LayerArgs {
             model: Some(self.model.clone()),
             prefix: self.prefix.clone(),
@@ -65,6 +72,6 @@ impl Merge {
         let (layers, shards) = (adapter.adapted_layers().count(), files.files().len());
         let bytes: u64 = files.files().iter().map(|file| file.length()).sum();
         let text = format!("{}: {layers} layers merged, {shards} files, {bytes} bytes\n", self.out.display());
-        Ok(Report::new(text, json!({"out": self.out, "layers": layers, "files": shards, "bytes": bytes})))
+        Ok(Report::new(text, json!({"out": shown(&self.out), "layers": layers, "files": shards, "bytes": bytes})))
     }
 }

@@ -22,7 +22,7 @@ use crate::adapters::{Host, Need, Sizes};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::matrices::Rows;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Run one layer again on logged rows: the same seed, identities and samples give the same bits
 ///
@@ -235,7 +235,7 @@ impl Replay {
         if let Some(out) = &self.out {
             y.write(out, "y", self.force)?;
             text.push_str(&format!("{}: {} rows of {}\n", out.display(), y.count(), y.cols));
-            json["out"] = json!(out);
+            json["out"] = json!(shown(out));
         } else {
             json["y"] = y.json();
             if self.expect.is_none() {

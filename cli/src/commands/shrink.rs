@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::adapters::{TENSOR_FILE, folder_of, refuse_existing};
 use crate::args::Element;
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result};
+use crate::outcome::{Failure, Report, Result, shown};
 
 /// Leave A and B out of a checkpoint, after checking that its key draws them bit for bit
 #[derive(Args, Debug)]
@@ -44,7 +44,7 @@ impl Shrink {
             self.out.display()
         );
         let json = json!({
-            "out": self.out, "bytes_before": before, "bytes": after,
+            "out": shown(&self.out), "bytes_before": before, "bytes": after,
             "base_dtype": dtype, "in_max": in_max, "out_max": out_max,
         });
         Ok(Report::new(text, json))

@@ -15,7 +15,7 @@ use crate::adapters::{Host, Need, TENSOR_FILE};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::matrices::first_not_finite;
-use crate::outcome::{Failure, Report, Result, name_of};
+use crate::outcome::{Failure, Report, Result, name_of, shown};
 
 /// Read all of a checkpoint, bank or safetensors model, and name what is damaged
 ///
@@ -77,7 +77,7 @@ impl Verify {
         let found: Vec<_> =
             findings.found.iter().map(|(code, message)| json!({"code": name_of(*code), "message": message})).collect();
         let json = json!({
-            "path": self.path, "kind": kind.name(), "sound": count == 0, "findings": found, "checked": findings.checked,
+            "path": shown(&self.path), "kind": kind.name(), "sound": count == 0, "findings": found, "checked": findings.checked,
         });
         Ok(Report::new(text, json).found(count > 0))
     }

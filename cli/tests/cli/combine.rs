@@ -47,3 +47,16 @@ fn what_cannot_be_combined() {
     run(&["combine", &out, &golden("seed_only")]).fails(3, &["does not say how many inputs"]);
     run(&["combine", &out, &golden("seed_only"), "--model", &golden("seed_only/base.safetensors")]).ok();
 }
+
+#[test]
+fn carried_tensors_are_not_dropped() {
+    let scratch = Scratch::new();
+    let folder = scratch.copy("train_step");
+    let mut tensors = tensors_of(format!("{folder}/{TENSORS}"));
+    tensors.insert("base_model.model.classifier.weight".into(), (safetensors::Dtype::F32, vec![1], vec![0; 4]));
+    write_tensors(format!("{folder}/{TENSORS}"), &tensors);
+    let base = golden("train_step/base.safetensors");
+    run(&["combine", &scratch.join("out"), &golden("train_step"), &folder, "--model", &base])
+        .fails(3, &["adapters[1]", "classifier.weight"]);
+    assert_eq!(scratch.names(), ["copy"]);
+}

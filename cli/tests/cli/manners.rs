@@ -134,3 +134,22 @@ fn waiting_for_input_ends_at_once() {
     let mut child = child;
     assert_eq!(child.wait().unwrap().code(), None, "the signal ended it");
 }
+
+#[test]
+fn paths_need_not_be_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let scratch = Scratch::new();
+    let name = std::ffi::OsStr::from_bytes(b"out\xff");
+    let out = std::path::Path::new(&scratch.join("")).join(name);
+    let (folder, base) = (golden("train_step"), golden("train_step/base.safetensors"));
+    let told = |arguments: &[&str], path: &std::path::Path| {
+        let run = finished(command(arguments).arg(path).arg("--json").spawn().unwrap()).ok();
+        assert!(run.out.contains("out\u{fffd}"), "{run:?}");
+    };
+    told(&["merge", &folder, &base], &out);
+    told(&["inspect"], &out.join("base.safetensors"));
+    let checkpoint = out.with_file_name(std::ffi::OsStr::from_bytes(b"out\xfe"));
+    std::os::unix::fs::symlink(&folder, &checkpoint).unwrap();
+    told(&["inspect"], &checkpoint);
+    told(&["verify"], &checkpoint);
+}

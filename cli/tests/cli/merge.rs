@@ -106,3 +106,16 @@ fn names_behind_a_prefix() {
     run(&["merge", &folder, &base, &scratch.join("out"), "--prefix", "net."]).ok();
     assert_eq!(scratch.names(), ["base.safetensors", "out"], "a failure leaves nothing");
 }
+
+#[test]
+fn the_adapter_is_not_replaced() {
+    let scratch = Scratch::new();
+    let (folder, base) = (scratch.copy("train_step"), golden("train_step/base.safetensors"));
+    std::fs::create_dir(format!("{folder}/sub")).unwrap();
+    for out in [folder.clone(), scratch.join(""), format!("{folder}/sub"), format!("{folder}/../copy")] {
+        run(&["merge", &folder, &base, &out, "--force"]).fails(3, &["another OUT is wanted"]);
+    }
+    run(&["export", "lora", &folder, &folder, "--model", &base, "--force"]).fails(3, &["another OUT is wanted"]);
+    run(&["combine", &folder, &folder, "--model", &base, "--force"]).fails(3, &["another OUT is wanted"]);
+    assert!(std::fs::exists(format!("{folder}/{TENSORS}")).unwrap());
+}

@@ -138,3 +138,29 @@ fn a_file_system_without_exchange_takes_steps() {
     assert_eq!(names(&root), ["a", "fresh"]);
     fs::remove_dir_all(root).unwrap();
 }
+
+#[test]
+fn what_got_there_meanwhile_is_not_removed() {
+    let root = scratch("meanwhile");
+    let folder = root.join("a");
+    let write = |fresh: &Path| {
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("mine"), "mine").unwrap();
+        write_synced(&fresh.join("one"), b"new")
+    };
+    for exists in [false, true] {
+        if exists {
+            fs::create_dir(&folder).unwrap();
+        }
+        let error = replace_whole(&folder, false, write).unwrap_err();
+        assert_eq!(error.code(), Code::Exists);
+        assert_eq!((text(folder.join("mine")), names(&root)), ("mine".into(), vec!["a".to_owned()]));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    fs::create_dir(&folder).unwrap();
+    replace_whole(&folder, false, |fresh| write_synced(&fresh.join("one"), b"new")).unwrap();
+    assert_eq!(names(&folder), ["one"]);
+    replace_whole(&folder, true, write).unwrap();
+    assert_eq!((names(&folder), names(&root)), (vec!["one".to_owned()], vec!["a".to_owned()]));
+    fs::remove_dir_all(root).unwrap();
+}
