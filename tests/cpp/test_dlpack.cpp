@@ -179,6 +179,8 @@ int main() {
         round_trip<pvera::dlpack::managed_tensor>();
         round_trip<pvera::dlpack::managed_tensor_versioned>();
         flags<pvera::dlpack::managed_tensor_versioned>();
+        moved_in_one_line<pvera::dlpack::managed_tensor>();
+        moved_in_one_line<pvera::dlpack::managed_tensor_versioned>();
 #ifdef TEST_DLPACK_HEADER
         round_trip<DLManagedTensor>();
 #ifdef DLPACK_MAJOR_VERSION

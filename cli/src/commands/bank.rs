@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use pvera::adapter::Adapter;
-use pvera::bank::{Access, Bank as File, FamilyOutline, Options};
+use pvera::bank::{Access, Bank as File, FamilyOutline, Held, Options};
 use pvera::error::Code;
 use pvera::interchange::Outline;
 use pvera::model::Listener;
@@ -65,10 +65,13 @@ pub struct List {
     bank: PathBuf,
 }
 
-/// Write a bank anew without what nobody uses, and without damaged adapters
+/// Write a bank anew without what nobody uses
 #[derive(Args, Debug)]
 pub struct Compact {
     bank: PathBuf,
+    /// Also where something is damaged, which is then gone for good
+    #[arg(long)]
+    repair: bool,
 }
 
 #[derive(Args, Debug)]
@@ -111,8 +114,10 @@ impl Bank {
 impl Create {
     fn run(&self, ear: &Ear) -> Result<Report> {
         let mut told = None;
+        // Whoever writes the bank that is to be replaced would go on in a file without a name.
+        let _held = if self.force { Held::of(&self.bank)? } else { None };
         fresh_file(&self.bank, self.force, |fresh| {
-            let bank = self.adapters.append(fresh, Access::Create, &[], ear, |_| Ok(()))?;
+            let bank = self.adapters.append(fresh, Access::Create, &[], ear, false, |_| Ok(()))?;
             told = Some(bank.usage());
             Ok(())
         })?;
@@ -123,14 +128,15 @@ impl Create {
 impl Add {
     fn run(&self, ear: &Ear) -> Result<Report> {
         let (known, families) = open_bank(&self.bank, &Options::default(), ear)?;
-        let bank = self.adapters.append(&self.bank, Access::Write, &families, ear, |names| {
-            match names.iter().find(|name| known.contains(name)) {
-                Some(name) if !self.force => {
-                    let message = format!("'{}' holds an adapter of the name '{name}' already", self.bank.display());
-                    Err(Failure::new(Code::Exists, message).hint("--force replaces it"))
-                }
-                _ => Ok(()),
+        let bank = self.adapters.append(&self.bank, Access::Write, &families, ear, self.force, |names| match names
+            .iter()
+            .find(|name| known.contains(name))
+        {
+            Some(name) if !self.force => {
+                let message = format!("'{}' holds an adapter of the name '{name}' already", self.bank.display());
+                Err(Failure::new(Code::Exists, message).hint("--force replaces it"))
             }
+            _ => Ok(()),
         })?;
         Ok(report(&self.bank, bank.usage()))
     }
@@ -157,7 +163,7 @@ impl List {
 
 impl Compact {
     fn run(&self, ear: &Ear) -> Result<Report> {
-        let options = Options { access: Access::Write, ..Options::default() };
+        let options = Options { access: Access::Write, repair: self.repair, ..Options::default() };
         let (bank, _) = open_bank(&self.bank, &options, ear)?;
         let before = bank.usage().file_bytes;
         ear.take_signals();
@@ -179,6 +185,7 @@ impl Adapters {
         access: Access,
         families: &[FamilyOutline],
         ear: &Ear,
+        force: bool,
         check: impl FnOnce(&[&str]) -> Result<()>,
     ) -> Result<File> {
         let given = self.given()?;
@@ -210,8 +217,16 @@ impl Adapters {
             ..Options::default()
         };
         let bank = File::open(&host.model, path, &options)?;
-        let list: Vec<(&str, &Adapter)> = adapters.iter().map(|(name, adapter)| (*name, &**adapter)).collect();
-        bank.append(&list, self.dtype.into())?;
+        // Under the writer's lock: `check` looked before it, and others may have added since.
+        let mut appending = bank.appending(self.dtype.into())?;
+        for (name, adapter) in &adapters {
+            let pushed = if force { appending.push(name, adapter) } else { appending.push_new(name, adapter) };
+            pushed.map_err(|error| match error.code() {
+                Code::Exists => Failure::from(error).hint("--force replaces it"),
+                _ => error.into(),
+            })?;
+        }
+        appending.finish()?;
         Ok(bank)
     }
 

@@ -139,8 +139,10 @@ fn damaged_entries_of_a_bank_are_named() {
     bytes[place] ^= 1;
     std::fs::write(&bank, &bytes).unwrap();
     finding(&[&bank], "PVERA_ERROR_FORMAT", &["the vectors of adapter 'second'", "are damaged"]);
-    // A compaction leaves it out, and says so.
-    let (value, _) = json(&["bank", "compact", &bank]);
+    // A compaction would lose it for good: only when told to.
+    run(&["bank", "compact", &bank]).fails(3, &["second"]);
+    assert_eq!(std::fs::read(&bank).unwrap(), bytes);
+    let (value, _) = json(&["bank", "compact", &bank, "--repair"]);
     assert_eq!(value["adapters"], 1);
     assert!(value["warnings"][0].as_str().unwrap().contains("'second'"));
     assert_eq!(json(&["verify", &bank]).1, 0);

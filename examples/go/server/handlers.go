@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"pvera.invalid/pvera"
@@ -91,10 +92,15 @@ func answering(handle func(*http.Request) (any, error)) http.HandlerFunc {
 // wrong is an error of the request.
 type wrong struct{ error }
 
+func (w wrong) Unwrap() error { return w.error }
+
 func statusOf(err error) int {
 	const clientGone = 499 // nginx's; nobody reads it
 	var asked wrong
+	var large *http.MaxBytesError
 	switch {
+	case errors.As(err, &large):
+		return http.StatusRequestEntityTooLarge
 	case errors.As(err, &asked):
 		return http.StatusBadRequest
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -104,10 +110,24 @@ func statusOf(err error) int {
 	case errors.Is(err, pvera.ErrNotFound):
 		return http.StatusNotFound
 	case errors.Is(err, pvera.ErrFormat), errors.Is(err, pvera.ErrConfig), errors.Is(err, pvera.ErrProjection),
-		errors.Is(err, pvera.ErrShape), errors.Is(err, pvera.ErrOverflow):
+		errors.Is(err, pvera.ErrShape), errors.Is(err, pvera.ErrOverflow), errors.Is(err, pvera.ErrArgument),
+		errors.Is(err, pvera.ErrDtype), errors.Is(err, pvera.ErrUnsupported):
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusInternalServerError
+}
+
+// decode reads the one object that a body is. A field that nobody knows is an error: it may be one that was misspelt.
+func decode(request *http.Request, into any) error {
+	decoder := json.NewDecoder(request.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return wrong{err}
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return wrong{errors.New("something follows the object; wanted the end")}
+	}
+	return nil
 }
 
 func (s *service) put(request *http.Request) (any, error) {
@@ -115,8 +135,8 @@ func (s *service) put(request *http.Request) (any, error) {
 		Config  json.RawMessage `json:"config"`
 		Tensors []byte          `json:"tensors"`
 	}
-	if err := json.NewDecoder(request.Body).Decode(&checkpoint); err != nil {
-		return nil, wrong{err}
+	if err := decode(request, &checkpoint); err != nil {
+		return nil, err
 	}
 	version, err := s.registry.put(request.Context(), request.PathValue("name"), checkpoint.Config, checkpoint.Tensors)
 	return map[string]int{"version": version}, err
@@ -128,8 +148,8 @@ func (s *service) remove(request *http.Request) (any, error) {
 
 func (s *service) predict(request *http.Request) (any, error) {
 	var asked question
-	if err := json.NewDecoder(request.Body).Decode(&asked); err != nil {
-		return nil, wrong{err}
+	if err := decode(request, &asked); err != nil {
+		return nil, err
 	}
 	if asked.Samples == 0 {
 		asked.Samples = defaultSamples

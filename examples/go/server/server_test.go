@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -151,6 +152,25 @@ func TestAdapters(t *testing.T) {
 	expect("one draw", status, http.StatusBadRequest, err, "samples is 1")
 	_, status, err = c.predict(ctx, question{})
 	expect("no rows", status, http.StatusBadRequest, err, "rows is empty")
+	misspelt := map[string]any{"adaptor": "one", "rows": [][]float32{pixels(1)}}
+	status, err = c.send(ctx, http.MethodPost, "/predict", misspelt, &nothing)
+	expect("a field that nobody knows", status, http.StatusBadRequest, err, "adaptor")
+	_, status, err = c.predict(ctx, question{Adapter: "a\x00b", Rows: [][]float32{pixels(1)}, Samples: 2})
+	expect("a name with a zero byte", status, http.StatusUnprocessableEntity, err, "zero byte")
+}
+
+func TestBodies(t *testing.T) {
+	status := func(body io.Reader) int {
+		var asked question
+		return statusOf(decode(&http.Request{Body: io.NopCloser(body)}, &asked))
+	}
+	if found := status(strings.NewReader(`{"samples": 3} more`)); found != http.StatusBadRequest {
+		t.Errorf("what follows the object: status %d; wanted %d", found, http.StatusBadRequest)
+	}
+	large := http.MaxBytesReader(nil, io.NopCloser(strings.NewReader(`{"samples": 3333}`)), 8)
+	if found := status(large); found != http.StatusRequestEntityTooLarge {
+		t.Errorf("a large body: status %d; wanted %d", found, http.StatusRequestEntityTooLarge)
+	}
 }
 
 // What overflows in one request is that request's error, and the others of its batch are answered.

@@ -2,9 +2,10 @@
 #ifndef PVERA_CPP_DLPACK_LAYOUT_HPP
 #define PVERA_CPP_DLPACK_LAYOUT_HPP
 
-#include <array>
 #include <pvera.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
