@@ -61,7 +61,8 @@ type ContextOptions struct {
 	// Threads is how many threads of its own the context has beside the calling one; with a ParallelFor, how many tasks that
 	// gets at a time, less one.
 	Threads uint32
-	// ParallelFor runs the work on the host's goroutines instead. A panic in it goes on in the call whose work it was.
+	// ParallelFor runs the work on the host's goroutines instead. A panic in it goes on in the call whose work it was; it must
+	// not call runtime.Goexit, nor FailNow of a test.
 	ParallelFor ParallelFor
 	// Allocator is for scratch memory.
 	Allocator Allocator

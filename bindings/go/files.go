@@ -31,7 +31,8 @@ type FilesOptions struct {
 	Prefix string
 	// Warning gets a sentence about something odd that is not an error.
 	Warning func(message string)
-	// Progress is called now and then; false stops the work with [ErrCancelled], and nothing is left behind.
+	// Progress is called now and then; false stops the work with [ErrCancelled], and nothing is left behind. Like every
+	// callback it must not call runtime.Goexit, nor FailNow of a test.
 	Progress func(stage string, done, total uint64) bool
 }
 
