@@ -27,8 +27,8 @@ struct Draw {
     torch::Tensor identities; // int64, or undefined: 0, 1, 2, …
 };
 
-// y = x Wᵀ + bias + λ_b ∘ (z Bᵀ), with W and bias frozen (of whatever strides: what does not lie in rows is copied). It borrows the memory of its parameters: move it (.to(…))
-// before the first forward; afterwards forward throws.
+// y = x Wᵀ + bias + λ_b ∘ (z Bᵀ), with W and bias frozen (of whatever strides: what does not lie in rows is copied). It
+// borrows the memory of its parameters: move it (.to(…)) before the first forward; afterwards forward throws.
 class PveraLinearImpl : public torch::nn::Module {
   public:
     PveraLinearImpl(std::string name, torch::Tensor weight, torch::Tensor bias, std::shared_ptr<pvera_store> store,

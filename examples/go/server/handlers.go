@@ -111,7 +111,7 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, pvera.ErrFormat), errors.Is(err, pvera.ErrConfig), errors.Is(err, pvera.ErrProjection),
 		errors.Is(err, pvera.ErrShape), errors.Is(err, pvera.ErrOverflow), errors.Is(err, pvera.ErrArgument),
-		errors.Is(err, pvera.ErrDtype), errors.Is(err, pvera.ErrUnsupported):
+		errors.Is(err, pvera.ErrDType), errors.Is(err, pvera.ErrUnsupported):
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusInternalServerError
