@@ -199,6 +199,8 @@ unsafe extern "C" fn release(_: *mut c_void, memory: *mut c_void, size: usize, a
 
 const READERS: usize = 8;
 const SWAPS: usize = 10_000;
+/// After so many swaps the writer waits for a pass.
+const SWAPS_A_PASS: usize = 10;
 const VERSIONS: usize = 4;
 
 /// Eight threads run passes over two layers while a ninth swaps ten thousand adapters: every pass sees one version in both
@@ -256,10 +258,15 @@ fn readers_run_while_a_writer_swaps_ten_thousand_adapters() {
                 7 => model.remove("beside").unwrap(),
                 _ => drop(model.replace("served", frozen(version)).unwrap()),
             }
+            // Swaps and passes do overlap.
+            let seen = passes.load(Ordering::SeqCst);
+            while swap % SWAPS_A_PASS == 0 && passes.load(Ordering::SeqCst) == seen {
+                std::thread::yield_now();
+            }
         }
         done.store(true, Ordering::SeqCst);
     });
-    assert!(passes.load(Ordering::SeqCst) >= READERS);
+    assert!(passes.load(Ordering::SeqCst) >= SWAPS / SWAPS_A_PASS);
     assert_eq!(HELD.load(Ordering::SeqCst), before, "what was swapped out went with its last reader");
     // The served adapter, the one beside it, one on its way in and one more in the hands of each reader and the writer.
     let own = versions[0].bytes();

@@ -72,36 +72,40 @@ pub fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
 }
 
 /// Inputs and outputs of layers, by their paths.
-#[derive(Default)]
-pub struct Sizes(BTreeMap<String, (usize, usize)>);
+pub struct Sizes<'a> {
+    layers: &'a LayerArgs,
+    /// The headers of --model.
+    files: Option<ModelFiles>,
+    known: BTreeMap<String, (usize, usize)>,
+}
 
-impl Sizes {
+impl<'a> Sizes<'a> {
+    pub fn new(layers: &'a LayerArgs) -> Result<Self> {
+        let files = layers.model.as_deref().map(ModelFiles::open).transpose()?;
+        Ok(Self { layers, files, known: BTreeMap::new() })
+    }
+
     /// Of a checkpoint's layers.
-    pub fn add(
-        &mut self,
-        layers: &LayerArgs,
-        folder: &Path,
-        outline: &Outline,
-        need: Need,
-        ear: &Ear,
-    ) -> Result<Option<Dtype>> {
-        if let Some(files) = &layers.model {
+    pub fn add(&mut self, folder: &Path, outline: &Outline, need: Need, ear: &Ear) -> Result<Option<Dtype>> {
+        if let Some(files) = &self.files {
             let model = bare(ear);
-            let declared = declare_layers(&model, folder, &ModelFiles::open(files)?, &layers.prefix)?;
+            let declared = declare_layers(&model, folder, files, &self.layers.prefix)?;
             for layer in model.layers().iter() {
                 self.put(&layer.name, layer.in_total, layer.out_total)?;
             }
             return Ok(declared.dtype);
         }
         for module in &outline.modules {
-            let inputs = inputs_of(&layers.inputs, module, outline, need)?;
+            let inputs = inputs_of(&self.layers.inputs, module, outline, need)?;
             self.put(&module.path, inputs, module.outputs()?)?;
         }
         Ok(None)
     }
 
-    pub fn largest_inputs(&self) -> usize {
-        self.0.values().map(|(inputs, _)| *inputs).max().unwrap_or(0)
+    /// The largest inputs and outputs.
+    pub fn largest(&self) -> (usize, usize) {
+        let of = |size: fn(&(usize, usize)) -> usize| self.known.values().map(size).max().unwrap_or(0);
+        (of(|sizes| sizes.0), of(|sizes| sizes.1))
     }
 
     /// Of the layers of a bank's families.
@@ -111,7 +115,7 @@ impl Sizes {
 
     /// The first to say how many inputs a layer has is believed: others may only know that there are no more.
     fn put(&mut self, layer: &str, inputs: usize, outputs: usize) -> Result<()> {
-        let known = self.0.entry(layer.to_owned()).or_insert((inputs, outputs)).1;
+        let known = self.known.entry(layer.to_owned()).or_insert((inputs, outputs)).1;
         if known != outputs {
             let message = format!("layer '{layer}' has {known} outputs in one adapter and {outputs} in another");
             return Err(Failure::new(Code::Shape, message).hint("adapters of one network are wanted"));
@@ -121,13 +125,13 @@ impl Sizes {
 
     /// With other inputs than the bank or checkpoint gave.
     pub fn set_inputs(&mut self, layer: &str, inputs: usize) -> Result<usize> {
-        match self.0.get_mut(layer) {
+        match self.known.get_mut(layer) {
             Some(sizes) => {
                 sizes.0 = inputs;
                 Ok(sizes.1)
             }
             None => {
-                let like: Vec<&str> = self.0.keys().map(String::as_str).take(20).collect();
+                let like: Vec<&str> = self.known.keys().map(String::as_str).take(20).collect();
                 Err(Failure::new(Code::NotFound, format!("no layer '{layer}' is adapted"))
                     .hint(format!("adapted are {}", like.join(", "))))
             }
@@ -137,7 +141,7 @@ impl Sizes {
     /// A model of them, with one of the layers as it is given.
     pub fn declared(&self, mut given: Option<Layer>, ear: &Ear) -> Result<Arc<Model>> {
         let model = bare(ear);
-        for (path, (inputs, outputs)) in &self.0 {
+        for (path, (inputs, outputs)) in &self.known {
             let own = given.take_if(|layer| layer.name == *path);
             model.declare(own.unwrap_or_else(|| Layer::whole(path.as_str(), *inputs, *outputs)))?;
         }
@@ -182,23 +186,17 @@ fn inputs_of(given: &[Inputs], module: &Module, outline: &Outline, need: Need) -
 impl Host {
     /// A model of the layers that these checkpoints adapt.
     pub fn of(layers: &LayerArgs, folders: &[&Path], need: Need, ear: &Ear) -> Result<Self> {
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::new(layers)?;
         let mut dtypes = Vec::new();
         for folder in folders {
-            dtypes.push(sizes.add(layers, folder, &Outline::read(folder)?, need, ear)?);
+            dtypes.push(sizes.add(folder, &Outline::read(folder)?, need, ear)?);
         }
-        Self::with(layers, &sizes, &dtypes, None, ear)
+        Self::with(&sizes, &dtypes, None, ear)
     }
 
-    pub fn with(
-        layers: &LayerArgs,
-        sizes: &Sizes,
-        dtypes: &[Option<Dtype>],
-        given: Option<Layer>,
-        ear: &Ear,
-    ) -> Result<Self> {
+    pub fn with(sizes: &Sizes<'_>, dtypes: &[Option<Dtype>], given: Option<Layer>, ear: &Ear) -> Result<Self> {
         let alike = dtypes.first().copied().flatten().filter(|first| dtypes.iter().all(|dtype| *dtype == Some(*first)));
-        Ok(Self { model: sizes.declared(given, ear)?, base_dtype: layers.base_dtype.map(Dtype::from).or(alike) })
+        Ok(Self { model: sizes.declared(given, ear)?, base_dtype: sizes.layers.base_dtype.map(Dtype::from).or(alike) })
     }
 
     pub fn load(&self, folder: &Path, identity: Option<u64>) -> Result<Arc<Adapter>> {

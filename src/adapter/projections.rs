@@ -8,7 +8,7 @@ use super::layout::Layout;
 use super::load::{Loading, Views};
 use super::source::Keys;
 use super::store_file::stored;
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::error::Result;
 use crate::fail;
 use crate::model::{Layer, Model};
@@ -44,7 +44,7 @@ impl Loading<'_> {
         let rank = self.config.rank;
         let (a_shape, b_shape) = (a.shape(), b.shape());
         if a_shape.len() != 2 || a_shape[0] != self.config.a_rows() || a_shape[1] == 0 {
-            let rows = if self.config.method == Method::Vera { "r" } else { "2r" };
+            let rows = self.config.method.a_rows_text();
             fail!(Projection, "{a_key} has shape {a_shape:?}; wanted [{rows}, in_max] with r = {rank} of the config");
         }
         if b_shape.len() != 2 || b_shape[1] != rank || b_shape[0] == 0 {

@@ -7,6 +7,7 @@ use safetensors::tensor::TensorView;
 
 use super::load::dtype_of;
 use super::source::{Contents, Keys};
+use crate::config::Method;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
@@ -30,11 +31,11 @@ fn store_in(bytes: &Contents, allocator: &Allocator) -> Result<Store> {
         Ok(view) => fail!(Projection, "{key} has shape {:?}; wanted a matrix", view.shape()),
         Err(_) => fail!(Projection, "{key} is not in the file"),
     };
-    let is_vera = file.tensor(Keys::VERA.a).is_ok();
-    let (keys, times, rows) = if is_vera { (&Keys::VERA, 1, "r") } else { (&Keys::PVERA, 2, "2r") };
+    let method = if file.tensor(Keys::VERA.a).is_ok() { Method::Vera } else { Method::Pvera };
+    let keys = Keys::of(method);
     let (a, b) = (view(keys.a)?, view(keys.b)?);
-    let rank = b.shape()[1];
-    if Some(a.shape()[0]) != rank.checked_mul(times) {
+    let (rank, rows) = (b.shape()[1], method.a_rows_text());
+    if rank > usize::MAX / 2 || a.shape()[0] != method.a_rows(rank) {
         fail!(
             Projection,
             "{} has shape {:?}; wanted [{rows}, in_max] with r = {rank}, the columns of {}",

@@ -365,15 +365,20 @@ impl Bank {
 }
 
 impl State {
-    /// Of each family, whether an adapter is of it.
-    fn families_in_use(&self) -> Vec<bool> {
-        let mut used = vec![false; self.catalogue.families.len()];
+    /// Of each family, how many adapters are of it.
+    fn members_of_families(&self) -> Vec<usize> {
+        let mut members = vec![0; self.catalogue.families.len()];
         for (_, vectors) in self.index.iter() {
-            if let Some(used) = used.get_mut(vectors.family as usize) {
-                *used = true;
+            if let Some(count) = members.get_mut(vectors.family as usize) {
+                *count += 1;
             }
         }
-        used
+        members
+    }
+
+    /// Of each family, whether an adapter is of it.
+    fn families_in_use(&self) -> Vec<bool> {
+        self.members_of_families().into_iter().map(|count| count > 0).collect()
     }
 
     fn read(file: Arc<File>, path: &Path, options: &Options, model: &Model) -> Result<Self> {

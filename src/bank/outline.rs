@@ -33,13 +33,8 @@ impl Bank {
     /// The families that adapters of the bank are of. A config that is none is an error.
     pub fn families(&self) -> Result<Vec<FamilyOutline>> {
         let state = self.state();
-        let mut adapters = vec![0; state.catalogue.families.len()];
-        for (_, vectors) in state.index.iter() {
-            if let Some(count) = adapters.get_mut(vectors.family as usize) {
-                *count += 1;
-            }
-        }
-        let used = state.catalogue.families.iter().zip(adapters).filter(|(_, adapters)| *adapters > 0);
+        let used =
+            state.catalogue.families.iter().zip(state.members_of_families()).filter(|(_, adapters)| *adapters > 0);
         used.map(|(family, adapters)| {
             let outline = state.catalogue.outline(family, adapters);
             outline.map_err(|error| error.within(self.path.display()))

@@ -29,12 +29,10 @@ impl Bank {
     /// Adds adapters, or puts them in the place of those of the same names; all of them or none. Vectors are rounded to
     /// `dtype`. When this returns, they are on the disk.
     pub fn append(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
-        self.add(adapters, dtype, false)
-    }
-
-    /// The same of new names: one that the bank holds already is an error of the code Exists.
-    pub fn append_new(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
-        self.add(adapters, dtype, true)
+        let mut appending = self.appending(dtype)?;
+        check_names(adapters.iter().map(|(name, _)| *name))?;
+        adapters.iter().try_for_each(|(name, adapter)| appending.push(name, adapter))?;
+        appending.finish()
     }
 
     /// The same of adapters that come one after the other, none of which has to be in memory when the next one comes.
@@ -42,15 +40,6 @@ impl Bank {
         let writer = self.writer()?;
         let addition = Addition::new(self, self.state(), dtype)?;
         Ok(Appending { writer, addition, added: Vec::new(), names: HashSet::new() })
-    }
-
-    fn add(&self, adapters: &[(&str, &Adapter)], dtype: Dtype, must_be_new: bool) -> Result<()> {
-        let mut appending = self.appending(dtype)?;
-        check_names(adapters.iter().map(|(name, _)| *name))?;
-        for (name, adapter) in adapters {
-            if must_be_new { appending.push_new(name, adapter)? } else { appending.push(name, adapter)? }
-        }
-        appending.finish()
     }
 
     /// Removes adapters; all of them or none.

@@ -69,6 +69,14 @@ impl Method {
             Self::Vera => rank,
         }
     }
+
+    /// The same in words, for errors.
+    pub fn a_rows_text(self) -> &'static str {
+        match self {
+            Self::Pvera => "2r",
+            Self::Vera => "r",
+        }
+    }
 }
 
 /// Which biases an adapter learns. At most one adapter of a model may learn any.

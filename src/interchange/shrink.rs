@@ -11,7 +11,7 @@ use crate::adapter::load::{dtype_of, widen};
 use crate::adapter::save::header_of;
 use crate::adapter::source::{CONFIG_FILE, Keys, Source, TENSOR_FILE, module_of};
 use crate::backend::cpu::FloatMode;
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::memory::Allocator;
@@ -129,7 +129,7 @@ fn largest_output(file: &SafeTensors<'_>, config: &Config) -> Result<usize> {
         if module_of(name, keys.lambda_b).is_some() {
             longest = longest.max(count);
         } else if module_of(name, keys.lambda_d).is_some() && view.shape() != [latents] {
-            let of = if config.method == Method::Vera { "r" } else { "2r" };
+            let of = config.method.a_rows_text();
             fail!(Shape, "tensor '{name}' has shape {:?}; wanted [{latents}], {of} of the config", view.shape());
         }
     }
@@ -150,7 +150,7 @@ fn rounding<T>(
     let (rank, a_rows, a_shape, b_shape) = (config.rank, config.a_rows(), a.shape(), b.shape());
     let Keys { a: a_key, b: b_key, .. } = Keys::of(config.method);
     if a_shape.len() != 2 || a_shape[0] != a_rows || b_shape.len() != 2 || b_shape[1] != rank {
-        let rows = if config.method == Method::Vera { "r" } else { "2r" };
+        let rows = config.method.a_rows_text();
         fail!(
             Projection,
             "{a_key} and {b_key} have shapes {a_shape:?} and {b_shape:?}; wanted [{rows}, in_max] and [out_max, r] with r = {rank} of the config"

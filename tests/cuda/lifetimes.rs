@@ -35,9 +35,21 @@ fn y_of(setup: &Setup, context: &Context) -> Vec<u32> {
     y.back().bits()
 }
 
+/// A GPU for the memory of a test that makes its contexts itself.
+fn without_context() -> Rc<Gpu> {
+    let gpu = Gpu::new();
+    set_memory(Rc::clone(&gpu) as Rc<_>);
+    gpu
+}
+
 fn held(gpu: &Gpu) -> (u64, u64) {
     gpu.wait();
     (gpu.count(c"pvera_double_live_bytes"), gpu.count(c"pvera_double_live_objects"))
+}
+
+fn all_given_back(gpu: &Gpu, before: (u64, u64)) {
+    assert_eq!(held(gpu), before, "bytes and objects");
+    no_complaints(gpu);
 }
 
 fn context_on(gpu: &Gpu, stream: Handle) -> Context {
@@ -82,8 +94,7 @@ fn a_tape_that_goes_during_a_capture() {
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_tape_that_goes_during_the_last_capture() {
-    let gpu = Gpu::new();
-    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let gpu = without_context();
     let (before, setup) = (held(&gpu), case().setup(5));
     let on_cuda = context_on(&gpu, gpu.stream);
     let mut tape = Tape::new(Policy::KeepLatent, Allocator::default());
@@ -91,16 +102,14 @@ fn a_tape_that_goes_during_the_last_capture() {
     let graph = gpu.capture(|| drop(tape));
     gpu.destroy_graph(graph);
     drop((on_cuda, setup));
-    assert_eq!(held(&gpu), before, "bytes and objects");
-    no_complaints(&gpu);
+    all_given_back(&gpu, before);
 }
 
 /// The legacy stream would wait for a blocking stream, which one that is captured does not allow.
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_store_of_the_legacy_stream_that_goes_while_another_is_captured() {
-    let gpu = Gpu::new();
-    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let gpu = without_context();
     let before = held(&gpu);
     let on_cuda = context_on(&gpu, std::ptr::null_mut());
     let (setup, other) = (case().setup(5), case().setup(6));
@@ -113,16 +122,14 @@ fn a_store_of_the_legacy_stream_that_goes_while_another_is_captured() {
     assert!(both == 0 || held(&gpu).0 < both, "the copies are given back after the capture");
     gpu.destroy_stream(stream);
     drop((on_cuda, other));
-    assert_eq!(held(&gpu), before, "bytes and objects");
-    no_complaints(&gpu);
+    all_given_back(&gpu, before);
 }
 
 /// An engine that is gone, and the last context of its device with it: the copies hold what their events live in.
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_store_that_outlives_the_last_context() {
-    let gpu = Gpu::new();
-    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let gpu = without_context();
     let on_cuda = context_on(&gpu, std::ptr::null_mut());
     let setup = case().setup(5);
     let wanted = y_of(&setup, &context(Kind::Cpu, 0));
@@ -300,8 +307,7 @@ fn a_fresh_copy_waits_for_no_other_stream() {
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_first_context_does_not_wait_for_its_stream() {
-    let gpu = Gpu::new();
-    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let gpu = without_context();
     if !gpu.set(c"PVERA_DOUBLE_PAGEABLE", 1) {
         return;
     }
@@ -324,8 +330,7 @@ fn a_first_context_does_not_wait_for_its_stream() {
 #[test]
 #[ignore = "needs a libcuda"]
 fn a_context_comes_and_goes_while_another_stream_is_captured() {
-    let gpu = Gpu::new();
-    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let gpu = without_context();
     let (before, setup) = (held(&gpu), case().setup(5));
     let stream = gpu.new_stream(false);
     let (mut made, launches) = (None, gpu.count(c"pvera_double_launches"));
@@ -338,16 +343,14 @@ fn a_context_comes_and_goes_while_another_stream_is_captured() {
     let graph = gpu.capture_on(stream, || drop((on_cuda, setup)));
     gpu.destroy_graph(graph);
     gpu.destroy_stream(stream);
-    assert_eq!(held(&gpu), before, "bytes and objects");
-    no_complaints(&gpu);
+    all_given_back(&gpu, before);
 }
 
 /// What a driver does not unload goes with the next context.
 #[test]
 #[ignore = "needs a libcuda"]
 fn kernels_that_cannot_be_unloaded_go_later() {
-    let gpu = Gpu::new();
-    set_memory(Rc::clone(&gpu) as Rc<_>);
+    let gpu = without_context();
     let before = held(&gpu);
     let on_cuda = context_on(&gpu, gpu.stream);
     if !gpu.set(c"PVERA_DOUBLE_CODE=cuModuleUnload", 900) {
@@ -357,8 +360,7 @@ fn kernels_that_cannot_be_unloaded_go_later() {
     gpu.set(c"PVERA_DOUBLE_CODE=", 0);
     assert!(held(&gpu).1 > before.1, "they are still there");
     drop(context_on(&gpu, gpu.stream));
-    assert_eq!(held(&gpu), before, "bytes and objects");
-    no_complaints(&gpu);
+    all_given_back(&gpu, before);
 }
 
 /// A driver may read the host's memory after the call that copies it: what the library copies from is there until then.

@@ -2,10 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use pvera::adapter::Adapter;
 use pvera::bank::{Access, Bank as File, FamilyOutline, Held, Options};
 use pvera::error::Code;
 use pvera::interchange::Outline;
@@ -192,34 +190,29 @@ impl Adapters {
         ear.take_signals();
         let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
         check(&names)?;
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::new(&self.layers)?;
         let mut dtypes = Vec::new();
         for (_, folder) in &given {
-            dtypes.push(sizes.add(&self.layers, folder, &Outline::read(folder)?, Need::Largest, ear)?);
+            dtypes.push(sizes.add(folder, &Outline::read(folder)?, Need::Largest, ear)?);
         }
         families.iter().try_for_each(|family| sizes.add_family(family))?;
-        let host = Host::with(&self.layers, &sizes, &dtypes, None, ear)?;
-        let mut adapters: Vec<(&str, Arc<Adapter>)> = Vec::new();
-        for (done, (name, folder)) in given.iter().enumerate() {
-            if !ear.progress("read checkpoints", done as u64, given.len() as u64) {
-                return Err(Failure::stopped());
-            }
-            adapters.push((name, host.load(folder, None)?));
-        }
-        let largest = |size: fn(&FamilyOutline) -> usize, own: fn(&Adapter) -> usize| {
-            let own = adapters.iter().map(|(_, adapter)| own(adapter));
-            families.iter().map(size).chain(own).max()
-        };
+        let host = Host::with(&sizes, &dtypes, None, ear)?;
+        let (inputs, outputs) = sizes.largest();
+        let largest = |size: fn(&FamilyOutline) -> usize, own| families.iter().map(size).chain([own]).max();
         let options = Options {
             access,
-            in_max: largest(|family| family.in_max, |adapter| adapter.store().in_max()),
-            out_max: largest(|family| family.out_max, |adapter| adapter.store().out_max()),
+            in_max: largest(|family| family.in_max, inputs),
+            out_max: largest(|family| family.out_max, outputs),
             ..Options::default()
         };
         let bank = File::open(&host.model, path, &options)?;
         // Under the writer's lock: `check` looked before it, and others may have added since.
         let mut appending = bank.appending(self.dtype.into())?;
-        for (name, adapter) in &adapters {
+        for (done, (name, folder)) in given.iter().enumerate() {
+            if !ear.progress("read checkpoints", done as u64, given.len() as u64) {
+                return Err(Failure::stopped());
+            }
+            let adapter = &host.load(folder, None)?;
             let pushed = if force { appending.push(name, adapter) } else { appending.push_new(name, adapter) };
             pushed.map_err(|error| match error.code() {
                 Code::Exists => Failure::from(error).hint("--force replaces it"),

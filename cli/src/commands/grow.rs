@@ -39,9 +39,9 @@ impl Grow {
         let (in_max, model_dtype) = match self.in_max {
             Some(in_max) => (in_max, None),
             None => {
-                let mut sizes = Sizes::default();
-                let dtype = sizes.add(&self.layers, &folder, &Outline::read(&folder)?, Need::Largest, ear)?;
-                (sizes.largest_inputs(), dtype)
+                let mut sizes = Sizes::new(&self.layers)?;
+                let dtype = sizes.add(&folder, &Outline::read(&folder)?, Need::Largest, ear)?;
+                (sizes.largest().0, dtype)
             }
         };
         let dtype = self.layers.base_dtype.map(Dtype::from).or(model_dtype);

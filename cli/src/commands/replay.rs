@@ -164,12 +164,12 @@ impl Replay {
                 return Err(Failure::new(Code::Argument, message));
             }
         };
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::new(&self.layers)?;
         let outline = Outline::read(&folder)?;
-        let dtype = sizes.add(&self.layers, &folder, &outline, Need::Largest, ear)?;
+        let dtype = sizes.add(&folder, &outline, Need::Largest, ear)?;
         let outputs = sizes.set_inputs(&self.layer, width)?;
         let base = if self.with_base { self.base_layer(width, outputs, outline.config.fan_in_fan_out)? } else { None };
-        let host = Host::with(&self.layers, &sizes, &[dtype], base, ear)?;
+        let host = Host::with(&sizes, &[dtype], base, ear)?;
         let named = adapter_identity(self.name.as_deref().unwrap_or("default"));
         host.load(&folder, Some(self.adapter_identity.unwrap_or(named)))
     }
@@ -182,7 +182,7 @@ impl Replay {
             return Err(Failure::usage("--with-base and --adapter-identity are for a checkpoint, not for a bank"));
         }
         let (_, families) = open_bank(&self.adapter, &BankOptions::default(), ear)?;
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::new(&self.layers)?;
         families.iter().try_for_each(|family| sizes.add_family(family))?;
         sizes.set_inputs(&self.layer, width)?;
         let largest = |size: fn(&pvera::bank::FamilyOutline) -> usize| families.iter().map(size).max();

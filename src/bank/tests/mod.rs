@@ -417,9 +417,13 @@ fn what_a_bank_cannot_do_is_said() {
     says(Bank::open(&model, &folder.0, &Options::default()).map(|_| ()), Code::Io, "is not a file");
     fs::write(folder.path("text"), "pverabnk and nothing more").unwrap();
     says(Bank::open(&model, &folder.path("text"), &Options::default()).map(|_| ()), Code::Format, "has 25 bytes");
-    bank.append_new(&[("a", &own)], Dtype::F32).unwrap();
-    let again = bank.append_new(&[("b", &own), ("a", &own)], Dtype::F32);
-    says(again, Code::Exists, "holds an adapter of the name 'a' already");
+    let mut first = bank.appending(Dtype::F32).unwrap();
+    first.push_new("a", &own).unwrap();
+    first.finish().unwrap();
+    let mut again = bank.appending(Dtype::F32).unwrap();
+    again.push_new("b", &own).unwrap();
+    says(again.push_new("a", &own), Code::Exists, "holds an adapter of the name 'a' already");
+    drop(again);
     assert!(!bank.contains("b"), "all or none");
     drop((bank, reader));
     let fewer = model_of(&[0], Box::new(Silent));
