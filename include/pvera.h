@@ -2467,7 +2467,8 @@ void pvera_undo_free(pvera_undo *undo);
 #define PVERA_FILES_LEAVE_OUT 2
 
 /**
- * What the target holds is replaced: a whole folder by pvera_merge_files, a file by pvera_adapter_export_gguf.
+ * What the target holds is replaced: the two files of a checkpoint or LoRA, a file by pvera_adapter_export_gguf, a whole
+ * folder by pvera_merge_files. Without it, PVERA_ERROR_EXISTS names what is there.
  */
 #define PVERA_FILES_REPLACE 4
 
@@ -2632,8 +2633,8 @@ pvera_error *pvera_model_layer(const pvera_model *model,
  * product, rounded once to options.dtype. Learned biases and carried tensors go along.
  *
  * All or nothing, as pvera_adapter_save. Errors: PVERA_ERROR_STATE for an adapter that samples at inference, unless
- * options.flags has PVERA_FILES_MEAN; PVERA_ERROR_EXISTS for a folder that holds an adapter of another kind;
- * PVERA_ERROR_OVERFLOW for an element that the type does not hold.
+ * options.flags has PVERA_FILES_MEAN; PVERA_ERROR_EXISTS for a folder that holds a LoRA, unless it has PVERA_FILES_REPLACE,
+ * or an adapter of another kind; PVERA_ERROR_OVERFLOW for an element that the type does not hold.
  *
  * Pointers:
  * adapter is an adapter, not written meanwhile; folder is a text; options is NULL or sized options.
@@ -2661,14 +2662,14 @@ pvera_error *pvera_adapter_export_gguf(const pvera_adapter *adapter,
 
 /**
  * Writes a checkpoint without its projections (save_projection false), after checking that its key draws them bit for bit, as
- * f32 or rounded to bf16 or f16 (options.dtype: that alone). Everything else stays as it is. folder and out may be the
- * same: all or nothing, as pvera_adapter_save.
+ * f32 or rounded to bf16 or f16 (options.dtype: that alone). Everything else stays as it is. All or nothing, as
+ * pvera_adapter_save; with PVERA_FILES_REPLACE, out may be folder.
  *
  * base_dtype and in_max (either may be NULL) get what the result's load is to be told: the element type that they were
  * rounded to, and the columns of A, where these are not the largest in_features of the adapted layers.
  *
- * Errors: PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none;
- * PVERA_ERROR_UNSUPPORTED for a checkpoint of VeRA.
+ * Errors: PVERA_ERROR_PROJECTION says where they first differ from the key's, or that there are none; PVERA_ERROR_EXISTS for a
+ * checkpoint in out, unless options.flags has PVERA_FILES_REPLACE.
  *
  * Pointers:
  * folder and out are texts; options is NULL or sized options; base_dtype and in_max are NULL or places for the
@@ -2683,10 +2684,10 @@ pvera_error *pvera_checkpoint_shrink(const char *folder,
 /**
  * The reverse: writes the projections that the key draws into a checkpoint that has none, rounded to options.dtype. in_max
  * is the largest in_features over all adapted layers, which the checkpoint does not say; out_max is that of out_features,
- * or 0 for the longest λ_b. All or nothing, as pvera_adapter_save; folder and out may be the same.
+ * or 0 for the longest λ_b. All or nothing, as pvera_adapter_save; with PVERA_FILES_REPLACE, out may be folder.
  *
- * Errors: PVERA_ERROR_EXISTS for a checkpoint that has projections, PVERA_ERROR_ARGUMENT for an in_max of 0 or an out_max
- * below the longest λ_b, PVERA_ERROR_UNSUPPORTED for one of VeRA.
+ * Errors: PVERA_ERROR_EXISTS for a checkpoint that has projections, and for one in out, unless options.flags has
+ * PVERA_FILES_REPLACE; PVERA_ERROR_ARGUMENT for an in_max of 0 or an out_max below the longest λ_b.
  *
  * Pointers:
  * folder and out are texts; options is NULL or sized options.
@@ -2728,7 +2729,8 @@ pvera_error *pvera_merge_files(const pvera_context *context,
  * meet. Alpha is multiplied into λ_b. options.prefix (theirs is "backbone.") is taken off the module paths.
  *
  * Their files hold no projections, unless they were added as q_downsample, v_downsample, q_upsample and v_upsample; see
- * pvera_authors_options. Error PVERA_ERROR_PROJECTION where there is neither.
+ * pvera_authors_options. Errors: PVERA_ERROR_PROJECTION where there is neither; PVERA_ERROR_EXISTS for a checkpoint in out,
+ * unless options.flags has PVERA_FILES_REPLACE.
  *
  * Pointers:
  * file and out are texts; authors and options are NULL or sized options.

@@ -1,6 +1,8 @@
 //! From paths and options to adapters of a model whose layers nobody runs: only their sizes matter here.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use pvera::tensor::Dtype;
 use crate::args::{Inputs, LayerArgs};
 use crate::listener::Ear;
 use crate::outcome::{Failure, Result};
+use crate::privacy::made_of;
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const TENSOR_FILE: &str = "adapter_model.safetensors";
@@ -46,19 +49,27 @@ pub fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Nothing of a checkpoint that is there is replaced unless that is asked for.
-pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
-    let there = [CONFIG_FILE, TENSOR_FILE].map(|name| out.join(name)).into_iter().find(|path| path.exists());
-    match there {
-        Some(path) if !force => {
-            Err(Failure::new(Code::Exists, format!("'{}' exists", path.display())).hint("--force replaces it"))
-        }
-        _ => Ok(()),
+/// The same, where another kind of file would not do.
+pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    if is_bank(path) {
+        let message = format!("'{}' is a bank of adapters; wanted a checkpoint folder", path.display());
+        return Err(Failure::new(Code::Argument, message)
+            .hint("pvera bank extract BANK NAME OUT writes one of its adapters as such a folder"));
     }
+    Ok(folder_of(path))
 }
 
-/// What is written does not take the place of what is read: `out` is none of these checkpoints or their files, and holds none.
-pub fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
+/// Whether a file begins as a bank does.
+pub fn is_bank(path: &Path) -> bool {
+    let mut magic = [0; 8];
+    let begins = |mut file: File| file.read_exact(&mut magic).is_ok();
+    path.is_file() && File::open(path).is_ok_and(begins) && magic == *b"pverabnk"
+}
+
+/// What is written does not take the place of what is read: `out` is none of these checkpoints or files, and holds none. It is
+/// not more public than they are, either.
+pub fn guard_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
+    made_of(inputs);
     let Ok(target) = out.canonicalize() else { return Ok(()) };
     for input in inputs {
         let files = [input.to_path_buf(), input.join(CONFIG_FILE), input.join(TENSOR_FILE)];
@@ -123,9 +134,14 @@ impl<'a> Sizes<'a> {
         Ok(())
     }
 
-    /// With other inputs than the bank or checkpoint gave.
+    /// With the inputs that its rows have, where the bank or checkpoint only told how many there may be.
     pub fn set_inputs(&mut self, layer: &str, inputs: usize) -> Result<usize> {
         match self.known.get_mut(layer) {
+            Some((known, _)) if self.files.is_some() && *known != inputs => {
+                let message =
+                    format!("--input has rows of {inputs}; wanted {known}, the inputs of layer '{layer}' in --model");
+                Err(Failure::new(Code::Shape, message))
+            }
             Some(sizes) => {
                 sizes.0 = inputs;
                 Ok(sizes.1)

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pvera::tensor::Dtype;
 
 use crate::commands::{bank, combine, completions, export, grow, import, inspect, merge, replay, shrink, verify};
+use crate::outcome::Failure;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 something was found (verify, replay --expect); 2 the command line is wrong; 3 failed; 130 stopped by \
@@ -89,6 +90,21 @@ pub struct LayerArgs {
     /// Element type of the base model, to which projections from the key are rounded [default: the model's, or f32]
     #[arg(long, value_name = "DTYPE")]
     pub base_dtype: Option<Element>,
+}
+
+impl LayerArgs {
+    /// Of what no model has to be known for.
+    pub fn refuse(&self, what: &str) -> Result<(), Failure> {
+        let given = [
+            ("--model", self.model.is_some()),
+            ("--inputs", !self.inputs.is_empty()),
+            ("--base-dtype", self.base_dtype.is_some()),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(Failure::usage(format!("{option} is for a checkpoint, not for {what}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One `--inputs`.

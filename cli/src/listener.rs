@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use pvera::model::Listener;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::args::Output;
-use crate::outcome::Exit;
+use crate::outcome::{Exit, printable};
 
 /// A handle on one listener.
 #[derive(Clone)]
@@ -33,6 +33,11 @@ impl Ear {
         let interrupted = Arc::default();
         let inner = Inner { quiet: output.quiet, interrupted, bar: Mutex::default(), warnings: Mutex::default() };
         Self { inner: Arc::new(inner), prints: !output.quiet && !output.json }
+    }
+
+    /// A file that grows beyond `ulimit -f` is an error as a full disk is, which leaves nothing half-written.
+    pub fn outlive_limits() {
+        let _ = flag::register(SIGXFSZ, Arc::default());
     }
 
     /// From now on the first SIGINT or SIGTERM asks the library to stop, which leaves nothing half-written; a second one ends the
@@ -77,7 +82,7 @@ impl Listener for Ear {
     fn warning(&self, message: &str) {
         lock(&self.inner.warnings).push(message.to_owned());
         if self.prints {
-            self.print(&format!("warning: {message}"));
+            self.print(&printable(&format!("warning: {message}")));
         }
     }
 

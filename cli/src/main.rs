@@ -4,10 +4,10 @@
 mod adapters;
 mod args;
 mod commands;
-mod fresh;
 mod listener;
 mod matrices;
 mod outcome;
+mod privacy;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use clap::Parser;
 
 use args::Cli;
 use listener::Ear;
-use outcome::{Exit, Failure};
+use outcome::{Exit, Failure, printable};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -24,11 +24,16 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let ear = Ear::new(&cli.output);
+    Ear::outlive_limits();
     let (text, exit) = match commands::run(&cli, &ear) {
         Ok(report) => {
             let exit = report.exit;
             (
-                if cli.output.json { report.into_json(cli.command.name(), &ear.take_warnings()) } else { report.text },
+                if cli.output.json {
+                    report.into_json(cli.command.name(), &ear.take_warnings())
+                } else {
+                    printable(&report.text)
+                },
                 exit,
             )
         }
@@ -36,7 +41,7 @@ fn main() -> ExitCode {
             let exit = failure.exit();
             let json = cli.output.json.then(|| failure.to_json(cli.command.name(), &ear.take_warnings()));
             if json.is_none() {
-                ear.print(&failure.to_string());
+                ear.print(&printable(&failure.to_string()));
             }
             (json.unwrap_or_default(), exit)
         }

@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use half::{bf16, f16};
+use pvera::adapter::replace_file;
 use pvera::error::Code;
 use pvera::interchange::TensorFile;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype as Stored, SafeTensors};
 use serde_json::{Number, Value};
 
-use crate::fresh::fresh_file;
 use crate::outcome::{Failure, Result};
 
 /// Rows of f32.
@@ -26,8 +26,8 @@ impl Rows {
         self.values.len() / self.cols.max(1)
     }
 
-    /// From a file, or from stdin for `-`. Of a safetensors file, the tensor of this name, or the only one.
-    pub fn read(path: &Path, tensor: Option<&str>) -> Result<Self> {
+    /// From a file, or from stdin for `-`. Of a safetensors file, the tensor of this name, which `option` gave, or the only one.
+    pub fn read(path: &Path, option: &str, tensor: Option<&str>) -> Result<Self> {
         let mut bytes = Vec::new();
         let read = if path == Path::new("-") {
             std::io::stdin().lock().read_to_end(&mut bytes)
@@ -39,9 +39,9 @@ impl Rows {
         let parsed = if bytes.starts_with(NPY) {
             of_npy(&bytes)
         } else if bytes.get(8) == Some(&b'{') && bytes[7] == 0 {
-            of_safetensors(&bytes, tensor)
+            of_safetensors(&bytes, option, tensor)
         } else if matches!(first, Some(b'[' | b'{')) {
-            of_json(&bytes, tensor)
+            of_json(&bytes, option, tensor)
         } else {
             Err("wanted rows as JSON, .npy or safetensors".into())
         };
@@ -79,7 +79,7 @@ impl Rows {
         let unwritable = |error: safetensors::SafeTensorError| Failure::new(Code::Format, error.to_string());
         let view = TensorView::new(Stored::F32, vec![self.count(), self.cols], &bytes).map_err(unwritable)?;
         let file = safetensors::serialize([(name, view)], None).map_err(unwritable)?;
-        fresh_file(path, force, |fresh| {
+        replace_file(path, force, |fresh| {
             let written = std::fs::File::create_new(fresh).and_then(|mut target| {
                 target.write_all(&file)?;
                 target.sync_all()
@@ -91,13 +91,14 @@ impl Rows {
 
 type Parsed = std::result::Result<Rows, String>;
 
-fn of_json(bytes: &[u8], name: Option<&str>) -> Parsed {
+fn of_json(bytes: &[u8], option: &str, name: Option<&str>) -> Parsed {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
     let value = match &value {
         Value::Object(object) => match name {
             Some(name) => object.get(name).ok_or_else(|| format!("there is no member '{name}'"))?,
             None => {
-                object.get("y").or_else(|| object.get("x")).ok_or("wanted a member 'x' or 'y', or --tensor NAME")?
+                let known = object.get("y").or_else(|| object.get("x"));
+                known.ok_or_else(|| format!("wanted a member 'x' or 'y', or {option} NAME"))?
             }
         },
         value => value,
@@ -115,13 +116,17 @@ fn of_json(bytes: &[u8], name: Option<&str>) -> Parsed {
         }
         for value in row {
             let number = value.as_number().and_then(|number| number.to_string().parse::<f32>().ok());
-            values.push(number.ok_or_else(|| format!("{value} is no number; {wanted}"))?);
+            let number = number.ok_or_else(|| format!("{value} is no number; {wanted}"))?;
+            if number.is_infinite() {
+                return Err(format!("{value} is beyond the range of f32"));
+            }
+            values.push(number);
         }
     }
     Ok(Rows { cols: cols.unwrap_or(0), values })
 }
 
-fn of_safetensors(bytes: &[u8], name: Option<&str>) -> Parsed {
+fn of_safetensors(bytes: &[u8], option: &str, name: Option<&str>) -> Parsed {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a valid safetensors file: {error}"))?;
     let names: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
     let list = || names.keys().take(20).cloned().collect::<Vec<_>>().join(", ");
@@ -130,7 +135,7 @@ fn of_safetensors(bytes: &[u8], name: Option<&str>) -> Parsed {
             names.get(name).ok_or_else(|| format!("there is no tensor '{name}'; there are {}", list()))?
         }
         (None, 1) => names.values().next().ok_or("it holds no tensor")?,
-        (None, _) => return Err(format!("it holds {}; say which with --tensor", list())),
+        (None, _) => return Err(format!("it holds {}; say which with {option}", list())),
     };
     rows_of(
         view.shape(),

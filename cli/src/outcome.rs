@@ -54,6 +54,28 @@ pub fn shown(path: &std::path::Path) -> String {
     path.display().to_string()
 }
 
+/// A name as a part of a line: without what would end it, or speak to the terminal.
+pub fn on_a_line(name: &str) -> String {
+    escaped(name, |_| false)
+}
+
+/// Text without what would speak to the terminal.
+pub fn printable(text: &str) -> String {
+    escaped(text, |char| matches!(char, '\n' | '\t'))
+}
+
+fn escaped(text: &str, stays: fn(char) -> bool) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() && !stays(char) {
+            clean.extend(char.escape_default());
+        } else {
+            clean.push(char);
+        }
+    }
+    clean
+}
+
 pub type Result<T> = std::result::Result<T, Failure>;
 
 /// Why a command did not do what it was asked.

@@ -1,9 +1,10 @@
 //! Replacing a folder at once. Two files cannot be renamed together, but two folders can be exchanged.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::source::{inode, io};
@@ -15,34 +16,43 @@ const ATTEMPTS: usize = 1000;
 
 /// Between a folder's name and a number, in the names of its temporary folders: those that may hold what belongs to it, ...
 const HALF_SAVED: &str = ".pvera-";
-/// ... and those that hold nothing but the beginning of a file.
+/// ... and those that hold nothing but the beginning of something.
 const HALF_WRITTEN: &str = ".pvera-whole-";
-/// The same of files.
-const HALF_A_FILE: &str = ".pvera-file-";
 
 /// Writes `files` into a fresh folder beside `folder` and puts it in its place. Whatever moment the process dies at,
 /// `folder` holds the old files or the new ones, all of them.
 ///
 /// Everything else in the old folder is carried over: files are linked into the fresh one beforehand, folders move
 /// over right after the exchange. A kill between these two leaves folders in `.NAME.pvera-N` beside it; the next save
-/// brings them back.
-pub fn replace_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+/// brings them back. Files that take the place of others have their modes. Without `replace`, it is an error if one of
+/// `files` is there, whenever it got there.
+pub fn replace_folder(folder: &Path, replace: bool, files: &[(&str, &[u8])]) -> Result<()> {
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-    replace_files(folder, &names, |fresh| {
+    replace_files(folder, replace, &names, |fresh| {
         files.iter().try_for_each(|(name, bytes)| write_synced(&fresh.join(name), bytes))
     })
 }
 
 /// The same for files too large to be held: `write` puts files of these names into the folder that it is given, synced.
-pub fn replace_files(folder: &Path, files: &[&str], write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn replace_files(
+    folder: &Path,
+    replace: bool,
+    files: &[&str],
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let place = Place::of(folder)?;
     let (folder, parent) = (&*place.folder, &*place.parent);
+    if !replace {
+        refuse_existing(folder, folder, files)?;
+    }
     sync_folder(parent)?;
     let mut fresh = Fresh::beside(folder, HALF_SAVED)?;
     write(&fresh.path)?;
     if place.exists {
+        files.iter().try_for_each(|name| take_mode(&fresh.path.join(name), &folder.join(name)))?;
         link_others(folder, &fresh.path, files)?;
     }
+    fresh.open(folder);
     sync_folder(&fresh.path)?;
     if place.exists {
         // The old folder is about to stand where a sweep looks; whoever holds its lock is not done with it.
@@ -50,6 +60,11 @@ pub fn replace_files(folder: &Path, files: &[&str], write: impl FnOnce(&Path) ->
         let is_current = inode(Path::new(".")).ok() == inode(folder).ok();
         exchange(&fresh.path, folder)?;
         fresh.kept = true;
+        if !replace && let Err(error) = refuse_existing(&fresh.path, folder, files) {
+            exchange(&fresh.path, folder)?;
+            fresh.kept = false;
+            return Err(error);
+        }
         if is_current {
             // Else the process would stay in the old folder, which is removed now.
             let _ = std::env::set_current_dir(folder);
@@ -76,6 +91,7 @@ pub fn replace_whole(folder: &Path, replace: bool, write: impl FnOnce(&Path) -> 
     sync_folder(parent)?;
     let mut fresh = Fresh::beside(folder, HALF_WRITTEN)?;
     write(&fresh.path)?;
+    fresh.open(folder);
     sync_folder(&fresh.path)?;
     if place.exists && replace {
         exchange(&fresh.path, folder)?;
@@ -96,53 +112,73 @@ pub fn not_empty(folder: &Path) -> Error {
     Error::new(Code::Exists, format!("'{}' is not empty; {wanted}", folder.display()))
 }
 
-/// Writes a file beside `path` and puts it in its place at once. `write` fills it. A kill leaves the old file, if there was
-/// one, and `.NAME.pvera-file-N` beside it, which the next such call removes.
-pub fn replace_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+/// Writes a file and puts it at `path` at once: `write` makes it, synced, at the path that it is given. What is there is replaced
+/// with `replace`, and the new file has its mode; else it is an error, whenever it got there.
+/// A kill leaves the old file, if there was one, and `.NAME.pvera-whole-N` beside it, which the next such call removes.
+pub fn replace_file<E: From<Error>>(
+    path: &Path,
+    replace: bool,
+    write: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let path = &absolute(path)?;
-    let (Some(parent), Some(prefix)) = (path.parent(), prefix(path, HALF_A_FILE)) else {
-        fail!(Argument, "'{}' cannot be written; wanted a file in a folder", path.display());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        let message = format!("'{}' cannot be written; wanted a file in a folder", path.display());
+        return Err(Error::new(Code::Argument, message).into());
     };
     if path.is_dir() {
-        fail!(Io, "'{}' is a folder; wanted a file", path.display());
+        return Err(Error::new(Code::Io, format!("'{}' is a folder; wanted a file", path.display())).into());
     }
-    let (fresh, file) = fresh_file(parent, &prefix)?;
-    let written = || {
-        let mut file = BufWriter::new(file);
-        write(&mut file)?;
-        let file = file.into_inner().map_err(|error| io(path, "write", error.error()))?;
-        file.sync_all().and_then(|()| fs::rename(&fresh, path)).map_err(|error| io(path, "write", &error))
+    if !replace {
+        refuse_existing(parent, parent, &[name])?;
+    }
+    remove_abandoned(path, parent);
+    let fresh = Fresh::beside(path, HALF_WRITTEN)?;
+    let file = fresh.path.join(name);
+    write(&file)?;
+    take_mode(&file, path)?;
+    // A link does not take the place of what somebody has put there meanwhile.
+    let placed = if replace { fs::rename(&file, path) } else { link(&file, path) };
+    placed.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => exists(path),
+        _ => io(path, "create", &error),
+    })?;
+    Ok(sync_folder(parent)?)
+}
+
+/// Gives a file a second name; where the file system knows no such, another one.
+fn link(file: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(file, path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_err() => {
+            fs::rename(file, path)
+        }
+        outcome => outcome,
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    let wanted = "wanted a new one, or a word that it is to be replaced";
+    Error::new(Code::Exists, format!("'{}' exists; {wanted}", path.display()))
+}
+
+/// None of these files is in `folder`, which its user knows as `called`.
+pub fn refuse_existing(folder: &Path, called: &Path, files: &[impl AsRef<Path>]) -> Result<()> {
+    match files.iter().find(|name| fs::symlink_metadata(folder.join(name)).is_ok()) {
+        Some(name) => Err(exists(&called.join(name))),
+        None => Ok(()),
+    }
+}
+
+/// What takes the place of another file is as private as that one.
+fn take_mode(fresh: &Path, old: &Path) -> Result<()> {
+    let Ok(old) = fs::metadata(old) else { return Ok(()) };
+    let set = || match fs::metadata(fresh)?.permissions() == old.permissions() {
+        true => Ok(()),
+        false => fs::set_permissions(fresh, old.permissions()),
     };
-    if let Err(error) = written() {
-        let _ = fs::remove_file(&fresh);
-        return Err(error);
-    }
-    sync_folder(parent)
+    set().map_err(|error| io(fresh, "set the mode of", &error))
 }
 
-/// A new file, locked; abandoned ones of the same kind go.
-fn fresh_file(parent: &Path, prefix: &OsStr) -> Result<(PathBuf, File)> {
-    for attempt in 0..ATTEMPTS {
-        let mut name = prefix.to_owned();
-        name.push(attempt.to_string());
-        let path = parent.join(name);
-        if let Some(_lock) = Lock::try_on(&path) {
-            let _ = fs::remove_file(&path);
-        }
-        match File::create_new(&path) {
-            Ok(file) => {
-                // SAFETY: an open descriptor. Without the lock, another call may take the file for abandoned.
-                unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-                return Ok((path, file));
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io(&path, "create", &error)),
-        }
-    }
-    fail!(Io, "no free name for a fresh file in '{}' after {ATTEMPTS} attempts", parent.display())
-}
-
-/// Removes what killed calls left of folders that they never finished.
+/// Removes what killed calls left that they never finished.
 fn remove_abandoned(folder: &Path, parent: &Path) {
     for (path, _lock) in abandoned(folder, parent, HALF_WRITTEN) {
         let _ = fs::remove_dir_all(path);
@@ -189,8 +225,6 @@ impl Place {
 
 /// Links the old folder's other files into the fresh one. What cannot be linked moves over after the exchange.
 fn link_others(folder: &Path, fresh: &Path, files: &[&str]) -> Result<()> {
-    let data = fs::metadata(folder).map_err(|error| io(folder, "read", &error))?;
-    let _ = fs::set_permissions(fresh, data.permissions());
     for entry in entries(folder)? {
         let name = entry.file_name();
         if !is_ours(&name, files) && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
@@ -230,9 +264,11 @@ fn is_ours(name: &OsStr, files: &[&str]) -> bool {
     files.iter().any(|ours| name == *ours)
 }
 
-/// A folder in the making, locked; removed again unless it is kept.
+/// A folder in the making, locked, into which nobody else looks; removed again unless it is kept.
 struct Fresh {
     path: PathBuf,
+    /// Those of a new folder.
+    permissions: Option<Permissions>,
     _lock: Lock,
     kept: bool,
 }
@@ -251,10 +287,22 @@ impl Fresh {
             }
             // A sweep may have seen the new folder before it was locked; then it is gone, or will be.
             if let Some(lock) = Lock::try_on(&path) {
-                return Ok(Self { path, _lock: lock, kept: false });
+                let permissions = fs::metadata(&path).map(|data| data.permissions()).ok();
+                let _ = fs::set_permissions(&path, Permissions::from_mode(0o700));
+                return Ok(Self { path, permissions, _lock: lock, kept: false });
             }
         }
         fail!(Io, "no free name for a fresh folder beside '{}' after {ATTEMPTS} attempts", folder.display())
+    }
+}
+
+impl Fresh {
+    /// From now on as open to others as the folder whose place it takes, or as any new folder.
+    fn open(&self, folder: &Path) {
+        let old = fs::metadata(folder).map(|data| data.permissions()).ok();
+        if let Some(permissions) = old.or_else(|| self.permissions.clone()) {
+            let _ = fs::set_permissions(&self.path, permissions);
+        }
     }
 }
 

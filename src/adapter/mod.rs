@@ -16,6 +16,7 @@ mod tensors;
 mod tests;
 
 pub use create::Apart;
+pub use folder::replace_file;
 pub(crate) use folder::sync_folder;
 pub use kind::Kind;
 pub use load::LoadOptions;

@@ -39,8 +39,18 @@ impl Adapter {
     ///
     /// Errors: `Overflow` for a parameter, or its product with alpha, that is not finite.
     pub fn save(&self, folder: &Path) -> Result<()> {
+        self.save_with(folder, true)
+    }
+
+    /// The same into a folder without a checkpoint: one that is there is an error of the code Exists.
+    pub fn save_new(&self, folder: &Path) -> Result<()> {
+        self.save_with(folder, false)
+    }
+
+    fn save_with(&self, folder: &Path, replace: bool) -> Result<()> {
         let checkpoint = self.checkpoint()?;
-        replace_folder(folder, &[(CONFIG_FILE, &checkpoint.config), (TENSOR_FILE, &checkpoint.tensors)])
+        let files = [(CONFIG_FILE, &checkpoint.config[..]), (TENSOR_FILE, &checkpoint.tensors)];
+        replace_folder(folder, replace, &files)
     }
 
     /// The two files in memory.

@@ -51,6 +51,7 @@ impl Default for Authors {
 /// Writes a PEFT checkpoint folder of twice the rank, for the fused layers. `options.prefix` is taken off the module paths.
 /// The base's weights and the prediction head are left out, with a warning.
 pub fn import_authors(file: &Path, out: &Path, authors: &Authors, options: &Options<'_>) -> Result<()> {
+    options.refuse_existing(out)?;
     let tensors = TensorFile::open(file)?;
     let import = || {
         let reader = tensors.reader()?;
@@ -62,7 +63,7 @@ pub fn import_authors(file: &Path, out: &Path, authors: &Authors, options: &Opti
             Some(held) => held,
             None => drawn(authors, inputs, rank)?,
         };
-        checkpoint(out, authors, &layers, &projections, inputs, rank)
+        checkpoint(out, options.replace, authors, &layers, &projections, inputs, rank)
     };
     import().map_err(|error| error.within(file.display()))
 }
@@ -182,6 +183,7 @@ fn drawn(authors: &Authors, inputs: usize, rank: usize) -> Result<[Vec<f32>; 4]>
 
 fn checkpoint(
     out: &Path,
+    replace: bool,
     authors: &Authors,
     layers: &BTreeMap<String, Vectors>,
     [q_down, v_down, q_up, v_up]: &[Vec<f32>; 4],
@@ -225,5 +227,5 @@ fn checkpoint(
     let stored = tensors.iter().map(|(name, shape, values)| {
         (name.clone(), Stored::F32, shape.clone(), bytemuck::cast_slice::<f32, u8>(values))
     });
-    write(out, &config, stored)
+    write(out, replace, &config, stored)
 }

@@ -23,13 +23,15 @@ const LORA_A: &str = ".lora_A.weight";
 const LORA_B: &str = ".lora_B.weight";
 
 /// Writes a folder that PEFT loads as a LoRA of this rank, with `lora_alpha = r`, so that its scaling is 1. All or
-/// nothing; other files of the folder stay. A folder that holds another kind of adapter is refused.
+/// nothing; other files of the folder stay. A LoRA that is there is replaced only where `options.replace` is set, another kind
+/// of adapter never.
 pub fn export_lora(adapter: &Adapter, folder: &Path, options: &Options<'_>) -> Result<()> {
     let copy = copy_on_host(adapter)?;
     let adapter = copy.as_ref().unwrap_or(adapter);
     options.refuse_sampling(adapter)?;
     refuse_undeclared(adapter)?;
     refuse_another_kind(folder)?;
+    options.refuse_existing(folder)?;
     let factors = Factors::of(adapter)?;
     let dtype = options.dtype.unwrap_or(Dtype::F32);
     let mut pieces = pieces(adapter, &factors, dtype);
@@ -37,7 +39,7 @@ pub fn export_lora(adapter: &Adapter, folder: &Path, options: &Options<'_>) -> R
     pieces.sort_by(|first, second| second.dtype.cmp(&first.dtype).then_with(|| first.name.cmp(&second.name)));
     let header = header_of(infos(&pieces)?)?;
     let config = config_of(adapter, &factors)?;
-    replace_files(folder, &[CONFIG_FILE, TENSOR_FILE], |fresh| {
+    replace_files(folder, options.replace, &[CONFIG_FILE, TENSOR_FILE], |fresh| {
         write_synced(&fresh.join(CONFIG_FILE), config.as_bytes())?;
         write_tensors(&fresh.join(TENSOR_FILE), &header, &pieces, dtype, options)
     })

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -218,7 +219,14 @@ impl Work<'_> {
         let name = source.path().file_name().unwrap_or_default();
         let path = folder.join(name);
         let reader = source.reader()?;
-        let mut target = File::create_new(&path).map_err(|error| io(&path, "write", &error))?;
+        // As private as the file that it is made of.
+        let mode = fs::metadata(source.path()).map_err(|error| io(source.path(), "read", &error))?.mode();
+        let mut target = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .map_err(|error| io(&path, "write", &error))?;
         let mut put = |bytes: &[u8]| {
             target.write_all(bytes).map_err(|error| io(&path, "write", &error))?;
             self.done += bytes.len() as u64;

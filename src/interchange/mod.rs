@@ -22,7 +22,10 @@ pub use outline::{Module, Outline};
 pub use shrink::{Shrunk, check_projections, grow, shrink};
 pub use tensor_file::TensorFile;
 
-use crate::adapter::source::is_reserved;
+use std::path::Path;
+
+use crate::adapter::folder::refuse_existing;
+use crate::adapter::source::{CONFIG_FILE, TENSOR_FILE, is_reserved};
 use crate::adapter::{Adapter, Vectors};
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -37,7 +40,7 @@ pub struct Options<'a> {
     pub mean: bool,
     /// What the target cannot hold (a learned bias, a carried tensor) is left out with a warning instead of being an error.
     pub leave_out: bool,
-    /// What the target folder holds is replaced.
+    /// What the target holds is replaced: a checkpoint, a file, by a merge the whole folder.
     pub replace: bool,
     /// Element type of what is exported; f32 where it is not given. Of shrinking and growing: the base model's.
     pub dtype: Option<Dtype>,
@@ -68,6 +71,11 @@ impl Options<'_> {
         }
         self.listener.warning(&format!("{what}; it is left out"));
         Ok(())
+    }
+
+    /// A checkpoint that is there is replaced only where that is asked for.
+    pub fn refuse_existing(&self, out: &Path) -> Result<()> {
+        if self.replace { Ok(()) } else { refuse_existing(out, out, &[CONFIG_FILE, TENSOR_FILE]) }
     }
 
     /// A target has no noise: of an adapter that samples, only the mean can be meant.

@@ -37,10 +37,12 @@ pub struct Shrunk {
 }
 
 /// Writes the checkpoint of `folder` to `out` without A and B (`save_projection` false), after checking that its key draws
-/// them bit for bit; everything else stays as it is. `out` may be `folder` itself: all or nothing, as a save.
+/// them bit for bit; everything else stays as it is. All or nothing, as a save. With `options.replace`, `out` may hold a
+/// checkpoint, that of `folder`, too.
 ///
 /// Only `options.dtype` is tried where it is given. Error `Projection` says where they first differ.
 pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk> {
+    options.refuse_existing(out)?;
     let source = Source::folder(folder, false)?;
     let (mut config, file) = parsed(&source)?;
     let keys = Keys::of(config.method);
@@ -59,6 +61,7 @@ pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk
     config.save_projection = false;
     write(
         out,
+        options.replace,
         &config,
         kept(&file, keys).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data())),
     )?;
@@ -79,8 +82,10 @@ pub fn check_projections(folder: &Path, options: &Options<'_>) -> Result<Option<
 }
 
 /// The reverse: writes the projections that the key draws into the checkpoint. Its file does not say how long the inputs of
-/// the adapted layers are; `in_max` is the largest over all of them. `out_max` is that of the vectors where it is None.
+/// the adapted layers are; `in_max` is the largest over all of them. `out_max` is that of the vectors where it is None. `out` is
+/// as for [`shrink`].
 pub fn grow(folder: &Path, out: &Path, in_max: usize, out_max: Option<usize>, options: &Options<'_>) -> Result<()> {
+    options.refuse_existing(out)?;
     let source = Source::folder(folder, false)?;
     let (mut config, file) = parsed(&source)?;
     let keys = Keys::of(config.method);
@@ -98,13 +103,21 @@ pub fn grow(folder: &Path, out: &Path, in_max: usize, out_max: Option<usize>, op
     let size = Size { method: config.method, rank: config.rank, in_max, out_max };
     let mut watch = |drawn, total| options.progress("draw projections", drawn, total);
     let dtype = options.dtype.unwrap_or(Dtype::F32);
-    let store = Store::from_key_watched(&Allocator::default(), config.projection_prng_key, size, dtype, &mut watch)?;
+    let key = config.projection_prng_key;
+    let store = Store::from_key_watched(&Allocator::default(), key, size, dtype, &mut watch);
+    let store = store.map_err(|error| match error.code() {
+        Code::Memory => {
+            let (rows, rank) = (config.a_rows(), config.rank);
+            Error::new(Code::Memory, format!("out of memory: A would be {rows}×{in_max}, B {out_max}×{rank}"))
+        }
+        _ => error,
+    })?;
     let (a, b) = (bytes_of(store.a())?, bytes_of(store.b())?);
     let pair = [(keys.a, store.a(), &a), (keys.b, store.b(), &b)]
         .map(|(key, matrix, bytes)| (key.to_owned(), Stored::F32, vec![matrix.rows(), matrix.cols()], &bytes[..]));
     config.save_projection = true;
     let kept = kept(&file, keys).map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data()));
-    write(out, &config, kept.chain(pair))
+    write(out, options.replace, &config, kept.chain(pair))
 }
 
 fn parsed(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
@@ -243,6 +256,7 @@ fn bytes_of(matrix: &Frozen) -> Result<Vec<u8>> {
 /// A checkpoint of tensors as they are: name, element type, shape, bytes.
 pub(super) fn write<'t>(
     out: &Path,
+    replace: bool,
     config: &Config,
     tensors: impl Iterator<Item = (String, Stored, Vec<usize>, &'t [u8])>,
 ) -> Result<()> {
@@ -257,5 +271,5 @@ pub(super) fn write<'t>(
     let mut file = header_of(infos.collect())?;
     file.try_reserve_exact(end).map_err(|_| Error::out_of_memory())?;
     tensors.iter().for_each(|(.., bytes)| file.extend_from_slice(bytes));
-    replace_folder(out, &[(CONFIG_FILE, config.to_json().as_bytes()), (TENSOR_FILE, &file)])
+    replace_folder(out, replace, &[(CONFIG_FILE, config.to_json().as_bytes()), (TENSOR_FILE, &file)])
 }

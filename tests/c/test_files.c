@@ -83,6 +83,8 @@ static void lora(const pvera_adapter *adapter) {
     MUST(pvera_adapter_export_lora(adapter, in_folder("lora"), NULL));
     long wide = size_of(in_folder("lora/adapter_model.safetensors"));
     options.dtype = PVERA_BF16;
+    CHECK_ERROR(pvera_adapter_export_lora(adapter, in_folder("lora"), &options), PVERA_ERROR_EXISTS, "lora/adapter_config.json' exists|wanted");
+    options.flags = PVERA_FILES_REPLACE;
     MUST(pvera_adapter_export_lora(adapter, in_folder("lora"), &options));
     long narrow = size_of(in_folder("lora/adapter_model.safetensors"));
     CHECK(narrow > 0 && narrow < wide && heard.calls > 1 && strcmp(heard.stage, "export") == 0, "%ld, %ld bytes, %d calls", wide, narrow, heard.calls);
@@ -141,7 +143,10 @@ static void shrink_and_grow(const char *golden) {
     CHECK(small > 0 && small < size_of(golden_file(golden, "train_step/adapter_model.safetensors")), "%ld bytes", small);
     CHECK_ERROR(pvera_checkpoint_shrink(in_folder("small"), in_folder("smaller"), NULL, NULL, NULL), PVERA_ERROR_PROJECTION, "nothing to leave out");
     MUST(pvera_checkpoint_grow(in_folder("small"), in_folder("large"), in_max, 0, NULL));
-    MUST(pvera_checkpoint_shrink(in_folder("large"), in_folder("large"), NULL, NULL, NULL));
+    pvera_files_options over = {.struct_size = sizeof over, .flags = PVERA_FILES_REPLACE};
+    CHECK_ERROR(pvera_checkpoint_grow(in_folder("small"), in_folder("large"), in_max, 0, NULL), PVERA_ERROR_EXISTS, "large/adapter_config.json' exists");
+    CHECK_ERROR(pvera_checkpoint_shrink(in_folder("large"), in_folder("large"), NULL, NULL, NULL), PVERA_ERROR_EXISTS, "large/adapter_config.json' exists");
+    MUST(pvera_checkpoint_shrink(in_folder("large"), in_folder("large"), &over, NULL, NULL));
     CHECK(size_of(in_folder("large/adapter_model.safetensors")) == small, "grown and shrunken again");
     CHECK_ERROR(pvera_checkpoint_grow(in_folder("small"), in_folder("x"), 0, 0, NULL), PVERA_ERROR_ARGUMENT, "in_max is 0|wanted");
     struct heard heard = {.stop_at = 1};

@@ -23,7 +23,7 @@ const NAMES: [&str; 4] = ["q_downsample", "v_downsample", "q_upsample", "v_upsam
 const OPTIONS: Options<'static> = Options {
     mean: false,
     leave_out: false,
-    replace: false,
+    replace: true,
     dtype: None,
     prefix: "backbone.",
     listener: &pvera::model::Silent,
@@ -115,6 +115,8 @@ fn the_imported_adapter_computes_what_theirs_does() {
         let options = Options { listener: &heard, ..OPTIONS };
         import_authors(&file, &out, &Authors { head, seed: (!in_file).then_some(3), ..Authors::default() }, &options)
             .unwrap();
+        let kept = Options { replace: false, ..OPTIONS };
+        assert_eq!(error(import_authors(&file, &out, &Authors::default(), &kept)).0, Code::Exists);
         assert_eq!(heard.0.warnings(), [format!("{} tensors of the base or its head are left out", 2 * heads)]);
         let names = ["blocks.0.attn.qkv", "blocks.1.attn.qkv"];
         let (model, heard) = model(names.iter().map(|name| layer(name, INPUTS, 3 * INPUTS)).collect());

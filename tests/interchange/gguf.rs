@@ -290,7 +290,8 @@ fn a_file_is_replaced_only_when_asked_and_at_once() {
         export_gguf(&adapter, &path, &LLAMA, &Options { replace: true, listener: &stops, ..Options::default() });
     assert_eq!((error(stopped).0, fs::read(&path).unwrap()), (Code::Cancelled, b"mine".to_vec()));
     // What a killed export left is taken away by the next.
-    fs::write(scratch.join(".a.gguf.pvera-file-0"), "half").unwrap();
+    fs::create_dir(scratch.join(".a.gguf.pvera-whole-0")).unwrap();
+    fs::write(scratch.join(".a.gguf.pvera-whole-0/a.gguf"), "half").unwrap();
     export_gguf(&adapter, &path, &LLAMA, &Options { replace: true, ..Options::default() }).unwrap();
     assert_eq!(parsed(&path).tensors.len(), 8);
     assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);

@@ -154,7 +154,7 @@ fn the_lora_gives_the_mean() {
     for folder in goldens() {
         let adapter = loaded(&folder);
         let target = scratch.join(&format!("{compared}"));
-        export_lora(&adapter, &target, &MEAN).unwrap();
+        export_lora(&adapter, &target, &Options { replace: true, ..MEAN }).unwrap();
         let tensors = tensors_in(&target);
         // The same adapter on layers without a base: forward is the delta alone.
         let layers = layers_of(&folder).into_iter().map(|layer| Layer { weight: None, bias: None, ..layer });
@@ -217,7 +217,7 @@ fn targets_that_do_not_say_what_is_adapted_become_names() {
         let config = value.to_string();
         let adapter =
             Adapter::from_memory(&model, config.as_bytes(), &checkpoint.tensors, &LoadOptions::default()).unwrap();
-        export_lora(&adapter, &scratch.join("a"), &MEAN).unwrap();
+        export_lora(&adapter, &scratch.join("a"), &Options { replace: true, ..MEAN }).unwrap();
         assert_eq!(config_in(&scratch.join("a"))["target_modules"], json!(["q_proj", "v_proj"]));
     }
 }
@@ -267,12 +267,22 @@ fn a_checkpoint_is_never_overwritten_by_its_lora() {
     assert_eq!(code, Code::Exists);
     assert!(message.contains("PVERA"), "{message}");
     assert_eq!(contents(&scratch.join("a")), before);
-    // Over a LoRA it is written; somebody else's files stay.
+    let over = Options { replace: true, ..MEAN };
+    assert_eq!(
+        error(export_lora(&adapter, &scratch.join("a"), &over)).0,
+        Code::Exists,
+        "not even where it may replace"
+    );
+    assert_eq!(contents(&scratch.join("a")), before);
+    // Over a LoRA it is written, if that is asked for; somebody else's files stay.
     let lora = scratch.join("lora");
     export_lora(&adapter, &lora, &MEAN).unwrap();
     let first = contents(&lora);
+    let (code, message) = error(export_lora(&adapter, &lora, &MEAN));
+    assert_eq!(code, Code::Exists);
+    assert!(message.contains("/lora/adapter_config.json' exists; wanted a new one"), "{message}");
     fs::write(lora.join("README.md"), "mine").unwrap();
-    export_lora(&adapter, &lora, &MEAN).unwrap();
+    export_lora(&adapter, &lora, &over).unwrap();
     let mut again = contents(&lora);
     assert_eq!(again.remove("README.md").unwrap(), b"mine");
     assert_eq!(again, first);
@@ -287,7 +297,8 @@ fn what_the_element_type_does_not_hold_leaves_the_folder_as_it_was() {
     let before = contents(&lora);
     let range = adapter.ranges(1).unwrap();
     adapter.parameters_mut().unwrap().get_mut(&range.lambda_b)[7] = 1e6;
-    let (code, message) = error(export_lora(&adapter, &lora, &Options { dtype: Some(Dtype::F16), ..MEAN }));
+    let (code, message) =
+        error(export_lora(&adapter, &lora, &Options { dtype: Some(Dtype::F16), replace: true, ..MEAN }));
     assert_eq!(code, Code::Overflow);
     assert!(
         message.contains("'model.block.0.v_proj'") && message.contains("B'") && message.contains("row 7"),

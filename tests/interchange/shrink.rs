@@ -83,10 +83,16 @@ fn a_shrunken_checkpoint_loads_to_the_same_adapter() {
     let folder = scratch.join("a");
     adapter.save(&folder).unwrap();
     let size = fs::metadata(folder.join(TENSORS)).unwrap().len();
-    shrink(&folder, &folder, &Options::default()).unwrap();
+    let over = Options { replace: true, ..Options::default() };
+    assert_eq!(error(shrink(&folder, &folder, &Options::default())).0, Code::Exists);
+    assert_eq!(fs::metadata(folder.join(TENSORS)).unwrap().len(), size);
+    shrink(&folder, &folder, &over).unwrap();
     assert!(fs::metadata(folder.join(TENSORS)).unwrap().len() < size);
     let again = Adapter::load(&model(two_layers()).0, &folder, &LoadOptions::default()).unwrap();
     assert!(again.store().same_values(adapter.store()));
+    assert_eq!(error(grow(&folder, &folder, 9, None, &Options::default())).0, Code::Exists);
+    grow(&folder, &folder, 9, None, &over).unwrap();
+    assert_eq!(fs::metadata(folder.join(TENSORS)).unwrap().len(), size);
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn the_first_difference_is_told_and_nothing_written() {
         raw.bytes[at] ^= 1;
         fs::write(folder.join(TENSORS), file_of(&tensors)).unwrap();
         let before = contents(&folder);
-        let (code, message) = error(shrink(&folder, &folder, &Options::default()));
+        let (code, message) = error(shrink(&folder, &folder, &Options { replace: true, ..Options::default() }));
         assert_eq!(code, Code::Projection);
         let wanted = format!("not those of projection_prng_key 77: {key} at row {row}, column {col} is ");
         assert!(message.contains(&wanted), "{message}; wanted {wanted}");

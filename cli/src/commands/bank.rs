@@ -1,21 +1,24 @@
 //! `pvera bank`: thousands of adapters in one file.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use pvera::adapter::replace_file;
 use pvera::bank::{Access, Bank as File, FamilyOutline, Held, Options};
 use pvera::error::Code;
-use pvera::interchange::Outline;
+use pvera::interchange::{Options as FileOptions, Outline};
 use pvera::model::Listener;
 use serde_json::json;
 
-use super::inspect::open_bank;
-use crate::adapters::{CONFIG_FILE, Host, Need, Sizes, folder_of};
+use super::inspect::{open_bank, open_whole};
+use crate::adapters::{CONFIG_FILE, Host, Need, Sizes, checkpoint_of, guard_inputs};
 use crate::args::{Element, LayerArgs};
-use crate::fresh::fresh_file;
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result, shown};
+use crate::outcome::{Failure, Report, Result, on_a_line, shown};
 
 /// Pack thousands of adapters into one file
 #[derive(Debug, Subcommand)]
@@ -23,6 +26,7 @@ pub enum Bank {
     Create(Create),
     Add(Add),
     Remove(Remove),
+    Extract(Extract),
     List(List),
     Compact(Compact),
 }
@@ -57,6 +61,18 @@ pub struct Remove {
     names: Vec<String>,
 }
 
+/// Write one of a bank's adapters as a checkpoint folder
+#[derive(Args, Debug)]
+pub struct Extract {
+    bank: PathBuf,
+    name: String,
+    /// The folder that is written
+    out: PathBuf,
+    /// Replace the checkpoint that OUT holds
+    #[arg(long)]
+    force: bool,
+}
+
 /// Print the names of a bank's adapters, in the order in which they were first added
 #[derive(Args, Debug)]
 pub struct List {
@@ -76,7 +92,7 @@ pub struct Compact {
 struct Adapters {
     /// NAME=FOLDER; FOLDER alone, named as it is; or a folder of checkpoint folders
     #[arg(value_name = "[NAME=]FOLDER")]
-    adapters: Vec<String>,
+    adapters: Vec<OsString>,
     /// More of them, one a line; - is stdin
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
@@ -93,6 +109,7 @@ impl Bank {
             Bank::Create(_) => "bank create",
             Bank::Add(_) => "bank add",
             Bank::Remove(_) => "bank remove",
+            Bank::Extract(_) => "bank extract",
             Bank::List(_) => "bank list",
             Bank::Compact(_) => "bank compact",
         }
@@ -103,6 +120,7 @@ impl Bank {
             Bank::Create(create) => create.run(ear),
             Bank::Add(add) => add.run(ear),
             Bank::Remove(remove) => remove.run(ear),
+            Bank::Extract(extract) => extract.run(ear),
             Bank::List(list) => list.run(ear),
             Bank::Compact(compact) => compact.run(ear),
         }
@@ -111,13 +129,16 @@ impl Bank {
 
 impl Create {
     fn run(&self, ear: &Ear) -> Result<Report> {
+        let given = self.adapters.given()?;
+        let folders: Vec<&Path> = given.iter().map(|(_, folder)| folder.as_path()).collect();
+        guard_inputs(&self.bank, &folders)?;
         let mut told = None;
         // Whoever writes the bank that is to be replaced would go on in a file without a name.
         let _held = if self.force { Held::of(&self.bank)? } else { None };
-        fresh_file(&self.bank, self.force, |fresh| {
-            let bank = self.adapters.append(fresh, Access::Create, &[], ear, false, |_| Ok(()))?;
+        replace_file(&self.bank, self.force, |fresh| {
+            let bank = self.adapters.append(given, fresh, Access::Create, &[], ear, false)?;
             told = Some(bank.usage());
-            Ok(())
+            Ok::<_, Failure>(())
         })?;
         Ok(report(&self.bank, told.unwrap_or_default()))
     }
@@ -126,16 +147,13 @@ impl Create {
 impl Add {
     fn run(&self, ear: &Ear) -> Result<Report> {
         let (known, families) = open_bank(&self.bank, &Options::default(), ear)?;
-        let bank = self.adapters.append(&self.bank, Access::Write, &families, ear, self.force, |names| match names
-            .iter()
-            .find(|name| known.contains(name))
-        {
-            Some(name) if !self.force => {
-                let message = format!("'{}' holds an adapter of the name '{name}' already", self.bank.display());
-                Err(Failure::new(Code::Exists, message).hint("--force replaces it"))
-            }
-            _ => Ok(()),
-        })?;
+        let given = self.adapters.given()?;
+        // Before checkpoints are read; others may add some meanwhile.
+        if let Some((name, _)) = given.iter().find(|(name, _)| !self.force && known.contains(name)) {
+            let message = format!("'{}' holds an adapter of the name '{name}' already", self.bank.display());
+            return Err(Failure::new(Code::Exists, message).hint("--force replaces it"));
+        }
+        let bank = self.adapters.append(given, &self.bank, Access::Write, &families, ear, self.force)?;
         Ok(report(&self.bank, bank.usage()))
     }
 }
@@ -150,11 +168,30 @@ impl Remove {
     }
 }
 
+impl Extract {
+    fn run(&self, ear: &Ear) -> Result<Report> {
+        guard_inputs(&self.out, &[&self.bank])?;
+        FileOptions { replace: self.force, ..FileOptions::default() }.refuse_existing(&self.out)?;
+        let adapter = open_whole(&self.bank, None, ear)?.adapter(&self.name)?;
+        if self.force {
+            adapter.save(&self.out)?
+        } else {
+            adapter.save_new(&self.out)?
+        }
+        let layers = adapter.adapted_layers().count();
+        let text = format!("{}: adapter '{}', {layers} layers\n", self.out.display(), self.name);
+        Ok(Report::new(
+            text,
+            json!({"path": shown(&self.bank), "name": self.name, "out": shown(&self.out), "layers": layers}),
+        ))
+    }
+}
+
 impl List {
     fn run(&self, ear: &Ear) -> Result<Report> {
         let (bank, _) = open_bank(&self.bank, &Options::default(), ear)?;
         let names = (0..bank.len()).map(|place| bank.name(place)).collect::<pvera::error::Result<Vec<_>>>()?;
-        let text = names.iter().map(|name| format!("{name}\n")).collect::<String>();
+        let text = names.iter().map(|name| format!("{}\n", on_a_line(name))).collect::<String>();
         Ok(Report::new(text, json!({"path": shown(&self.bank), "adapters": names})))
     }
 }
@@ -179,17 +216,14 @@ impl Adapters {
     /// Opens a bank for all layers of its families and of these checkpoints, and appends them at once.
     fn append(
         &self,
+        given: Vec<(String, PathBuf)>,
         path: &Path,
         access: Access,
         families: &[FamilyOutline],
         ear: &Ear,
         force: bool,
-        check: impl FnOnce(&[&str]) -> Result<()>,
     ) -> Result<File> {
-        let given = self.given()?;
         ear.take_signals();
-        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
-        check(&names)?;
         let mut sizes = Sizes::new(&self.layers)?;
         let mut dtypes = Vec::new();
         for (_, folder) in &given {
@@ -227,21 +261,28 @@ impl Adapters {
     fn given(&self) -> Result<Vec<(String, PathBuf)>> {
         let mut words = self.adapters.clone();
         if let Some(list) = &self.list {
-            let text = if list == Path::new("-") {
-                std::io::read_to_string(std::io::stdin())
+            let mut bytes = Vec::new();
+            let read = if list == Path::new("-") {
+                std::io::stdin().lock().read_to_end(&mut bytes)
             } else {
-                fs::read_to_string(list)
+                fs::File::open(list).and_then(|mut file| file.read_to_end(&mut bytes))
             };
-            let text = text.map_err(|error| Failure::io(list, "read", &error))?;
-            words.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+            read.map_err(|error| Failure::io(list, "read", &error))?;
+            let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+            words.extend(lines.map(|line| OsStr::from_bytes(line).to_owned()));
         }
         let mut given = Vec::new();
-        for word in words {
+        for word in &words {
             // A folder may have = in its name.
-            match word.split_once('=').filter(|_| !Path::new(&word).exists()) {
-                Some((name, folder)) => given.push((name.to_owned(), folder_of(Path::new(folder)))),
-                None => given.extend(named(&folder_of(Path::new(&word)))?),
-            }
+            let equals = word.as_bytes().iter().position(|byte| *byte == b'=').filter(|_| !Path::new(word).exists());
+            let Some(equals) = equals else {
+                given.extend(named(&checkpoint_of(Path::new(word))?)?);
+                continue;
+            };
+            let (name, folder) = word.as_bytes().split_at(equals);
+            let name = str::from_utf8(name)
+                .map_err(|_| Failure::usage(format!("'{}': the name before = is not UTF-8", word.display())))?;
+            given.push((name.to_owned(), checkpoint_of(Path::new(OsStr::from_bytes(&folder[1..])))?));
         }
         if given.is_empty() {
             return Err(Failure::usage("there is no checkpoint folder to add"));
@@ -253,7 +294,11 @@ impl Adapters {
 fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let name = |folder: &Path| {
         let real = fs::canonicalize(folder).map_err(|error| Failure::io(folder, "open", &error))?;
-        Ok::<_, Failure>(real.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        let name = real.file_name().unwrap_or_default();
+        name.to_str().map(str::to_owned).ok_or_else(|| {
+            let message = format!("the name of folder '{}' is not UTF-8", folder.display());
+            Failure::new(Code::Argument, message).hint("NAME=FOLDER gives another")
+        })
     };
     if !folder.is_dir() || folder.join(CONFIG_FILE).exists() {
         return Ok(vec![(name(folder)?, folder.to_owned())]);

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pvera::adapter::Adapter;
+use pvera::interchange::Options;
 use pvera::memory::Allocator;
 use serde_json::json;
 
-use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
+use crate::adapters::{Host, Need, checkpoint_of, guard_inputs};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
@@ -19,11 +20,11 @@ use crate::outcome::{Failure, Report, Result, shown};
 /// of the logvar halves.
 #[derive(Args, Debug)]
 pub struct Combine {
+    /// Checkpoint folders; config and layers are those of the first
+    #[arg(value_name = "ADAPTER", required = true)]
+    adapters: Vec<PathBuf>,
     /// The checkpoint folder that is written
     out: PathBuf,
-    /// Checkpoint folders; config and layers are those of the first
-    #[arg(required = true)]
-    adapters: Vec<PathBuf>,
     /// A weight for each adapter [default: 1 over their number]
     #[arg(long, value_name = "W,W,…", value_delimiter = ',', allow_negative_numbers = true)]
     weights: Vec<f64>,
@@ -44,10 +45,11 @@ impl Combine {
             let given = self.weights.len();
             return Err(Failure::usage(format!("--weights has {given} numbers; wanted {count}, one for each adapter")));
         }
-        refuse_existing(&self.out, self.force)?;
-        let folders: Vec<PathBuf> = self.adapters.iter().map(|path| folder_of(path)).collect();
+        let folders = self.adapters.iter().map(|path| checkpoint_of(path)).collect::<Result<Vec<PathBuf>>>()?;
         let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
-        refuse_inputs(&self.out, &paths)?;
+        let inputs: Vec<&Path> = paths.iter().copied().chain(self.layers.model.as_deref()).collect();
+        guard_inputs(&self.out, &inputs)?;
+        Options { replace: self.force, ..Options::default() }.refuse_existing(&self.out)?;
         let host = Host::of(&self.layers, &paths, Need::Largest, ear)?;
         let adapters = paths.iter().map(|folder| host.load(folder, None)).collect::<Result<Vec<_>>>()?;
         let weight = |place: usize| self.weights.get(place).copied().unwrap_or(1.0 / count as f64);
@@ -60,7 +62,11 @@ impl Combine {
                 "an engine runs the exact sum with pvera_rows.active, at the price of a latent for each adapter",
             ));
         }
-        combined.save(&self.out)?;
+        if self.force {
+            combined.save(&self.out)?
+        } else {
+            combined.save_new(&self.out)?
+        }
         let text = format!("{}: {count} adapters combined, relative error {error:.3e}\n", self.out.display());
         let weights: Vec<f64> = (0..count).map(weight).collect();
         Ok(Report::new(text, json!({"out": shown(&self.out), "weights": weights, "error": error})))

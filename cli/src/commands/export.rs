@@ -7,7 +7,7 @@ use pvera::adapter::Adapter;
 use pvera::interchange::{self, Gguf, Options, export_gguf, export_lora};
 use serde_json::{Value, json};
 
-use crate::adapters::{Host, Need, folder_of, refuse_existing, refuse_inputs};
+use crate::adapters::{Host, Need, checkpoint_of, guard_inputs};
 use crate::args::{Element, LayerArgs, MeanArgs, Pair};
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
@@ -86,10 +86,9 @@ impl Export {
 
     pub fn run(&self, ear: &Ear) -> Result<Report> {
         match self {
-            Export::Lora(lora) => lora.common.run(ear, |adapter, options| {
-                refuse_existing(&lora.common.out, lora.common.force)?;
-                Ok(export_lora(adapter, &lora.common.out, options)?)
-            }),
+            Export::Lora(lora) => {
+                lora.common.run(ear, |adapter, options| Ok(export_lora(adapter, &lora.common.out, options)?))
+            }
             Export::Gguf(gguf) => gguf.run(ear),
         }
     }
@@ -97,8 +96,9 @@ impl Export {
 
 impl Common {
     fn run(&self, ear: &Ear, write: impl FnOnce(&Adapter, &Options<'_>) -> Result<()>) -> Result<Report> {
-        let folder = folder_of(&self.adapter);
-        refuse_inputs(&self.out, &[&folder])?;
+        let folder = checkpoint_of(&self.adapter)?;
+        let inputs: Vec<&Path> = [&*folder].into_iter().chain(self.layers.model.as_deref()).collect();
+        guard_inputs(&self.out, &inputs)?;
         let adapter = Host::of(&self.layers, &[&folder], Need::Each, ear)?.load(&folder, None)?;
         let options = Options {
             mean: self.mean.mean,

@@ -7,10 +7,11 @@ use pvera::interchange::{self, Options, Outline};
 use pvera::tensor::Dtype;
 use serde_json::json;
 
-use crate::adapters::{Need, Sizes, folder_of, refuse_existing};
+use crate::adapters::{Need, Sizes, checkpoint_of};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::outcome::{Report, Result, shown};
+use crate::privacy::made_of;
 
 /// Write the A and B that a checkpoint's key draws into it: the reverse of shrink
 #[derive(Args, Debug)]
@@ -34,8 +35,8 @@ pub struct Grow {
 
 impl Grow {
     pub fn run(&self, ear: &Ear) -> Result<Report> {
-        refuse_existing(&self.out, self.force)?;
-        let folder = folder_of(&self.checkpoint);
+        let folder = checkpoint_of(&self.checkpoint)?;
+        made_of(&[&folder]);
         let (in_max, model_dtype) = match self.in_max {
             Some(in_max) => (in_max, None),
             None => {
@@ -45,7 +46,7 @@ impl Grow {
             }
         };
         let dtype = self.layers.base_dtype.map(Dtype::from).or(model_dtype);
-        let options = Options { dtype, listener: ear, ..Options::default() };
+        let options = Options { dtype, replace: self.force, listener: ear, ..Options::default() };
         interchange::grow(&folder, &self.out, in_max, self.out_max, &options)?;
         let text = format!("{}: written with its projections\n", self.out.display());
         Ok(Report::new(text, json!({"out": shown(&self.out), "in_max": in_max})))

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use pvera::interchange::{ALPHA, Options, import_authors};
 use serde_json::json;
 
-use crate::adapters::refuse_existing;
+use crate::adapters::guard_inputs;
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
 
@@ -54,9 +54,9 @@ impl Authors {
         if !self.alpha.is_finite() {
             return Err(Failure::usage(format!("--alpha is {}; wanted a finite number", self.alpha)));
         }
-        refuse_existing(&self.out, self.force)?;
+        guard_inputs(&self.out, &[&self.file])?;
         let authors = pvera::interchange::Authors { alpha: self.alpha, head: self.head, seed: self.seed };
-        let options = Options { prefix: &self.prefix, listener: ear, ..Options::default() };
+        let options = Options { prefix: &self.prefix, replace: self.force, listener: ear, ..Options::default() };
         import_authors(&self.file, &self.out, &authors, &options)?;
         let outline = pvera::interchange::Outline::read(&self.out)?;
         let (layers, rank) = (outline.modules.len(), outline.config.rank);

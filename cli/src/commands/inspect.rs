@@ -14,7 +14,8 @@ use pvera::model::{Listener, Model};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::adapters::{CONFIG_FILE, TENSOR_FILE, folder_of};
+use crate::adapters::{CONFIG_FILE, Sizes, TENSOR_FILE, folder_of, is_bank};
+use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
 
@@ -55,10 +56,8 @@ impl Kind {
         if path.is_dir() && folder.join(TENSOR_FILE).is_file() {
             return Ok(Self::Adapter(folder));
         }
-        let mut magic = [0; 8];
-        let is_file = std::fs::metadata(path).map_err(|error| Failure::io(path, "open", &error))?.is_file();
-        let begins = is_file && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok();
-        Ok(if begins && magic == *b"pverabnk" { Self::Bank } else { Self::Model })
+        std::fs::metadata(path).map_err(|error| Failure::io(path, "open", &error))?;
+        Ok(if is_bank(path) { Self::Bank } else { Self::Model })
     }
 
     pub fn name(&self) -> &'static str {
@@ -231,6 +230,21 @@ pub fn open_bank(path: &Path, options: &Options, ear: &Ear) -> Result<(Bank, Vec
     let bank = Bank::open(&model, path, options)?;
     let families = bank.families()?;
     Ok((bank, families))
+}
+
+/// A bank, opened for all layers of its families; one of them with the inputs that its rows have.
+pub fn open_whole(path: &Path, layer: Option<(&str, usize)>, ear: &Ear) -> Result<Bank> {
+    let (_, families) = open_bank(path, &Options::default(), ear)?;
+    let layers = LayerArgs::default();
+    let mut sizes = Sizes::new(&layers)?;
+    families.iter().try_for_each(|family| sizes.add_family(family))?;
+    if let Some((layer, inputs)) = layer {
+        sizes.set_inputs(layer, inputs)?;
+    }
+    let largest = |size: fn(&FamilyOutline) -> usize| families.iter().map(size).max();
+    let (in_max, out_max) = (largest(|family| family.in_max), largest(|family| family.out_max));
+    let options = Options { in_max, out_max, ..Options::default() };
+    Ok(Bank::open(&sizes.declared(None, ear)?, path, &options)?)
 }
 
 fn model(files: &ModelFiles, lists: bool) -> Told {

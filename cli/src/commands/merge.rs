@@ -9,7 +9,7 @@ use pvera::interchange::{ModelFiles, Options, merge_files};
 use pvera::memory::Allocator;
 use serde_json::json;
 
-use crate::adapters::{Host, Need, folder_of, refuse_inputs};
+use crate::adapters::{Host, Need, checkpoint_of, guard_inputs};
 use crate::args::{Element, LayerArgs, MeanArgs};
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
@@ -43,8 +43,8 @@ pub struct Merge {
 
 impl Merge {
     pub fn run(&self, ear: &Ear) -> Result<Report> {
-        let folder = folder_of(&self.adapter);
-        refuse_inputs(&self.out, &[&folder])?;
+        let folder = checkpoint_of(&self.adapter)?;
+        guard_inputs(&self.out, &[&folder, &self.model])?;
         let inside = |out: PathBuf| folder.canonicalize().is_ok_and(|folder| out.starts_with(folder));
         if self.force && self.out.canonicalize().is_ok_and(inside) {
             let message = format!("'{}' is inside the adapter's folder, '{}'", self.out.display(), folder.display());

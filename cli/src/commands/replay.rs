@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use pvera::adapter::Adapter;
 use pvera::backend::{Mode, RowKeys};
-use pvera::bank::{Bank, Options as BankOptions};
 use pvera::context::{Context, Kind as Backend};
 use pvera::error::Code;
 use pvera::interchange::{ModelFiles, Outline};
@@ -17,8 +16,8 @@ use pvera::noise::adapter_identity;
 use pvera::tensor::{Matrix, MatrixMut};
 use serde_json::json;
 
-use super::inspect::{Kind, open_bank};
-use crate::adapters::{Host, Need, Sizes};
+use super::inspect::{Kind, open_whole};
+use crate::adapters::{Host, Need, Sizes, guard_inputs};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::matrices::Rows;
@@ -68,6 +67,9 @@ pub struct Replay {
     /// What y begins with: the base's outputs, a row for each row of x
     #[arg(long, value_name = "FILE", conflicts_with = "with_base")]
     base: Option<PathBuf>,
+    /// The tensor's name in that file, where it holds several
+    #[arg(long, value_name = "NAME", requires = "base")]
+    base_tensor: Option<String>,
     /// Begin with the base's own output, from the weight (and bias) in --model
     #[arg(long, requires = "model")]
     with_base: bool,
@@ -76,6 +78,9 @@ pub struct Replay {
     /// Compare with these rows, bit for bit; a difference makes the exit code 1
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
+    /// The tensor's name in that file, where it holds several
+    #[arg(long, value_name = "NAME", requires = "expect")]
+    expect_tensor: Option<String>,
     /// Write y as safetensors, as the tensor 'y'
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -98,7 +103,11 @@ enum Latent {
 
 impl Replay {
     pub fn run(&self, ear: &Ear) -> Result<Report> {
-        let x = Rows::read(&self.input, self.tensor.as_deref())?;
+        if let Some(out) = &self.out {
+            let files = [&self.base, &self.layers.model, &self.expect].into_iter().flatten().map(PathBuf::as_path);
+            guard_inputs(out, &[&*self.adapter, &self.input].into_iter().chain(files).collect::<Vec<_>>())?;
+        }
+        let x = Rows::read(&self.input, "--tensor", self.tensor.as_deref())?;
         let count = x.count();
         ear.take_signals();
         let identities = self.identities(count)?;
@@ -108,7 +117,11 @@ impl Replay {
         if !self.with_base {
             adapter.check_biases()?;
         }
-        let begin = self.base.as_ref().map(|path| Rows::read(path, None)).transpose()?;
+        let begin = self
+            .base
+            .as_ref()
+            .map(|path| Rows::read(path, "--base-tensor", self.base_tensor.as_deref()))
+            .transpose()?;
         if let Some(base) = begin.as_ref().filter(|base| (base.count(), base.cols) != (count, outputs)) {
             let message = format!("--base has {} rows of {}; wanted {count} of {outputs}", base.count(), base.cols);
             return Err(Failure::new(Code::Shape, message));
@@ -181,18 +194,8 @@ impl Replay {
         if self.with_base || self.adapter_identity.is_some() {
             return Err(Failure::usage("--with-base and --adapter-identity are for a checkpoint, not for a bank"));
         }
-        let (_, families) = open_bank(&self.adapter, &BankOptions::default(), ear)?;
-        let mut sizes = Sizes::new(&self.layers)?;
-        families.iter().try_for_each(|family| sizes.add_family(family))?;
-        sizes.set_inputs(&self.layer, width)?;
-        let largest = |size: fn(&pvera::bank::FamilyOutline) -> usize| families.iter().map(size).max();
-        let options = BankOptions {
-            in_max: largest(|family| family.in_max),
-            out_max: largest(|family| family.out_max),
-            ..BankOptions::default()
-        };
-        let bank = Bank::open(&sizes.declared(None, ear)?, &self.adapter, &options)?;
-        Ok(bank.adapter(name)?)
+        self.layers.refuse("a bank")?;
+        Ok(open_whole(&self.adapter, Some((&self.layer, width)), ear)?.adapter(name)?)
     }
 
     /// The layer with the weight and bias that the model's files hold. They live as long as the program.
@@ -217,12 +220,12 @@ impl Replay {
     fn report(&self, y: &Rows, identity: Option<u64>) -> Result<Report> {
         let mut json = json!({
             "layer": self.layer, "seed": self.seed, "sample": self.sample, "draws": self.draws,
-            "adapter_identity": identity, "shape": [y.count(), y.cols],
+            "adapter_identity": identity.map(|number| number.to_string()), "shape": [y.count(), y.cols],
         });
         let mut text = String::new();
         let mut differs = None;
         if let Some(path) = &self.expect {
-            let expected = Rows::read(path, None)?;
+            let expected = Rows::read(path, "--expect-tensor", self.expect_tensor.as_deref())?;
             differs = difference(y, &expected);
             let same = differs.is_none();
             text = match &differs {

@@ -6,10 +6,11 @@ use clap::Args;
 use pvera::interchange::{self, Options};
 use serde_json::json;
 
-use crate::adapters::{TENSOR_FILE, folder_of, refuse_existing};
+use crate::adapters::{TENSOR_FILE, checkpoint_of};
 use crate::args::Element;
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
+use crate::privacy::made_of;
 
 /// Leave A and B out of a checkpoint, after checking that its key draws them bit for bit
 #[derive(Args, Debug)]
@@ -28,9 +29,10 @@ pub struct Shrink {
 
 impl Shrink {
     pub fn run(&self, ear: &Ear) -> Result<Report> {
-        let folder = folder_of(&self.checkpoint);
-        refuse_existing(&self.out, self.force)?;
-        let options = Options { dtype: self.base_dtype.map(Into::into), listener: ear, ..Options::default() };
+        let folder = checkpoint_of(&self.checkpoint)?;
+        made_of(&[&folder]);
+        let dtype = self.base_dtype.map(Into::into);
+        let options = Options { dtype, replace: self.force, listener: ear, ..Options::default() };
         let bytes = |folder: &std::path::Path| {
             let path = folder.join(TENSOR_FILE);
             std::fs::metadata(&path).map(|data| data.len()).map_err(|error| Failure::io(&path, "read", &error))

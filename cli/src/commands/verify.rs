@@ -28,11 +28,11 @@ pub struct Verify {
     path: PathBuf,
     #[command(flatten)]
     layers: LayerArgs,
-    /// The widest A and the tallest B that may be drawn from a bank's key
-    #[arg(long, value_name = "N", default_value_t = LARGEST)]
-    in_max: usize,
-    #[arg(long, value_name = "N", default_value_t = LARGEST, hide = true)]
-    out_max: usize,
+    /// The widest A and the tallest B that may be drawn from a bank's key [default: 262144]
+    #[arg(long, value_name = "N")]
+    in_max: Option<usize>,
+    #[arg(long, value_name = "N", hide = true)]
+    out_max: Option<usize>,
 }
 
 /// Wider than the layers of today's models; a bank's file alone does not decide how much memory is taken.
@@ -52,6 +52,16 @@ impl Verify {
     pub fn run(&self, ear: &Ear) -> Result<Report> {
         let kind = Kind::of(&self.path)?;
         let mut findings = Findings::default();
+        if !matches!(kind, Kind::Adapter(_)) {
+            self.layers.refuse(match kind {
+                Kind::Bank => "a bank",
+                Kind::Model => "a model",
+                _ => "another method's",
+            })?;
+        }
+        if !matches!(kind, Kind::Bank) && self.in_max.or(self.out_max).is_some() {
+            return Err(Failure::usage("--in-max and --out-max are for a bank"));
+        }
         match &kind {
             Kind::Adapter(folder) => self.adapter(folder, &mut findings, ear)?,
             Kind::OtherAdapter(folder, _) => files(&folder.join(TENSOR_FILE), &mut findings, ear)?,
@@ -97,7 +107,9 @@ impl Verify {
     }
 
     fn bank(&self, findings: &mut Findings, ear: &Ear) -> Result<()> {
-        let options = BankOptions { in_max: Some(self.in_max), out_max: Some(self.out_max), ..BankOptions::default() };
+        let bound = |given: Option<usize>| given.or(Some(LARGEST));
+        let options =
+            BankOptions { in_max: bound(self.in_max), out_max: bound(self.out_max), ..BankOptions::default() };
         let ear = &ear.silent();
         let opened = open_bank(&self.path, &options, ear);
         findings.found.extend(ear.take_warnings().into_iter().map(|warning| (Code::Format, warning)));

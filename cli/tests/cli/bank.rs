@@ -132,3 +132,79 @@ fn a_folder_is_named_as_it_is_really_called() {
     finished(child).ok();
     assert_eq!(names(&scratch.join("bank")), json!(["copy"]));
 }
+
+#[test]
+fn what_goes_in_comes_out() {
+    let scratch = Scratch::new();
+    let (bank, out) = (scratch.join("bank"), scratch.join("out"));
+    run(&["bank", "create", &bank, &golden("two_adapters"), &format!("bf16={}", golden("base_bf16"))])
+        .fails(3, &["one network"]);
+    run(&["bank", "create", &bank, &golden("two_adapters")]).ok();
+    let (value, code) = json(&["bank", "extract", &bank, "second", &out]);
+    assert_eq!((code, &value["name"], &value["layers"]), (0, &json!("second"), &json!(1)), "{value}");
+    assert_eq!(tensors_of(format!("{out}/{TENSORS}")), tensors_of(golden("two_adapters/second") + "/" + TENSORS));
+    let config = |folder: &str| serde_json::from_slice::<Value>(&std::fs::read(format!("{folder}/{CONFIG}")).unwrap());
+    assert_eq!(config(&out).unwrap(), config(&golden("two_adapters/second")).unwrap());
+    run(&["bank", "extract", &bank, "first", &out]).fails(3, &["exists", "--force"]);
+    run(&["bank", "extract", &bank, "first", &out, "--force"]).ok();
+    assert_eq!(tensors_of(format!("{out}/{TENSORS}")), tensors_of(golden("two_adapters/first") + "/" + TENSORS));
+    assert_eq!(error_code(&["bank", "extract", &bank, "third", &scratch.join("new")], 3), "PVERA_ERROR_NOT_FOUND");
+    run(&["bank", "extract", &golden("two_adapters/first"), "first", &scratch.join("new")])
+        .fails(3, &["is not a file"]);
+    assert_eq!(scratch.names(), ["bank", "out"]);
+}
+
+#[test]
+fn what_wants_a_checkpoint_says_that_it_got_a_bank() {
+    let scratch = Scratch::new();
+    let (bank, out) = (scratch.join("bank"), scratch.join("out"));
+    run(&["bank", "create", &bank, &golden("two_adapters")]).ok();
+    let base = golden("train_step/base.safetensors");
+    for arguments in [
+        &["merge", &bank, &base, &out][..],
+        &["export", "lora", &bank, &out],
+        &["export", "gguf", &bank, &out, "--architecture", "llama"],
+        &["shrink", &bank, &out],
+        &["grow", &bank, &out, "--in-max", "40"],
+        &["combine", &golden("two_adapters/first"), &bank, &out],
+        &["bank", "create", &out, &bank],
+        &["bank", "add", &bank, &format!("a={bank}")],
+    ] {
+        run(arguments).fails(3, &["is a bank of adapters; wanted a checkpoint folder", "pvera bank extract"]);
+    }
+    assert_eq!(scratch.names(), ["bank"]);
+}
+
+#[test]
+fn a_bank_does_not_replace_what_it_is_made_of() {
+    let scratch = Scratch::new();
+    let folder = scratch.copy("two_adapters/first");
+    let file = format!("{folder}/{TENSORS}");
+    run(&["bank", "create", &file, &folder, "--force"]).fails(3, &["another OUT is wanted"]);
+    assert!(tensors_of(&file).len() > 2);
+}
+
+#[test]
+fn folders_need_not_be_utf_8_where_they_are_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let scratch = Scratch::new();
+    let folder = std::path::Path::new(&scratch.join("")).join(std::ffi::OsStr::from_bytes(b"x\xff"));
+    std::os::unix::fs::symlink(golden("two_adapters/first"), &folder).unwrap();
+    let copy = folder.with_file_name(std::ffi::OsStr::from_bytes(b"y\xff"));
+    std::fs::create_dir(&copy).unwrap();
+    for name in [CONFIG, TENSORS] {
+        std::fs::copy(folder.join(name), copy.join(name)).unwrap();
+    }
+    let mut word = std::ffi::OsString::from("a=");
+    word.push(&folder);
+    let bank = scratch.join("bank");
+    finished(command(&["bank", "create", &bank]).arg(&word).spawn().unwrap()).ok();
+    let list = scratch.join("list");
+    std::fs::write(&list, [b"b=", folder.as_os_str().as_bytes(), b"\n"].concat()).unwrap();
+    run(&["bank", "add", &bank, "--list", &list]).ok();
+    assert_eq!(names(&bank), json!(["a", "b"]));
+    let unnamed = finished(command(&["bank", "add", &bank]).arg(&copy).spawn().unwrap());
+    unnamed.fails(3, &["is not UTF-8", "NAME=FOLDER gives another"]);
+    finished(command(&["bank", "add", &bank]).arg(std::ffi::OsStr::from_bytes(b"\xff=x")).spawn().unwrap())
+        .fails(2, &["the name before = is not UTF-8"]);
+}

@@ -6,6 +6,7 @@ mod export;
 mod inspect;
 mod manners;
 mod merge;
+mod modes;
 mod replay;
 mod resize;
 mod support;

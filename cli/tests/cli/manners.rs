@@ -73,6 +73,57 @@ fn a_full_disk_is_a_failure() {
 }
 
 #[test]
+fn a_file_that_grows_too_large_is_a_failure_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let limited = |command: &str| {
+        let line = format!("ulimit -f 1; exec \"$0\" {command}");
+        let mut shell = std::process::Command::new("sh");
+        let pipes = (std::process::Stdio::piped(), std::process::Stdio::piped());
+        let shell = shell.args(["-c", &line, env!("CARGO_BIN_EXE_pvera")]).stdout(pipes.0).stderr(pipes.1);
+        finished(shell.spawn().unwrap()).fails(3, &["File too large"]);
+        assert_eq!(scratch.names(), Vec::<String>::new(), "{command}");
+    };
+    let (folder, out) = (golden("train_step"), scratch.join("out"));
+    limited(&format!("grow {} {out} --in-max 4000", golden("seed_only")));
+    limited(&format!("export gguf {folder} {out} --inputs 40 --architecture x --tensor q_proj=q --tensor v_proj=v"));
+    limited(&format!("export lora {folder} {out} --inputs 40"));
+    limited(&format!("merge {folder} {folder}/base.safetensors {out}"));
+    limited(&format!("bank create {out} {folder}"));
+}
+
+#[test]
+fn what_a_kill_left_is_removed_by_the_next() {
+    let scratch = Scratch::new();
+    let (folder, out) = (golden("train_step"), scratch.join("out"));
+    let told = ["--architecture", "x", "--tensor", "q_proj=q", "--tensor", "v_proj=v", "--inputs", "40"];
+    for (left, arguments) in [
+        (".out.pvera-whole-0", &["merge", &folder, &golden("train_step/base.safetensors"), &out][..]),
+        (".out.pvera-7", &["shrink", &folder, &out, "--force"]),
+        (".bank.pvera-whole-3", &["bank", "create", &scratch.join("bank"), &folder]),
+        (".gguf.pvera-whole-0", &[&["export", "gguf", &folder, &scratch.join("gguf")], &told[..]].concat()),
+    ] {
+        std::fs::create_dir(scratch.join(left)).unwrap();
+        std::fs::write(scratch.join(left) + "/" + TENSORS, "half").unwrap();
+        run(arguments).ok();
+        assert!(!scratch.names().iter().any(|name| name.starts_with('.')), "{arguments:?}: {:?}", scratch.names());
+    }
+}
+
+#[test]
+fn names_do_not_speak_to_the_terminal() {
+    let scratch = Scratch::new();
+    let name = "a\u{1b}[31m\nb\u{9b}2J";
+    let bank = scratch.join("bank");
+    run(&["bank", "create", &bank, &format!("{name}={}", golden("two_adapters/first"))]).ok();
+    run(&["bank", "list", &bank]).ok().says(&["a\\u{1b}[31m\\nb\\u{9b}2J\n"]);
+    assert_eq!(json(&["bank", "list", &bank]).0["adapters"][0], name);
+    let failed = run(&["inspect", &scratch.join(name)]).fails(3, &["a\\u{1b}[31m"]);
+    assert!(!failed.err.contains(['\u{1b}', '\u{9b}']), "{failed:?}");
+    let warned = run(&["bank", "add", &bank, &format!("{name}={}", golden("two_adapters/first"))]);
+    assert!(!warned.fails(3, &["already"]).err.contains('\u{1b}'));
+}
+
+#[test]
 fn an_interrupted_draw_leaves_nothing() {
     let scratch = Scratch::new();
     for signal in [2, 15] {
@@ -80,7 +131,7 @@ fn an_interrupted_draw_leaves_nothing() {
         for arguments in [
             &["grow", &folder, &out, "--in-max", "20000000"][..],
             &["bank", "create", &out, &folder, "--inputs", "20000000"],
-            &["combine", &out, &folder, "--inputs", "20000000"],
+            &["combine", &folder, &out, "--inputs", "20000000"],
         ] {
             let child = command(arguments).spawn().unwrap();
             interrupt(&child, signal);

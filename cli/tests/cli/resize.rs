@@ -92,5 +92,19 @@ fn the_authors_checkpoints() {
     assert_eq!(floats(&lambda_b(&out))[0], -1.0);
     run(&[&import[..], &["--force", "--alpha", "nan"]].concat()).fails(2, &["wanted a finite number"]);
     run(&["import", "authors", &file, &out, "--force", "--prefix", "net.", "--seed", "7"]).fails(3, &["'net.'"]);
+    let inside = scratch.join("own");
+    std::fs::create_dir(&inside).unwrap();
+    let own = format!("{inside}/{TENSORS}");
+    std::fs::rename(&file, &own).unwrap();
+    run(&["import", "authors", &own, &inside, "--force", "--prefix", "backbone.", "--seed", "7"])
+        .fails(3, &["another OUT is wanted"]);
     run(&["import", "authors", &scratch.join("none"), &scratch.join("new")]).fails(3, &["could not open"]);
+}
+
+#[test]
+fn projections_that_no_memory_holds() {
+    let scratch = Scratch::new();
+    run(&["grow", &golden("seed_only"), &scratch.join("out"), "--inputs", "40000000000000"])
+        .fails(3, &["×40000000000000", "out of memory"]);
+    assert_eq!(scratch.names(), Vec::<String>::new());
 }

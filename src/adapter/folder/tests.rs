@@ -42,7 +42,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn what_is_not_ours_stays() {
     let root = scratch("stays");
     let folder = old(&root);
-    replace_folder(&folder, &FILES).unwrap();
+    replace_folder(&folder, true, &FILES).unwrap();
     assert_replaced(&folder);
     assert_eq!(names(&root), ["a"]);
     fs::remove_dir_all(root).unwrap();
@@ -53,13 +53,13 @@ fn links_slashes_and_new_folders() {
     let root = scratch("links");
     let folder = old(&root);
     std::os::unix::fs::symlink(&folder, root.join("link")).unwrap();
-    replace_folder(&root.join("link"), &FILES).unwrap();
+    replace_folder(&root.join("link"), true, &FILES).unwrap();
     assert!(fs::symlink_metadata(root.join("link")).unwrap().is_symlink());
     assert_replaced(&folder);
-    replace_folder(&root.join("a/"), &FILES).unwrap();
-    replace_folder(&root.join("a/sub/.."), &FILES).unwrap();
+    replace_folder(&root.join("a/"), true, &FILES).unwrap();
+    replace_folder(&root.join("a/sub/.."), true, &FILES).unwrap();
     assert_replaced(&folder);
-    replace_folder(&root.join("new/"), &FILES).unwrap();
+    replace_folder(&root.join("new/"), true, &FILES).unwrap();
     assert_eq!(names(&root.join("new")), ["one", "two"]);
     assert_eq!(names(&root), ["a", "link", "new"]);
     fs::remove_dir_all(root).unwrap();
@@ -68,7 +68,7 @@ fn links_slashes_and_new_folders() {
 #[test]
 fn folders_that_cannot_be_replaced_are_told_and_untouched() {
     let root = scratch("told");
-    let message = |path: &Path| replace_folder(path, &FILES).unwrap_err().message().to_owned();
+    let message = |path: &Path| replace_folder(path, true, &FILES).unwrap_err().message().to_owned();
     assert_eq!(message(Path::new("/")), "'/' cannot be replaced; wanted a folder inside another");
     fs::write(root.join("file"), "mine").unwrap();
     assert_eq!(message(&root.join("file")), format!("'{}/file' exists and is not a folder", root.display()));
@@ -104,14 +104,14 @@ fn leftovers_of_killed_saves_come_home() {
     fs::create_dir(root.join(".a.pvera-x")).unwrap();
     fs::create_dir(root.join(".a.pvera-9")).unwrap();
     let running = Lock::try_on(&root.join(".a.pvera-9")).unwrap();
-    replace_folder(&folder, &FILES).unwrap();
+    replace_folder(&folder, true, &FILES).unwrap();
     assert!(folder.join("stranded/deep").is_dir());
     fs::remove_dir_all(folder.join("stranded")).unwrap();
     assert_replaced(&folder);
     assert_eq!(names(&root), [".a.pvera-8", ".a.pvera-9", ".a.pvera-x", "a"]);
     assert_eq!(text(root.join(".a.pvera-8/sub/precious")), "mine");
     drop(running);
-    replace_folder(&folder, &FILES).unwrap();
+    replace_folder(&folder, true, &FILES).unwrap();
     assert_eq!(names(&root), [".a.pvera-8", ".a.pvera-x", "a"]);
     fs::remove_dir_all(root).unwrap();
 }
@@ -120,7 +120,7 @@ fn leftovers_of_killed_saves_come_home() {
 fn a_failed_save_leaves_the_old_folder() {
     let root = scratch("failed");
     let folder = old(&root);
-    let error = replace_folder(&folder, &[("one", b"new"), ("no/such", b"new")]).unwrap_err();
+    let error = replace_folder(&folder, true, &[("one", b"new"), ("no/such", b"new")]).unwrap_err();
     assert!(error.message().contains("could not write"), "{error}");
     assert_eq!([text(folder.join("one")), text(folder.join("two"))], ["old", "old"]);
     assert_eq!(names(&root), ["a"]);
@@ -162,5 +162,72 @@ fn what_got_there_meanwhile_is_not_removed() {
     assert_eq!(names(&folder), ["one"]);
     replace_whole(&folder, true, write).unwrap();
     assert_eq!((names(&folder), names(&root)), (vec!["one".to_owned()], vec!["a".to_owned()]));
+    fs::remove_dir_all(root).unwrap();
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn files_that_got_there_meanwhile_are_not_replaced() {
+    let root = scratch("kept");
+    let folder = root.join("a");
+    fs::create_dir_all(folder.join("sub")).unwrap();
+    // Another program saves while this one writes.
+    let write = |fresh: &Path| {
+        fs::write(folder.join("one"), "theirs").unwrap();
+        write_synced(&fresh.join("one"), b"new")
+    };
+    let error = replace_files(&folder, false, &["one"], write).unwrap_err();
+    let wanted = "exists; wanted a new one, or a word that it is to be replaced";
+    assert_eq!(error.message(), format!("'{}' {wanted}", folder.join("one").display()));
+    assert_eq!((error.code(), text(folder.join("one"))), (Code::Exists, "theirs".into()));
+    assert_eq!((names(&folder), names(&root)), (vec!["one".to_owned(), "sub".to_owned()], vec!["a".to_owned()]));
+    // Known before: nothing is written.
+    let error = replace_files(&folder, false, &["one"], |_| unreachable!("it is there")).unwrap_err();
+    assert_eq!(error.code(), Code::Exists);
+    replace_files(&folder, true, &["one"], write).unwrap();
+    assert_eq!(text(folder.join("one")), "new");
+
+    let file = root.join("file");
+    let write = |fresh: &Path| {
+        fs::write(&file, "theirs").unwrap();
+        write_synced(fresh, b"new")
+    };
+    assert_eq!(replace_file(&file, false, write).unwrap_err().code(), Code::Exists);
+    assert_eq!((text(&file), names(&root)), ("theirs".into(), vec!["a".to_owned(), "file".to_owned()]));
+    let known = replace_file::<Error>(&file, false, |_| unreachable!("it is there")).unwrap_err();
+    assert_eq!(known.code(), Code::Exists);
+    replace_file(&file, true, write).unwrap();
+    assert_eq!((text(&file), names(&root)), ("new".into(), vec!["a".to_owned(), "file".to_owned()]));
+    fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn what_takes_a_place_has_its_mode_and_nobody_looks_before() {
+    let root = scratch("modes");
+    let folder = old(&root);
+    fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
+    fs::set_permissions(folder.join("one"), Permissions::from_mode(0o600)).unwrap();
+    replace_files(&folder, true, &["one", "two"], |fresh| {
+        assert_eq!(mode(fresh), 0o700);
+        FILES.iter().try_for_each(|(name, bytes)| write_synced(&fresh.join(name), bytes))
+    })
+    .unwrap();
+    assert_eq!(
+        (mode(&folder), mode(folder.join("one")), mode(folder.join("two"))),
+        (0o750, 0o600, mode(folder.join("notes")))
+    );
+    let file = folder.join("one");
+    replace_file(&file, true, |fresh| {
+        assert_eq!(mode(fresh.parent().unwrap()), 0o700);
+        write_synced(fresh, b"newer")
+    })
+    .unwrap();
+    assert_eq!((text(&file), mode(&file)), ("newer".into(), 0o600));
+    replace_folder(&root.join("new"), true, &FILES).unwrap();
+    fs::create_dir(root.join("plain")).unwrap();
+    assert_eq!(mode(root.join("new")), mode(root.join("plain")), "as any new folder");
     fs::remove_dir_all(root).unwrap();
 }

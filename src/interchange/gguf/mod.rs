@@ -6,7 +6,8 @@ mod names;
 pub use names::Rope;
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::factors::Factors;
@@ -55,13 +56,12 @@ pub fn export_gguf(adapter: &Adapter, path: &Path, gguf: &Gguf<'_>, options: &Op
     let factors = Factors::of(adapter)?;
     let pieces = pieces(&factors, gguf)?;
     leave_out_the_rest(adapter, &factors, options)?;
-    if path.exists() && !options.replace {
-        fail!(Exists, "'{}' exists; wanted a new file, or a word that it is to be replaced", path.display());
-    }
     let dtype = options.dtype.unwrap_or(Dtype::F32);
     let head = head(&pieces, gguf.architecture, adapter.store().rank(), dtype)?;
-    replace_file(path, |file| {
-        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(|error| io(path, "write", &error));
+    replace_file(path, options.replace, |fresh| {
+        let unwritable = |error: &std::io::Error| io(path, "write", error);
+        let mut file = BufWriter::new(File::create_new(fresh).map_err(|error| unwritable(&error))?);
+        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(|error| unwritable(&error));
         put(&head)?;
         let mut row_bytes = Vec::new();
         for (done, piece) in pieces.iter().enumerate() {
@@ -74,6 +74,8 @@ pub fn export_gguf(adapter: &Adapter, path: &Path, gguf: &Gguf<'_>, options: &Op
             }
             put(&[0; file::ALIGNMENT][..padding(written)])?;
         }
+        let file = file.into_inner().map_err(|error| unwritable(error.error()))?;
+        file.sync_all().map_err(|error| unwritable(&error))?;
         options.progress("export", pieces.len() as u64, pieces.len() as u64)
     })
 }
