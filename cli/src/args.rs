@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pvera::bank::Options as BankOptions;
 use pvera::tensor::Dtype;
 
 use crate::commands::{bank, combine, completions, export, grow, import, inspect, merge, replay, shrink, verify};
@@ -102,6 +103,34 @@ impl LayerArgs {
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
             Some((option, _)) => Err(Failure::usage(format!("{option} is for a checkpoint, not for {what}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How much a bank's file may ask for: it alone does not decide how much memory is taken.
+#[derive(Args, Debug)]
+pub struct DrawArgs {
+    /// The widest A and the tallest B that may be drawn from a bank's key [default: 262144]
+    #[arg(long, value_name = "N")]
+    in_max: Option<usize>,
+    #[arg(long, value_name = "N", hide = true)]
+    out_max: Option<usize>,
+}
+
+/// Wider than the layers of today's models.
+const LARGEST: usize = 1 << 18;
+
+impl DrawArgs {
+    pub fn options(&self) -> BankOptions {
+        let bound = |given: Option<usize>| given.or(Some(LARGEST));
+        BankOptions { in_max: bound(self.in_max), out_max: bound(self.out_max), ..BankOptions::default() }
+    }
+
+    /// Of what is no bank.
+    pub fn refuse(&self) -> Result<(), Failure> {
+        match self.in_max.or(self.out_max) {
+            Some(_) => Err(Failure::usage("--in-max and --out-max are for a bank")),
             None => Ok(()),
         }
     }

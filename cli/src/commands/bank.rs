@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::inspect::{open_bank, open_whole};
 use crate::adapters::{CONFIG_FILE, Host, Need, Sizes, checkpoint_of, guard_inputs};
-use crate::args::{Element, LayerArgs};
+use crate::args::{DrawArgs, Element, LayerArgs};
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, on_a_line, shown};
 
@@ -68,6 +68,8 @@ pub struct Extract {
     name: String,
     /// The folder that is written
     out: PathBuf,
+    #[command(flatten)]
+    draws: DrawArgs,
     /// Replace the checkpoint that OUT holds
     #[arg(long)]
     force: bool,
@@ -170,9 +172,10 @@ impl Remove {
 
 impl Extract {
     fn run(&self, ear: &Ear) -> Result<Report> {
+        ear.take_signals();
         guard_inputs(&self.out, &[&self.bank])?;
         FileOptions { replace: self.force, ..FileOptions::default() }.refuse_existing(&self.out)?;
-        let adapter = open_whole(&self.bank, None, ear)?.adapter(&self.name)?;
+        let adapter = open_whole(&self.bank, &self.draws, None, ear)?.adapter(&self.name)?;
         if self.force {
             adapter.save(&self.out)?
         } else {

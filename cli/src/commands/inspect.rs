@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::adapters::{CONFIG_FILE, Sizes, TENSOR_FILE, folder_of, is_bank};
-use crate::args::LayerArgs;
+use crate::args::{DrawArgs, LayerArgs};
 use crate::listener::Ear;
 use crate::outcome::{Failure, Report, Result, shown};
 
@@ -233,7 +233,7 @@ pub fn open_bank(path: &Path, options: &Options, ear: &Ear) -> Result<(Bank, Vec
 }
 
 /// A bank, opened for all layers of its families; one of them with the inputs that its rows have.
-pub fn open_whole(path: &Path, layer: Option<(&str, usize)>, ear: &Ear) -> Result<Bank> {
+pub fn open_whole(path: &Path, draws: &DrawArgs, layer: Option<(&str, usize)>, ear: &Ear) -> Result<Bank> {
     let (_, families) = open_bank(path, &Options::default(), ear)?;
     let layers = LayerArgs::default();
     let mut sizes = Sizes::new(&layers)?;
@@ -241,10 +241,7 @@ pub fn open_whole(path: &Path, layer: Option<(&str, usize)>, ear: &Ear) -> Resul
     if let Some((layer, inputs)) = layer {
         sizes.set_inputs(layer, inputs)?;
     }
-    let largest = |size: fn(&FamilyOutline) -> usize| families.iter().map(size).max();
-    let (in_max, out_max) = (largest(|family| family.in_max), largest(|family| family.out_max));
-    let options = Options { in_max, out_max, ..Options::default() };
-    Ok(Bank::open(&sizes.declared(None, ear)?, path, &options)?)
+    Ok(Bank::open(&sizes.declared(None, ear)?, path, &draws.options())?)
 }
 
 fn model(files: &ModelFiles, lists: bool) -> Told {

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::inspect::{Kind, open_whole};
 use crate::adapters::{Host, Need, Sizes, guard_inputs};
-use crate::args::LayerArgs;
+use crate::args::{DrawArgs, LayerArgs};
 use crate::listener::Ear;
 use crate::matrices::Rows;
 use crate::outcome::{Failure, Report, Result, shown};
@@ -75,6 +75,8 @@ pub struct Replay {
     with_base: bool,
     #[command(flatten)]
     layers: LayerArgs,
+    #[command(flatten)]
+    draws_from: DrawArgs,
     /// Compare with these rows, bit for bit; a difference makes the exit code 1
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
@@ -177,6 +179,7 @@ impl Replay {
                 return Err(Failure::new(Code::Argument, message));
             }
         };
+        self.draws_from.refuse()?;
         let mut sizes = Sizes::new(&self.layers)?;
         let outline = Outline::read(&folder)?;
         let dtype = sizes.add(&folder, &outline, Need::Largest, ear)?;
@@ -195,7 +198,7 @@ impl Replay {
             return Err(Failure::usage("--with-base and --adapter-identity are for a checkpoint, not for a bank"));
         }
         self.layers.refuse("a bank")?;
-        Ok(open_whole(&self.adapter, Some((&self.layer, width)), ear)?.adapter(name)?)
+        Ok(open_whole(&self.adapter, &self.draws_from, Some((&self.layer, width)), ear)?.adapter(name)?)
     }
 
     /// The layer with the weight and bias that the model's files hold. They live as long as the program.

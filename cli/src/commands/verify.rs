@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pvera::bank::Options as BankOptions;
 use pvera::error::{Code, Error};
 use pvera::interchange::{ModelFiles, Options, TensorFile, check_projections};
 use pvera::model::Listener;
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::inspect::{Kind, open_bank};
 use crate::adapters::{Host, Need, TENSOR_FILE};
-use crate::args::LayerArgs;
+use crate::args::{DrawArgs, LayerArgs};
 use crate::listener::Ear;
 use crate::matrices::first_not_finite;
 use crate::outcome::{Failure, Report, Result, name_of, shown};
@@ -28,15 +27,9 @@ pub struct Verify {
     path: PathBuf,
     #[command(flatten)]
     layers: LayerArgs,
-    /// The widest A and the tallest B that may be drawn from a bank's key [default: 262144]
-    #[arg(long, value_name = "N")]
-    in_max: Option<usize>,
-    #[arg(long, value_name = "N", hide = true)]
-    out_max: Option<usize>,
+    #[command(flatten)]
+    draws: DrawArgs,
 }
-
-/// Wider than the layers of today's models; a bank's file alone does not decide how much memory is taken.
-const LARGEST: usize = 1 << 18;
 
 /// Bytes read at a time.
 const BLOCK: usize = 8 << 20;
@@ -59,8 +52,8 @@ impl Verify {
                 _ => "another method's",
             })?;
         }
-        if !matches!(kind, Kind::Bank) && self.in_max.or(self.out_max).is_some() {
-            return Err(Failure::usage("--in-max and --out-max are for a bank"));
+        if !matches!(kind, Kind::Bank) {
+            self.draws.refuse()?;
         }
         match &kind {
             Kind::Adapter(folder) => self.adapter(folder, &mut findings, ear)?,
@@ -107,11 +100,8 @@ impl Verify {
     }
 
     fn bank(&self, findings: &mut Findings, ear: &Ear) -> Result<()> {
-        let bound = |given: Option<usize>| given.or(Some(LARGEST));
-        let options =
-            BankOptions { in_max: bound(self.in_max), out_max: bound(self.out_max), ..BankOptions::default() };
         let ear = &ear.silent();
-        let opened = open_bank(&self.path, &options, ear);
+        let opened = open_bank(&self.path, &self.draws.options(), ear);
         findings.found.extend(ear.take_warnings().into_iter().map(|warning| (Code::Format, warning)));
         let Some((bank, _)) = findings.or_found_by(opened)? else { return Ok(()) };
         let verified = bank.verify();

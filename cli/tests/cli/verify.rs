@@ -160,6 +160,15 @@ fn a_bank_that_draws_is_drawn_only_so_far() {
     run(&["bank", "create", &bank, &golden("seed_only"), "--inputs", "48"]).ok();
     assert_eq!(json(&["verify", &bank]).1, 0);
     finding(&[&bank, "--in-max", "47"], "PVERA_ERROR_PROJECTION", &["drawn for in_max 48"]);
+    let out = scratch.join("out");
+    let extract = ["bank", "extract", &bank, "seed_only", &out, "--in-max"];
+    run(&[&extract[..], &["47"]].concat()).fails(3, &["drawn for in_max 48", "--in-max and --out-max allow more"]);
+    let x = scratch.write("x.json", format!("[[{}]]", ["1"; 48].join(",")));
+    let replay = ["replay", &bank, "--name", "seed_only", "--layer", "q_proj", "--input", &x, "--in-max"];
+    run(&[&replay[..], &["47"]].concat()).fails(3, &["drawn for in_max 48", "--in-max and --out-max allow more"]);
+    run(&[&replay[..], &["48"]].concat()).ok();
+    run(&[&extract[..], &["48"]].concat()).ok();
+    assert!(!tensors_of(format!("{out}/{TENSORS}")).contains_key("base_model.pvera_A"), "as it was saved");
 }
 
 #[test]
