@@ -1959,7 +1959,8 @@ typedef struct pvera_rows {
      */
     uint64_t identity_base;
     /**
-     * [n], or NULL: sample_base on every row.
+     * [n], or NULL: sample_base on every row. Draws count on from it, up to 2³² − 1: beyond that is an error where it
+     * lies on the host; in device memory the numbers go on from 0, and with them that sample's noise.
      */
     const uint32_t *sample;
     /**

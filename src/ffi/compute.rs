@@ -56,7 +56,8 @@ pub struct pvera_rows {
     pub identity: *const u64,
     /// The first row's identity where identity is NULL.
     pub identity_base: u64,
-    /// `[n]`, or NULL: sample_base on every row.
+    /// `[n]`, or NULL: sample_base on every row. Draws count on from it, up to 2³² − 1: beyond that is an error where it
+    /// lies on the host; in device memory the numbers go on from 0, and with them that sample's noise.
     pub sample: *const u32,
     /// Every row's sample where sample is NULL.
     pub sample_base: u32,

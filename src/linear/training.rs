@@ -7,7 +7,7 @@ use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
 use super::overlap::{Apart, Name, Read, Region, check_apart, check_place, for_each_read};
 use super::plan::Plan;
 use super::request::Request;
-use super::tape::{Policy, Record, Tape};
+use super::tape::{Policy, Record, Tape, kept_choice};
 use crate::backend::{
     Backward, Call, Forward, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
 };
@@ -43,6 +43,8 @@ pub unsafe fn record(
         let Some(size) = rows.checked_mul(call.kept_width()) else { return Err(Error::out_of_memory()) };
         kept_sizes.push(size);
     }
+    // What is refused leaves the tape its forward.
+    kept_choice(&request)?;
     tape.set_holds(false);
     tape.reserve(context, rows * plan.width, &kept_sizes)?;
     // SAFETY: the caller's promise.
