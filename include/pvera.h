@@ -132,8 +132,8 @@ typedef struct pvera_snapshot pvera_snapshot;
  * The model's callbacks may call the bank that they come out of. What would wait for the very call that they come out of
  * (projections that it is drawing, a write within a write) is PVERA_ERROR_STATE.
  *
- * What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it
- * was when it was opened; within one handle, calls see what was written through it before.
+ * What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it was
+ * when it was opened or last refreshed; within one handle, calls see what was written through it before.
  */
 typedef struct pvera_bank pvera_bank;
 
@@ -1651,7 +1651,7 @@ typedef struct pvera_bank_usage {
      */
     size_t adapters;
     /**
-     * Entries that were damaged when the bank was opened, and are left out.
+     * Entries that were damaged when the bank was opened or last refreshed, and are left out.
      */
     size_t damaged;
     /**
@@ -1733,7 +1733,7 @@ pvera_error *pvera_bank_remove(const pvera_bank *bank, size_t count, const char 
 /**
  * Writes the bank anew without what nobody uses, and puts it in the place of the old file at once; a symbolic link to it
  * stays. Damaged adapters are an error; if the bank was opened with options.repair, they are left out, with a warning that
- * names each. Other programs that have the bank open go on with the old file.
+ * names each. Other programs that have the bank open go on with the old file until they refresh it.
  *
  * Errors: PVERA_ERROR_FORMAT for damage, PVERA_ERROR_STATE where another file is in the bank's place, PVERA_ERROR_IO.
  *
@@ -1741,6 +1741,24 @@ pvera_error *pvera_bank_remove(const pvera_bank *bank, size_t count, const char 
  * bank is a bank.
  */
 pvera_error *pvera_bank_compact(const pvera_bank *bank);
+
+/**
+ * Looks at the file at the path again and takes its newest commit, also where a compaction or a rename put another file there.
+ * changed (may be NULL) gets whether there was one. It reads the names, and nothing at all where nothing changed; calls of
+ * other threads see all of the bank before meanwhile, and all of it after. Adapters and snapshots that were handed out stay as
+ * they are. What is cached of unchanged adapters is kept, but for a file that took another's place.
+ *
+ * A handle that writes sees all there is, and never a change.
+ *
+ * Errors leave the handle as it was, to be refreshed again or opened anew: PVERA_ERROR_IO where no file can be read,
+ * PVERA_ERROR_FORMAT for one that is no bank, was cut short, lost its last commit, or has more damaged entries than before;
+ * PVERA_ERROR_STATE from a callback of this very call.
+ *
+ * Pointers:
+ * bank is a bank; changed is NULL or a place for the result.
+ */
+pvera_error *pvera_bank_refresh(const pvera_bank *bank,
+                                bool *changed);
 
 /**
  * Reads everything, warns of each adapter that is damaged, and counts them. The progress callback may stop it.

@@ -31,7 +31,7 @@ const BaseAlone = ""
 // Bank is many adapters of one network in one file. Names are known when it is open, vectors are read when an adapter is first
 // used, and kept as long as a budget allows. No reader waits for a writer's disk.
 //
-// A reader sees the bank as it was when it was opened; within one Bank, calls see what was written through it before.
+// A reader sees the bank as it was when it was opened or last refreshed; within one Bank, calls see what was written through it before.
 //
 // The model's warnings and progress reach the functions of its [ModelOptions] while a call of the bank runs.
 type Bank struct {
@@ -82,7 +82,7 @@ func (o *BankOptions) c() (C.pvera_bank_options, error) {
 // BankUsage is what a bank holds, in the file and in memory.
 type BankUsage struct {
 	Adapters int
-	// Damaged entries were left out when the bank was opened.
+	// Damaged entries were left out when the bank was opened or last refreshed.
 	Damaged int
 	// FileBytes are those of the file that count; of these, UnusedBytes are what [Bank.Compact] gives back.
 	FileBytes, UnusedBytes uint64
@@ -208,9 +208,18 @@ func (b *Bank) Remove(names ...string) error {
 
 // Compact writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters are
 // [ErrFormat]; of a bank that was opened with Repair, they are left out, with a warning that names each. Other programs that have
-// the bank open go on with the old file. Cancelling ctx leaves the bank as it was.
+// the bank open go on with the old file until they refresh it. Cancelling ctx leaves the bank as it was.
 func (b *Bank) Compact(ctx context.Context) error {
 	return b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_compact(call, b.c()) }, nil, nil)
+}
+
+// Refresh looks at the file at the path again and takes its newest commit, also where a compaction or a rename put another file
+// there; changed says whether there was one. Adapters and snapshots that were handed out stay as they are. An error leaves the
+// bank as it was. A bank that is open to write sees all there is, and never a change. ctx is asked before.
+func (b *Bank) Refresh(ctx context.Context) (changed bool, err error) {
+	var found C.bool
+	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_refresh(call, b.c(), &found) }, nil, nil)
+	return bool(found), err
 }
 
 // Verify reads everything, warns of each adapter that is damaged, and counts them.

@@ -102,14 +102,35 @@ func TestBank(t *testing.T) {
 	defer snapshot.Close()
 	sameBits(t, "y of the old file", onRows(t, w, snapshot, slots), wanted)
 
+	// It looks again: the new file, and the adapter that 'c' is now. What it handed out stays.
+	if !must(reader.Refresh(ctx))(t) || must(reader.Refresh(ctx))(t) || must(writer.Refresh(ctx))(t) {
+		t.Error("a refresh of the reader finds the compaction once, one of the writer nothing")
+	}
+	if names := must(reader.Names())(t); !slices.Equal(names, []string{"c"}) {
+		t.Errorf("the names are %q", names)
+	}
+	fresh := must(reader.Adapter(ctx, "c"))(t)
+	defer fresh.Close()
+	sameParameters(t, fresh, adapters[0])
+	sameBits(t, "y of the old file", onRows(t, w, snapshot, slots), wanted)
+	check(t, os.Rename(path, path+".away"))
+	refused(t, second(reader.Refresh(ctx)), pvera.ErrIO, path)
+	check(t, os.Rename(path+".away", path))
+
 	// An adapter outlives its bank.
 	adapter := must(writer.Adapter(ctx, "c"))(t)
 	defer adapter.Close()
 	check(t, writer.Close())
 	check(t, writer.Close())
-	_, tensors, err := adapter.SaveMemory()
+	sameParameters(t, adapter, adapters[0])
+}
+
+// sameParameters says that two adapters are saved as the same tensors.
+func sameParameters(t *testing.T, found, wanted *pvera.Adapter) {
+	t.Helper()
+	_, tensors, err := found.SaveMemory()
 	check(t, err)
-	_, own, err := adapters[0].SaveMemory()
+	_, own, err := wanted.SaveMemory()
 	check(t, err)
 	if !slices.Equal(tensors, own) {
 		t.Error("the adapter of the bank has other tensors than the one that was appended")

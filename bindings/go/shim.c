@@ -181,6 +181,14 @@ pvera_error *pvera_go_bank_compact(uintptr_t call, const pvera_bank *bank) {
     return error;
 }
 
+pvera_error *pvera_go_bank_refresh(uintptr_t call, const pvera_bank *bank, bool *changed) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_refresh(bank, changed);
+    running = outer;
+    return error;
+}
+
 pvera_error *pvera_go_bank_verify(uintptr_t call, const pvera_bank *bank, size_t *damaged) {
     uintptr_t outer = running;
     running = call;

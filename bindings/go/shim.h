@@ -64,6 +64,7 @@ pvera_error *pvera_go_bank_open(uintptr_t call, const pvera_model *model, const 
 pvera_error *pvera_go_bank_append(uintptr_t call, const pvera_bank *bank, size_t count, char **names, pvera_adapter **adapters,
                                   pvera_dtype dtype);
 pvera_error *pvera_go_bank_compact(uintptr_t call, const pvera_bank *bank);
+pvera_error *pvera_go_bank_refresh(uintptr_t call, const pvera_bank *bank, bool *changed);
 pvera_error *pvera_go_bank_verify(uintptr_t call, const pvera_bank *bank, size_t *damaged);
 pvera_error *pvera_go_bank_adapter(uintptr_t call, const pvera_bank *bank, const char *name, pvera_adapter **adapter);
 pvera_error *pvera_go_bank_snapshot(uintptr_t call, const pvera_bank *bank, size_t count, char **names, int32_t *slots,

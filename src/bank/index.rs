@@ -100,6 +100,17 @@ impl Index {
         (0..self.len()).filter_map(|place| self.at(place))
     }
 
+    /// Of each number of this index, the number in another one of the same file: None where that name has other vectors there.
+    pub fn numbers_in(&self, other: &Self) -> Result<Vec<Option<u32>>> {
+        let mut numbers = Vec::new();
+        numbers.try_reserve_exact(self.entries.len()).map_err(|_| Error::out_of_memory())?;
+        numbers.extend((0..self.entries.len() as u32).map(|number| {
+            let (found, vectors) = other.find(self.name(number))?;
+            (self.entries[number as usize].vectors == Some(vectors)).then_some(found)
+        }));
+        Ok(numbers)
+    }
+
     /// Where the segments lie, from the oldest to the newest.
     pub fn places(&self) -> Vec<SegmentPlace> {
         self.segments.iter().map(|segment| segment.place).collect()

@@ -160,7 +160,7 @@ impl Bank {
         Ok(())
     }
 
-    fn show(&self, next: State) {
+    pub(super) fn show(&self, next: State) {
         let next = Arc::new(next);
         let old = std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), next);
         drop(old);

@@ -98,6 +98,31 @@ static void check_rows(const struct shop *shop, const pvera_bank *bank, pvera_ad
     pvera_snapshot_free(banked), pvera_snapshot_free(usual);
 }
 
+static void check_saved_the_same(const pvera_adapter *one, const pvera_adapter *other) {
+    pvera_bytes found[2], wanted[2];
+    MUST(pvera_adapter_save_memory(one, &found[0], &found[1]));
+    MUST(pvera_adapter_save_memory(other, &wanted[0], &wanted[1]));
+    CHECK(found[1].size == wanted[1].size && memcmp(found[1].data, wanted[1].data, wanted[1].size) == 0, "other tensors");
+    for (int i = 0; i < 2; ++i) pvera_bytes_free(&found[i]), pvera_bytes_free(&wanted[i]);
+}
+
+/* Another file is at the path, which is no bank, or nothing: the reader stays as it was, and is told. */
+static void refresh_of_damage(const struct shop *shop, pvera_bank *reader, pvera_adapter *const *wanted) {
+    char away[80];
+    bool changed = true;
+    snprintf(away, sizeof away, "%s.away", shop->path);
+    if (!CHECK(rename(shop->path, away) == 0, "rename")) return;
+    CHECK_ERROR(pvera_bank_refresh(reader, &changed), PVERA_ERROR_IO, shop->path);
+    FILE *file = fopen(shop->path, "wb");
+    if (CHECK(file != NULL, "%s", shop->path)) fclose(file);
+    CHECK_ERROR(pvera_bank_refresh(reader, &changed), PVERA_ERROR_FORMAT, "has 0 bytes|wanted a bank of adapters");
+    CHECK(changed, "an output was written");
+    check_rows(shop, reader, wanted);
+    CHECK(rename(away, shop->path) == 0, "rename");
+    CHECK_OK(pvera_bank_refresh(reader, &changed));
+    CHECK(!changed, "the same file is back");
+}
+
 static void story(void) {
     struct shop shop = shop_new();
     const pvera_adapter *const *adapters = (const pvera_adapter *const *)shop.adapters;
@@ -146,17 +171,29 @@ static void story(void) {
     MUST(pvera_bank_verify(bank, &damaged));
     CHECK(damaged == 0, "%zu damaged", damaged);
     check_rows(&shop, reader, shop.adapters); /* of the old file, which it has open */
+
+    /* Until it looks again. What it handed out before stays. */
+    pvera_adapter *before_refresh = NULL;
+    bool found = false;
+    MUST(pvera_bank_adapter(reader, "two", &before_refresh));
+    MUST(pvera_bank_refresh(reader, &found));
+    CHECK(found && used(reader).adapters == ADAPTERS, "changed is %d", found);
+    check_rows(&shop, reader, changed);
+    CHECK_OK(pvera_bank_refresh(reader, &found));
+    CHECK(!found, "it changed again");
+    check_saved_the_same(before_refresh, shop.adapters[1]);
+    pvera_adapter_free(before_refresh);
+    found = true;
+    CHECK_OK(pvera_bank_refresh(bank, &found));
+    CHECK(!found, "a writer's handle changed");
+    refresh_of_damage(&shop, reader, changed);
     pvera_bank_free(reader);
 
     /* An adapter of a bank is one as any other, and outlives it. */
     pvera_adapter *adapter = NULL;
     MUST(pvera_bank_adapter(bank, "three", &adapter));
     pvera_bank_free(bank);
-    pvera_bytes found[2], wanted[2];
-    MUST(pvera_adapter_save_memory(adapter, &found[0], &found[1]));
-    MUST(pvera_adapter_save_memory(shop.adapters[2], &wanted[0], &wanted[1]));
-    CHECK(found[1].size == wanted[1].size && memcmp(found[1].data, wanted[1].data, wanted[1].size) == 0, "other tensors");
-    for (int i = 0; i < 2; ++i) pvera_bytes_free(&found[i]), pvera_bytes_free(&wanted[i]);
+    check_saved_the_same(adapter, shop.adapters[2]);
     pvera_adapter_free(adapter);
     shop_free(&shop);
 }

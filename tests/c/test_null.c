@@ -227,6 +227,8 @@ static void banks(struct world *w) {
     NULL_IS("names", pvera_bank_remove(bank, 1, NULL));
     NULL_IS("names[1]", pvera_bank_remove(bank, 2, names));
     NULL_IS("bank", pvera_bank_compact(NULL));
+    NULL_IS("bank", pvera_bank_refresh(NULL, PLACE(bool)));
+    CHECK_OK(pvera_bank_refresh(bank, NULL));
     NULL_IS("bank", pvera_bank_verify(NULL, PLACE(size_t)));
     NULL_IS("damaged", pvera_bank_verify(bank, NULL));
     NULL_IS("bank", pvera_bank_get_usage(NULL, &usage));

@@ -61,6 +61,19 @@ void story() {
     const auto read = bank.adapter("two");
     CHECK(all.forward(read.linear(0)) == all.forward(second.linear(0)));
     CHECK(bank.usage().misses == 2 && bank.usage().hits >= 1 && bank.usage().cached == 2);
+    CHECK(!bank.refresh());
+    {
+        const auto writer = pvera::bank::open(all.model, place.bank, pvera::bank_options(PVERA_BANK_WRITE));
+        writer.append("two", first);
+        writer.append("three", second);
+        CHECK(!writer.refresh());
+    }
+    CHECK(!bank.contains("three") && bank.refresh() && bank.contains("three") && !bank.refresh());
+    CHECK(all.forward(bank.adapter("two").linear(0)) == all.forward(first.linear(0)));
+    CHECK(all.forward(read.linear(0)) == all.forward(second.linear(0)));
+    std::filesystem::remove(place.bank);
+    CHECK_THROWS(bank.refresh(), pvera::code::io, place.bank);
+    CHECK(bank.contains("three"));
 }
 
 void refusals() {
