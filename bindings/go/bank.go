@@ -222,7 +222,7 @@ func (b *Bank) Refresh(ctx context.Context) (changed bool, err error) {
 	return bool(found), err
 }
 
-// Verify reads everything, warns of each adapter that is damaged, and counts them.
+// Verify reads everything, warns of each adapter and each store (projections in the file) that is damaged, and counts them.
 func (b *Bank) Verify(ctx context.Context) (damaged int, err error) {
 	var count C.size_t
 	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_verify(call, b.c(), &count) }, nil, nil)

@@ -258,6 +258,16 @@ impl StoreNote {
         Ok(own)
     }
 
+    /// Reads what the file holds of it, against its checksums.
+    pub fn check(&self, file: &File, path: &Path, end: u64) -> Result<()> {
+        if let Projections::Held { a, b, .. } = &self.projections {
+            let [in_a, in_b] = self.elements();
+            a.bytes(file, path, "A", in_a, end)?;
+            b.bytes(file, path, "B", in_b, end)?;
+        }
+        Ok(())
+    }
+
     /// Whether its key draws it, so that an equal note is of the same projections, in whatever file.
     pub fn is_drawn(&self) -> bool {
         !matches!(self.projections, Projections::Held { .. })

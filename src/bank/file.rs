@@ -29,7 +29,7 @@ const RECORDS: [u64; 2] = [1024, 2048];
 const RECORD: usize = 1024;
 /// Where data begin.
 pub const DATA: u64 = 4096;
-/// A record has room for these; segments at least double from the last to the first, so that no bank needs more.
+/// A record has room for these; segments at least double from the last to the first, so that no sound bank needs more.
 pub const MOST_SEGMENTS: usize = 48;
 
 /// A stretch of the file.

@@ -211,7 +211,8 @@ impl Bank {
         Ok((Snapshot::of(self.model.layers(), Arc::new(table))?, slots))
     }
 
-    /// Reads every adapter's vectors, and warns of each that is damaged; how many are. Stops when the listener says so.
+    /// Reads every adapter's vectors and every store's projections, and warns of each that is damaged. Returns how many are:
+    /// entries that were left out, adapters and stores, each once. Stops when the listener says so.
     pub fn verify(&self) -> Result<usize> {
         let state = self.state();
         let (listener, total) = (self.model.listener(), state.index.len() as u64);
@@ -220,18 +221,27 @@ impl Bank {
             if place % 1024 == 0 && !listener.progress("verify adapters", place as u64, total) {
                 fail!(Cancelled, "the progress callback stopped the check of '{}'", self.path.display());
             }
-            if let Err(error) = self.vectors(&state, name, vectors) {
-                if error.code() != Code::Format {
-                    return Err(error);
-                }
-                listener.warning(error.message());
-                damaged += 1;
-            }
+            damaged += self.counted(self.vectors(&state, name, vectors))?;
         }
-        for store in 0..state.catalogue.stores.len() {
-            self.store(&state, store)?;
+        for (number, store) in state.catalogue.stores.iter().enumerate() {
+            // One that is in memory was sound once.
+            let held = store.check(&state.file, &self.path, state.commit.end);
+            let held = held.map_err(|error| error.within(format!("store {number}")));
+            damaged += self.counted(held.and_then(|()| self.store(&state, number)))?;
         }
         Ok(damaged)
+    }
+
+    /// 1 for something damaged, which is told.
+    fn counted<T>(&self, outcome: Result<T>) -> Result<usize> {
+        match outcome {
+            Ok(_) => Ok(0),
+            Err(error) if error.code() == Code::Format => {
+                self.model.listener().warning(error.message());
+                Ok(1)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub fn usage(&self) -> Usage {

@@ -179,7 +179,7 @@ pub unsafe extern "C" fn pvera_bank_free(bank: *mut pvera_bank) {
 
 /// Adds count adapters under names, or puts them in the place of those of the same names: all of them or none. Vectors are
 /// rounded once to dtype (f32, f16 or bf16; zero: f32). When it returns, they are on the disk. Many at a time cost less
-/// than one at a time. A trainable adapter is written as it is now.
+/// than one at a time. A trainable adapter is written as it is now. Damaged entries stay in the file as they are.
 ///
 /// # Safety
 /// `bank` is a bank; `names` and `adapters` point to `count` texts and adapters made for the bank's model.
@@ -270,7 +270,9 @@ pub unsafe extern "C" fn pvera_bank_refresh(bank: *const pvera_bank, changed: *m
     })
 }
 
-/// Reads everything, warns of each adapter that is damaged, and counts them. The progress callback may stop it.
+/// Reads everything, warns of each adapter and each store (projections in the file) that is damaged, and goes on. `damaged` gets how
+/// many they are, with the entries that were left out when the bank was opened or last refreshed: each adapter and each store
+/// once. Adapters of a damaged store are counted only where their own vectors are damaged. The progress callback may stop it.
 ///
 /// # Safety
 /// `bank` is a bank; `damaged` is a place for the result.

@@ -61,7 +61,7 @@ public:
         return calls::finish_at(border, failed, changed);
     }
 
-    // Reads everything, and gives how many adapters are damaged.
+    // Reads everything, and gives how many adapters and stores are damaged.
     [[nodiscard]] outcome<std::size_t> verify() const {
         calls::border border;
         std::size_t damaged = 0;
