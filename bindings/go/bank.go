@@ -90,6 +90,8 @@ type BankUsage struct {
 	IndexBytes, Cached, CachedBytes int
 	// Hits and Misses are how often an adapter was found in memory, and had to be read.
 	Hits, Misses uint64
+	// Families are how many configs, lists of layers and projections the adapters have: see [Bank.Families].
+	Families int
 }
 
 // OpenBank opens a bank for the layers of the model; options may be nil. Entries that are damaged are left out, with a warning
@@ -236,7 +238,7 @@ func (b *Bank) Usage() (BankUsage, error) {
 	return BankUsage{
 		Adapters: int(c.adapters), Damaged: int(c.damaged), FileBytes: uint64(c.file_bytes),
 		UnusedBytes: uint64(c.unused_bytes), IndexBytes: int(c.index_bytes), Cached: int(c.cached),
-		CachedBytes: int(c.cached_bytes), Hits: uint64(c.hits), Misses: uint64(c.misses),
+		CachedBytes: int(c.cached_bytes), Hits: uint64(c.hits), Misses: uint64(c.misses), Families: int(c.families),
 	}, err
 }
 

@@ -137,6 +137,45 @@ func sameParameters(t *testing.T, found, wanted *pvera.Adapter) {
 	}
 }
 
+func TestOutlines(t *testing.T) {
+	ctx, w := context.Background(), inWorld(t, nil)
+	bank, path := newBank(t, w.model)
+	check(t, bank.Append(ctx, pvera.F32, pvera.BankEntry{Name: "a", Adapter: w.adapter}))
+	stranger := must(pvera.NewModel(nil))(t)
+	defer stranger.Close()
+	reader := must(stranger.OpenBank(ctx, path, nil))(t)
+	defer reader.Close()
+	families := must(reader.Families())(t)
+	if len(families) != 1 || must(reader.Usage())(t).Families != 1 {
+		t.Fatalf("%d families", len(families))
+	}
+	folder := filepath.Join(t.TempDir(), "checkpoint")
+	check(t, w.adapter.Save(ctx, folder))
+	checkpoint := must(pvera.CheckpointOutline(folder))(t)
+	config := must(w.adapter.Config())(t)
+	defer config.Close()
+	for _, outline := range []*pvera.Outline{families[0], checkpoint} {
+		defer outline.Config.Close()
+		if must(outline.Config.Int("r"))(t) != must(config.Int("r"))(t) || outline.Adapters != 1 || outline.Tensors != 0 {
+			t.Errorf("%+v", outline)
+		}
+		if outline.HoldsProjections != (outline == checkpoint) || outline.InMax != in || outline.OutMax != out {
+			t.Errorf("%+v", outline)
+		}
+		if len(outline.Modules) == 0 || !slices.Equal(outline.Modules, checkpoint.Modules) || outline.Modules[0].OutFeatures != out {
+			t.Errorf("%+v", outline.Modules)
+		}
+	}
+	held, base, grid, err := pvera.CheckCheckpoint(ctx, folder, nil)
+	check(t, err)
+	if !held || base != pvera.F32 || grid != pvera.GridNone {
+		t.Errorf("held is %t, base %v, grid %v", held, base, grid)
+	}
+	refused(t, second(pvera.CheckpointOutline(path)), pvera.ErrIO, path)
+	_, _, _, err = pvera.CheckCheckpoint(ctx, path, nil)
+	refused(t, err, pvera.ErrIO, path)
+}
+
 func TestBankErrors(t *testing.T) {
 	ctx, w := context.Background(), inWorld(t, nil)
 	adapters, _ := variants(t, w, 2)

@@ -254,6 +254,14 @@ pvera_error *pvera_go_checkpoint_shrink(uintptr_t call, const char *folder, cons
     return error;
 }
 
+pvera_error *pvera_go_checkpoint_check(uintptr_t call, const char *folder, pvera_files_options options, bool *held,
+                                       pvera_dtype *base_dtype, int32_t *grid) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_checkpoint_check(folder, &options, held, base_dtype, grid);
+    running = outer;
+    return error;
+}
+
 pvera_error *pvera_go_checkpoint_grow(uintptr_t call, const char *folder, const char *out, size_t in_max, size_t out_max,
                                       pvera_files_options options) {
     uintptr_t outer = tell(call, &options);

@@ -133,6 +133,8 @@ pub struct Usage {
     pub cached_bytes: usize,
     pub hits: u64,
     pub misses: u64,
+    /// Of adapters that it holds.
+    pub families: usize,
 }
 
 impl Bank {
@@ -253,7 +255,8 @@ impl Bank {
         let segments = state.index.places();
         let indexed: u64 =
             segments.iter().map(|place| u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes)).sum();
-        let stores = state.catalogue.stores_of(&state.families_in_use());
+        let families = state.families_in_use();
+        let stores = state.catalogue.stores_of(&families);
         let stores = state.catalogue.stores.iter().zip(stores).filter(|(_, is_used)| *is_used);
         let held: u64 = stores.map(|(store, _)| store.bytes()).sum();
         let used: u64 = state.index.iter().map(|(_, vectors)| stored(vectors)).sum();
@@ -269,6 +272,7 @@ impl Bank {
             cached_bytes: cache.bytes(),
             hits: cache.hits,
             misses: cache.misses,
+            families: families.iter().filter(|is_used| **is_used).count(),
         }
     }
 

@@ -36,7 +36,7 @@ pub const PVERA_BANK_CREATE: i32 = 2;
 ///
 /// What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it was
 /// when it was opened or last refreshed; within one handle, calls see what was written through it before.
-pub struct pvera_bank(Bank);
+pub struct pvera_bank(pub(super) Bank);
 
 /// How a bank is opened. Zero is the default: to read, with a cache that is never emptied.
 #[repr(C)]
@@ -93,6 +93,8 @@ pub struct pvera_bank_usage {
     pub hits: u64,
     /// How often one had to be read.
     pub misses: u64,
+    /// Families: how many configs, lists of layers and projections the adapters have, for pvera_outline_from_bank.
+    pub families: usize,
 }
 
 // SAFETY: integers; the size comes first.
@@ -113,6 +115,7 @@ impl From<Usage> for pvera_bank_usage {
             cached_bytes: usage.cached_bytes,
             hits: usage.hits,
             misses: usage.misses,
+            families: usage.families,
         }
     }
 }

@@ -198,6 +198,59 @@ static void story(void) {
     shop_free(&shop);
 }
 
+/* A program that declares no layer is told which there are. */
+static void families(void) {
+    struct shop shop = shop_new();
+    struct world *w = shop.world;
+    pvera_bank *bank = opened(&shop, PVERA_BANK_CREATE);
+    append(bank, "one", shop.adapters[0]);
+    append(bank, "two", shop.adapters[1]);
+    pvera_config *narrow = NULL, *config = NULL;
+    pvera_adapter *other = NULL;
+    MUST(pvera_config_clone(w->config, &narrow));
+    MUST(pvera_config_set_json(narrow, "target_modules", "[\"v\"]"));
+    MUST(pvera_config_set_int(narrow, "r", 2));
+    MUST(pvera_adapter_new(w->model, narrow, NULL, NULL, &other));
+    append(bank, "narrow", other);
+    CHECK(used(bank).families == 2, "%zu families", used(bank).families);
+    MUST(pvera_bank_remove(bank, 1, &NAMES[0]));
+    pvera_bank_free(bank);
+
+    pvera_model *model = NULL;
+    MUST(pvera_model_new(NULL, &model));
+    MUST(pvera_bank_open(model, shop.path, NULL, &bank));
+    CHECK(used(bank).families == 2, "%zu families", used(bank).families);
+    const char *const paths[2][2] = {{"q", "v"}, {"v", NULL}};
+    const size_t outputs[2][2] = {{OUT, V_OUT}, {V_OUT, 0}}, modules[2] = {2, 1};
+    for (size_t i = 0; i < 2; ++i) {
+        pvera_outline *outline = NULL;
+        pvera_outline_info info = {.struct_size = sizeof info, .reserved = 9};
+        int64_t rank = 0;
+        MUST(pvera_outline_from_bank(bank, i, &outline));
+        MUST(pvera_outline_get_info(outline, &info));
+        CHECK(info.modules == modules[i] && info.adapters == 1 && info.tensors == 0 && info.reserved == 0, "%zu modules, %zu adapters",
+              info.modules, info.adapters);
+        CHECK(info.holds_projections == 0 && info.in_max == IN && info.out_max == outputs[i][0], "%zu and %zu", info.in_max, info.out_max);
+        for (size_t j = 0; j < info.modules; ++j) {
+            char *path = NULL;
+            size_t out_features = 0;
+            bool learns_bias = true;
+            MUST(pvera_outline_module(outline, j, &path, &out_features, &learns_bias));
+            CHECK(strcmp(path, paths[i][j]) == 0 && out_features == outputs[i][j] && !learns_bias, "%s, %zu", path, out_features);
+            pvera_text_free(path);
+        }
+        MUST(pvera_outline_config(outline, &config));
+        MUST(pvera_config_get_int(config, "r", &rank));
+        CHECK(rank == (i == 0 ? RANK : 2), "rank %d", (int)rank);
+        pvera_config_free(config), pvera_outline_free(outline);
+    }
+    pvera_outline *none = NULL;
+    CHECK_ERROR(pvera_outline_from_bank(bank, 2, &none), PVERA_ERROR_NOT_FOUND, "family 2|bank's 2");
+    CHECK(none == NULL, "an output was written");
+    pvera_bank_free(bank), pvera_model_free(model), pvera_adapter_free(other), pvera_config_free(narrow);
+    shop_free(&shop);
+}
+
 /* A caller of an older header gets the fields that it knows, one of a newer header zeros. */
 static void usage_of_other_ages(void) {
     struct shop shop = shop_new();
@@ -488,6 +541,7 @@ static void callbacks_that_call_again(void) {
 int main(int argc, char **argv) {
     check_begin(argc, argv);
     story();
+    families();
     usage_of_other_ages();
     errors();
     combining();
