@@ -1754,9 +1754,11 @@ pvera_error *pvera_bank_compact(const pvera_bank *bank);
 
 /**
  * Looks at the file at the path again and takes its newest commit, also where a compaction or a rename put another file there.
- * changed (may be NULL) gets whether there was one. It reads the names, and nothing at all where nothing changed; calls of
- * other threads see all of the bank before meanwhile, and all of it after. Adapters and snapshots that were handed out stay as
- * they are. What is cached of unchanged adapters is kept, but for a file that took another's place.
+ * changed (may be NULL) gets whether there was one. It reads the names, or the first 4096 bytes alone where nothing changed.
+ * Other threads use the bank meanwhile, and see all of it before or all of it after. Adapters and snapshots that were handed out
+ * stay as they are. What is cached of unchanged adapters is kept, but not where another file took the place.
+ *
+ * Put a new file in the bank's place by a rename. One that is written over is damaged for whoever reads it.
  *
  * A handle that writes sees all there is, and never a change.
  *
