@@ -171,10 +171,10 @@ fn what_the_cpu_alone_does() {
     no_complaints(&gpu);
 }
 
-/// Kernels number the rows of all draws in 32 bits, also where no adapter's products are limited by less.
+/// A grid has so many blocks of rows, also where no adapter's products are asked for.
 #[test]
 #[ignore = "needs a libcuda"]
-fn more_draws_than_kernels_number() {
+fn more_draws_than_a_grid_has() {
     let (gpu, on_cuda) = bench();
     let place = on_cuda.place();
     let there = with_models_on(place, || case().setup(1));
@@ -191,7 +191,7 @@ fn more_draws_than_kernels_number() {
         assert_eq!(error.code(), Code::Unsupported);
         assert_eq!(
             error.message(),
-            "layer 'layer': rows times draws: 4800000000; CUDA kernels take at most 2147483647"
+            "layer 'layer': 4800000000 rows times draws in one call; CUDA kernels take at most 4194240"
         );
     }
     gpu.wait();
