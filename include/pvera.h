@@ -147,8 +147,8 @@ typedef struct pvera_linear pvera_linear;
  * What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
  * time. It keeps the adapters of its forward alive, but borrows noise.eps, noise.dropout_mask, base weights and (under
  * RECOMPUTE) x until the last backward; of a CUDA context also noise.seed_at, rows.identity and rows.sample where
- * they are in device memory, and it belongs to that context. rows.slot it copies: in device memory it is refused
- * (PVERA_ERROR_UNSUPPORTED).
+ * they are in device memory, and it belongs to that context. rows.slot and rows.active it copies, so that backward knows
+ * which adapter each row had: slots in device memory are refused (PVERA_ERROR_UNSUPPORTED).
  */
 typedef struct pvera_tape pvera_tape;
 
@@ -1468,6 +1468,9 @@ pvera_error *pvera_adapter_store(const pvera_adapter *adapter, pvera_store **sto
  * are kept. A folder in it that cannot be moved over at once stays beside it, in .NAME.pvera-…, and the next save moves it. If
  * the folder is the process's working directory, the process is moved into the new one.
  *
+ * It calls no callback and cannot be stopped. The files are made in memory, A and B included where save_projection is true; most
+ * of the time goes into writing them to the disk, for which the call waits.
+ *
  * Pointers:
  * adapter is an adapter, not written meanwhile; folder is a text.
  */
@@ -1475,7 +1478,7 @@ pvera_error *pvera_adapter_save(const pvera_adapter *adapter,
                                 const char *folder);
 
 /**
- * The two files of a checkpoint in memory; both are freed with pvera_bytes_free.
+ * The two files of a checkpoint in memory; both are freed with pvera_bytes_free. Like a save, it cannot be stopped.
  *
  * Pointers:
  * adapter is an adapter, not written meanwhile; config and tensors are places for the results.
@@ -2245,7 +2248,8 @@ pvera_error *pvera_expand_part(const pvera_context *context,
 #define PVERA_OVERWRITE_ALL 15
 
 /**
- * The KL divergence is averaged over the latent entries of the call (rows · rank), as the authors do.
+ * The KL divergence is averaged over the latent entries of the call, as the authors do: rows · rank, where a row counts the rank of
+ * its own adapter (0 for the base alone), or those of all that are summed.
  */
 #define PVERA_KL_MEAN 0
 
@@ -2257,10 +2261,18 @@ pvera_error *pvera_expand_part(const pvera_context *context,
 /**
  * Where one adapter's gradients go. Vectors are whole, in the layout of pvera_adapter_range; of a shard, its part is
  * written. NULL skips.
+ *
+ * Which adapter a row had is on the tape. With rows.slot an adapter's gradients are sums over the rows that had it, with
+ * rows.active over all rows, its scale multiplied in; without either, slot 0 had all rows. Adapters that are not named get none,
+ * but their rows count in dx and in the divergence as before. Rows of the base alone give dy W to dx, and nothing else.
+ * Gradients are those of the values that the forward read. Linears of pvera_adapter_linear read an adapter's live parameters,
+ * and have slot 0 alone; those of a snapshot, where a row has any slot, read copies as they were published: after each step on
+ * the parameters, pvera_model_replace and take a new snapshot.
  */
 typedef struct pvera_slot_gradients {
     /**
-     * The adapter's slot.
+     * The adapter's slot: one that some row of the forward had and whose adapter adapts this layer (else PVERA_ERROR_NOT_FOUND),
+     * named once.
      */
     int32_t slot;
     /**
@@ -2294,11 +2306,11 @@ typedef struct pvera_gradients {
      */
     int32_t kl_reduction;
     /**
-     * [slot_count].
+     * [slot_count], in any order; each layer of a group has its own.
      */
     const pvera_slot_gradients *slots;
     /**
-     * How many slots.
+     * How many slots; 0: no vectors' gradients.
      */
     size_t slot_count;
     /**

@@ -330,7 +330,10 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
             given.shape(name, ("rows of the forward", rows), ("latents", plan.latents))?;
         }
     }
-    for given in wanted.slots {
+    for (place, given) in wanted.slots.iter().enumerate() {
+        if wanted.slots[..place].iter().any(|before| before.slot == given.slot) {
+            fail!(Argument, "gradients.slots names slot {} twice; wanted each adapter once", given.slot);
+        }
         if !plan.slots[position].contains(&given.slot) {
             fail!(
                 NotFound,

@@ -133,7 +133,35 @@ pub fn driver() -> Result<&'static Driver> {
     }
 }
 
+/// Whether the program has no dynamic loader: in one that was linked with `-static`, a library that uses the C library crashes.
+#[cfg(target_os = "linux")]
+fn is_static_program() -> bool {
+    unsafe extern "C" fn of_program(info: *mut libc::dl_phdr_info, _: usize, has_loader: *mut c_void) -> c_int {
+        // SAFETY: the loader lends a list of that many headers; the last is the place that is given below.
+        unsafe {
+            let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
+            *has_loader.cast::<bool>() = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+        }
+        1 // the program is the first, and the only one that matters
+    }
+    let mut has_loader = true;
+    // SAFETY: the function gets a place that outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(of_program), (&raw mut has_loader).cast()) };
+    !has_loader
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_static_program() -> bool {
+    false
+}
+
 fn open() -> Result<Driver> {
+    if is_static_program() {
+        fail!(
+            Unsupported,
+            "this program is linked statically (-static), and cannot load libcuda; link the C library dynamically, or use PVERA_BACKEND_CPU"
+        );
+    }
     // SAFETY: loading libcuda runs its initialisers, as any program that uses CUDA does.
     if !unsafe { sys::is_culib_present() } {
         fail!(Unsupported, "libcuda was not found: no NVIDIA driver is installed here; use PVERA_BACKEND_CPU");
