@@ -36,7 +36,7 @@ fn assert_is_memory(error: &Error) {
 #[ignore = "needs a libcuda"]
 fn while_a_context_is_made() {
     let gpu = Gpu::new();
-    if !gpu.set(FAIL, 0) {
+    if !gpu.set_or_skip(FAIL, 0) {
         return;
     }
     let before = held(&gpu);
@@ -99,7 +99,7 @@ fn outputs(kept: Kept, setup: &Setup, context: &Context) -> Result<Vec<(String, 
 /// Counts only what the library allocates: the test's own memory is the host's.
 fn interrupted(kept: Kept) {
     let gpu = Gpu::new();
-    if !gpu.set(FAIL, 0) {
+    if !gpu.set_or_skip(FAIL, 0) {
         return;
     }
     set_memory(Rc::clone(&gpu) as Rc<_>);
@@ -153,7 +153,7 @@ fn while_a_tape_is_kept_and_gone_back_over() {
 #[ignore = "needs a libcuda"]
 fn while_the_workspace_is_put_together() {
     let (gpu, on_cuda) = bench();
-    if !gpu.set(FAIL, 0) {
+    if !gpu.set_or_skip(FAIL, 0) {
         return;
     }
     let case = || Case::new(9, &[spec("q", 300, 70), spec("v", 300, 33)], &adapters(Stored::Bf16));
