@@ -246,6 +246,7 @@ fn vera_runs_on_the_cpu_only() {
 }
 
 /// Whether the double changes instructions.
+#[track_caller]
 fn mutates() -> bool {
     let gpu = Gpu::new();
     gpu.set_or_skip(c"PVERA_DOUBLE_MUTANT=", 0)
