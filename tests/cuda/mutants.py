@@ -1,16 +1,23 @@
 #!/usr/bin/env python3
 """Mutants of the embedded PTX: do the tests notice?
 
-    mutants.py --double FOLDER --kernels-test PROGRAM [--then COMMAND]... [--sample 3000] [--seed 1]
+    mutants.py --double FOLDER --kernels-test PROGRAM [--sample 3000] [--seed 1] [--kernel NAMES]
 
-The double of libcuda in FOLDER changes one instruction of one kernel when it loads its PTX. The tests of that kernel are
-asked first, then the commands of --then, one after the other, and the first that fails has killed the mutant. A sample takes
-as many mutants of each class from each kernel, as far as there are so many; --sample 0 takes all.
+The double of libcuda in FOLDER changes one instruction of one kernel when it loads its PTX; the tests of that kernel fail, or
+the mutant survives. A sample takes as many mutants of each class from each kernel, as far as there are so many; --sample 0
+takes all.
+
+Classes: arithmetic (another operation, operands exchanged, a term left out, a negation left out), comparison (the bound in or
+out, the other way round), branch (taken where it was not), constant (one more, one less, the last bit), address (4 bytes more
+or less), rounding (to zero), effect (a store left out, an atomic that only reads), barrier (left out). No mutant of their own
+have moves between registers, the widening of integers, of f16 and of f32, the spaces of addresses (cvta), jumps without a
+condition and ret: what they carry is changed where it is computed or used. Of shifts and mul.wide only a constant is changed,
+of a load only the address.
 
 Survivors are printed. What changes nothing that can be seen is explained in mutants.txt, a line each, separated by tabs: the
 kernel and the change among its neighbours ("… | original -> mutated | …", AROUND lines on both sides) as regular expressions,
 then why. Fails for a survivor that nobody explained, for an explanation of a mutant that was killed, and where fewer than
-95 % are killed.
+95 % would be killed of all that there are: each class of a kernel counts as much as it has mutants.
 """
 
 import argparse
@@ -19,7 +26,6 @@ import os
 import pathlib
 import random
 import re
-import shlex
 import subprocess
 import sys
 
@@ -62,17 +68,16 @@ class Rule:
 
 
 class Tests:
-    """What may kill a mutant."""
+    """What may kill a mutant: the tests of its kernel."""
 
-    def __init__(self, double, kernels_test, then):
-        self.double, self.kernels_test, self.then = double, kernels_test, [shlex.split(command) for command in then]
+    def __init__(self, double, kernels_test):
+        self.double, self.kernels_test = double, kernels_test
 
-    def of(self, mutant):
+    def of(self, kernel, file):
         library = str(self.double / "libcuda.so.1")
-        yield [self.kernels_test, "--library", library, "--kernel", mutant.kernel, "--first", mutant.file]
-        yield from self.then
+        return [self.kernels_test, "--library", library, "--kernel", kernel, "--first", file]
 
-    def fails(self, command, mutant):
+    def fail(self, command, mutant=None):
         environment = dict(os.environ, LD_LIBRARY_PATH=str(self.double), PVERA_DOUBLE_STEPS=str(STEPS))
         if mutant is not None:
             environment["PVERA_DOUBLE_MUTANT"] = f"{mutant.kernel}:{mutant.number}"
@@ -82,14 +87,13 @@ class Tests:
         except subprocess.TimeoutExpired:
             return True
 
-    def killer(self, mutant):
-        """The number of the first test that fails over the mutant, or None."""
-        return next((number for number, command in enumerate(self.of(mutant)) if self.fails(command, mutant)), None)
+    def kill(self, mutant):
+        return self.fail(self.of(mutant.kernel, mutant.file), mutant)
 
     def broken(self, mutants):
-        """A command that fails without any mutant: then nothing can be said."""
-        commands = {tuple(command): command for mutant in mutants for command in self.of(mutant)}
-        return next((command for command in commands.values() if self.fails(command, None)), None)
+        """A kernel whose tests fail without any mutant: then nothing can be said."""
+        kernels = sorted({(mutant.kernel, mutant.file) for mutant in mutants})
+        return next((kernel for kernel, file in kernels if self.fail(self.of(kernel, file))), None)
 
 
 def listed(double):
@@ -100,13 +104,19 @@ def listed(double):
     return [Mutant(line, sources) for line in output.splitlines()]
 
 
+def grouped(mutants):
+    """By kernel and class."""
+    groups = {}
+    for mutant in mutants:
+        groups.setdefault((mutant.kernel, mutant.kind), []).append(mutant)
+    return groups
+
+
 def sampled(mutants, count, seed):
     """In the order of the list."""
     if count == 0 or count >= len(mutants):
         return mutants
-    groups = {}
-    for mutant in mutants:
-        groups.setdefault((mutant.kernel, mutant.kind), []).append(mutant)
+    groups = grouped(mutants)
     for name, group in groups.items():
         random.Random(f"{seed} {name}").shuffle(group)
     rounds = max(len(group) for group in groups.values())
@@ -115,23 +125,28 @@ def sampled(mutants, count, seed):
     return [mutant for mutant in mutants if mutant in chosen]
 
 
-def table(chosen, killers, stages, reasons):
-    print(f"{'class':<12} {'mutants':>8} {'killed by kernel':>17} {'by whole calls':>15} {'explained':>10} {'alive':>6}")
+def table(chosen, killed, reasons):
+    print(f"{'class':<12} {'mutants':>8} {'killed':>8} {'alive, explained':>17} {'not explained':>14}")
     for kind in sorted({mutant.kind for mutant in chosen}) + [None]:
         of_kind = [mutant for mutant in chosen if kind in (None, mutant.kind)]
-        first = sum(killers[mutant] == 0 for mutant in of_kind)
-        later = sum(killers[mutant] is not None and killers[mutant] > 0 for mutant in of_kind)
+        dead = sum(killed[mutant] for mutant in of_kind)
         explained = sum(reasons.get(mutant) is not None for mutant in of_kind)
-        left = len(of_kind) - first - later - explained
-        later = later if stages > 1 else "-"
-        print(f"{kind or 'all':<12} {len(of_kind):>8} {first:>17} {later:>15} {explained:>10} {left:>6}")
+        left = len(of_kind) - dead - explained
+        print(f"{kind or 'all':<12} {len(of_kind):>8} {dead:>8} {explained:>17} {left:>14}")
+
+
+def rate_of_all(mutants, killed):
+    """Of all mutants, as far as a sample tells."""
+    chosen = grouped(killed)
+    sizes = {name: len(group) for name, group in grouped(mutants).items() if name in chosen}
+    rates = {name: sum(killed[mutant] for mutant in group) / len(group) for name, group in chosen.items()}
+    return sum(sizes[name] * rates[name] for name in sizes) / sum(sizes.values())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--double", type=pathlib.Path, required=True)
     parser.add_argument("--kernels-test", type=pathlib.Path, required=True)
-    parser.add_argument("--then", action="append", default=[])
     parser.add_argument("--sample", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kernel", default=".*", help="only kernels that match")
@@ -139,28 +154,29 @@ def main():
     options = parser.parse_args()
     lines = (HERE / "mutants.txt").read_text().splitlines()
     rules = [Rule(line) for line in lines if line and not line.startswith("#")]
-    tests = Tests(options.double.resolve(), options.kernels_test.resolve(), options.then)
+    tests = Tests(options.double.resolve(), options.kernels_test.resolve())
     mutants = [mutant for mutant in listed(options.double.resolve()) if re.fullmatch(options.kernel, mutant.kernel)]
     chosen = sampled(mutants, options.sample, options.seed)
     broken = tests.broken(chosen)
     if broken or not chosen:
-        print(f"without a mutant this fails: {broken}" if broken else "there is no mutant")
+        print(f"without a mutant the tests of {broken} fail" if broken else "there is no mutant")
         return 1
 
     with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-        killers = dict(zip(chosen, pool.map(tests.killer, chosen)))
+        killed = dict(zip(chosen, pool.map(tests.kill, chosen)))
     explained = {mutant: next((rule.why for rule in rules if rule.explains(mutant)), None) for mutant in chosen}
-    alive = {mutant: explained[mutant] for mutant in chosen if killers[mutant] is None}
-    wrongly = [mutant for mutant in chosen if killers[mutant] is not None and explained[mutant]]
+    alive = {mutant: explained[mutant] for mutant in chosen if not killed[mutant]}
+    wrongly = [mutant for mutant in chosen if killed[mutant] and explained[mutant]]
     for mutant, why in alive.items():
         print(f"alive   {mutant}\n        {why or 'NOT EXPLAINED'}")
     for mutant in wrongly:
         print(f"killed  {mutant}\n        though explained: {explained[mutant]}")
-    table(chosen, killers, 1 + len(options.then), alive)
-    rate = 1 - len(alive) / len(chosen)
+    table(chosen, killed, alive)
+    rate, dead = rate_of_all(mutants, killed), sum(killed.values())
     seen = len(chosen) - sum(why is not None for why in alive.values())
-    print(f"{rate:.2%} of {len(chosen)} mutants are killed, of {len(mutants)} that there are (seed {options.seed});")
-    print(f"of the {seen} that can be seen, {(len(chosen) - len(alive)) / max(1, seen):.2%}")
+    print(f"{dead} of {len(chosen)} mutants are killed (seed {options.seed}): {dead / len(chosen):.2%};")
+    print(f"of the {seen} that are not explained, {dead / max(1, seen):.2%};")
+    print(f"of the {len(mutants)} that there are, each class of a kernel by its size, {rate:.2%}")
     return 1 if rate < WANTED or None in alive.values() or wrongly else 0
 
 

@@ -618,6 +618,56 @@ fn floats() {
     device.finish_clean();
 }
 
+/// A whole number as a double, without the bits that do not fit.
+fn cut(value: i128) -> f64 {
+    let size = value.unsigned_abs();
+    let spare = (128 - size.leading_zeros()).saturating_sub(53);
+    let kept = (size >> spare << spare) as f64;
+    if value < 0 { -kept } else { kept }
+}
+
+/// What mutants round to zero; sums and quotients of whole numbers, in units of 2^-40 and 2^-90.
+#[test]
+fn floats_to_zero() {
+    let device = Device::new();
+    f32s("sqrt.rz.f32 %f20, %f10;", |a, _, _| {
+        let near = a.sqrt();
+        if f64::from(near).powi(2) > f64::from(a) && near.is_finite() {
+            f32::from_bits(near.to_bits() - 1)
+        } else {
+            near
+        }
+    });
+    let whole = "cvt.rn.f64.u32 %d10, %r10; cvt.rn.f64.u32 %d11, %r11;";
+    let part = |value: f64| i128::from(value.to_bits() as u32);
+    for (name, sign) in [("add", 1), ("sub", -1)] {
+        f64s(
+            &format!(
+                "{whole} mul.rn.f64 %d11, %d11, 0d3D70000000000000; {name}.rz.f64 %d20, %d10, %d11;"
+            ),
+            |a, b, _| cut((part(a) << 40) + sign * part(b)) * 2f64.powi(-40),
+        );
+    }
+    f64s(
+        "cvt.rn.f64.s64 %d10, %rd10; cvt.rn.f64.s64 %d11, %rd11; mul.rz.f64 %d20, %d10, %d11; \
+         add.rn.f64 %d20, %d20, 0d0000000000000000;",
+        |a, b, _| {
+            let exact = |value: f64| value.to_bits() as i64 as f64 as i128;
+            cut(exact(a) * exact(b))
+        },
+    );
+    f64s(
+        &format!("{whole} div.rz.f64 %d20, %d10, %d11;"),
+        |a, b, _| {
+            if part(b) == 0 {
+                return part(a) as f64 / 0.0;
+            }
+            cut((part(a) << 90) / part(b)) * 2f64.powi(-90)
+        },
+    );
+    device.finish_clean();
+}
+
 #[test]
 fn conversions() {
     let device = Device::new();

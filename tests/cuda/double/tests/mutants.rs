@@ -92,6 +92,11 @@ fn every_class_is_listed() {
             Class::Constant,
             "mov.f32 %f2, 0f40000000; => mov.f32 %f2, 0f40000001;",
         ),
+        (
+            Class::Branch,
+            "@!%p1 mov.f32 %f4, 0f00000000; => @%p1 mov.f32 %f4, 0f00000000;",
+        ),
+        (Class::Effect, "st.global.f32 [%rd5], %f4; => (removed)"),
     ] {
         assert!(
             listed.contains(&(class, text.to_string())),

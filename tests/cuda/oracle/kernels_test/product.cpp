@@ -23,14 +23,24 @@ constexpr Form FORMS[] = {{"product_split_k", false, true, true}, {"product_spli
                           {"product_tile_k", true, false, true},  {"product_tile_j", true, false, false},
                           {"product_tile_k", true, true, true},   {"product_tile_j", true, true, false}};
 
+// What comes up too rarely by chance.
+enum class Special {
+    NONE,
+    LAST_ROW,      // of all rows, the last alone takes part
+    ZEROS,         // x is zero: what a chain begins with shows
+    COLUMN_SHORT,  // out lies well for fours, and ends within one
+    PARTS_ASTRAY,  // one row, whose parts lie at any distance
+};
+
 class ProductCase {
   public:
-    ProductCase(Random &random, const Form &form, Shape wanted)
-        : random(random), form(form), shape(wanted), square(random.chance(3)), by_row(random.chance(3)),
-          calls(by_row ? 1 + random.below(3) : 1), group(some_group(random)), terms(random, 3, 2, {1, 2}, 1),
-          rows(random, terms, divided(shape.rows, calls), by_row) {
+    ProductCase(Random &random, const Form &form, Shape wanted, Special special = Special::NONE)
+        : random(random), form(form), shape(wanted), special(special), square(random.chance(3)),
+          by_row(special == Special::NONE ? random.chance(3) : special == Special::LAST_ROW),
+          calls(by_row && special == Special::NONE ? 1 + random.below(3) : 1), group(some_group(random)),
+          terms(random, 3, 2, {1, 2}, 1), rows(random, terms, divided(shape.rows, calls), by_row) {
         // Kernels may have faster ways where everything comes in fours.
-        Layout layout(random, random.chance(3));
+        Layout layout(random, random.chance(3) && special != Special::COLUMN_SHORT);
         if (layout.fours) {
             shape.depth = divided(shape.depth, 4) * 4;
             shape.outputs = divided(shape.outputs, 4) * 4;
@@ -45,15 +55,26 @@ class ProductCase {
         w->fill(random);
         if (random.chance(5))
             x->put(random.below(shape.rows), random.below(shape.depth), random.of<float>({INFINITY, -INFINITY, NAN}));
+        if (special == Special::LAST_ROW) leave_the_last();
+        if (special == Special::ZEROS) {
+            for (size_t row = 0; row < shape.rows; row++) {
+                for (size_t col = 0; col < shape.depth; col++)
+                    x->put(row, col, 0.0f);
+            }
+        }
         x_values = x->values();
         w_values = w->values();
         parts = form.in_parts ? divided(shape.depth, CHAIN) : 1;
         // Part after part, as rows of one matrix; sometimes with a row between them.
-        height = shape.rows + random.below(2);
-        const bool nearly = random.chance(2);
-        out = std::make_unique<Stored>(DTYPE_F32, (parts - 1) * height + shape.rows, shape.outputs,
-                                       nearly ? layout.gap_after(shape.outputs) : layout.gap(),
-                                       nearly ? 4 * random.below(3) : layout.start());
+        height = shape.rows + (special == Special::PARTS_ASTRAY ? 0 : random.below(2));
+        const bool nearly = random.chance(2) || special == Special::COLUMN_SHORT;
+        if (special == Special::PARTS_ASTRAY) {
+            out = std::make_unique<Stored>(DTYPE_F32, parts, shape.outputs, random.below(4), random.below(4));
+        } else {
+            out = std::make_unique<Stored>(DTYPE_F32, (parts - 1) * height + shape.rows, shape.outputs,
+                                           nearly ? layout.gap_after(shape.outputs) : layout.gap(),
+                                           nearly ? 4 * random.below(3) : layout.start());
+        }
     }
 
     void run() {
@@ -72,6 +93,14 @@ class ProductCase {
     }
 
   private:
+    void leave_the_last() {
+        rows.term.host.assign(shape.rows, -1);
+        for (size_t index = 0; index < terms.each.size(); index++) {
+            if (group == EVERY || terms.each[index].term.group == group)
+                rows.term.host.back() = static_cast<i32>(index);
+        }
+    }
+
     // The argument, with everything that it points to.
     Product uploaded() {
         terms.upload();
@@ -87,7 +116,7 @@ class ProductCase {
         product.w_dtype = w->dtype;
         product.square = square;
         product.out = out->at<float>();
-        product.out_stride = out->stride;
+        product.out_stride = special == Special::PARTS_ASTRAY ? 4 : out->stride;
         product.part_stride = form.in_parts ? height * out->stride : 12345;
         product.rows = static_cast<u32>(shape.rows);
         product.outputs = static_cast<u32>(shape.outputs);
@@ -127,6 +156,7 @@ class ProductCase {
     Random &random;
     const Form &form;
     Shape shape;
+    Special special;
     bool square, by_row;
     size_t calls;
     u32 group;
@@ -138,6 +168,20 @@ class ProductCase {
 };
 
 } // namespace
+
+static void test_specials(const Form &form) {
+    Random random(14);
+    for (size_t round = 0; round < 12; round++)
+        ProductCase(random, form, {round % 4 == 0 ? 18u : 2u, 5, 37}, Special::LAST_ROW).run();
+    const size_t rows = form.tiled ? 64 : 5;
+    for (size_t round = 0; round < 2; round++)
+        ProductCase(random, form, {rows, 64, 300}, Special::ZEROS).run();
+    if (!form.tiled) return;
+    for (size_t round = 0; round < 4; round++)
+        ProductCase(random, form, {rows, 63, 260}, Special::COLUMN_SHORT).run();
+    for (size_t round = 0; round < 24; round++)
+        ProductCase(random, form, {1, 5 + round % 3, 260}, Special::PARTS_ASTRAY).run();
+}
 
 static void test_product(const char *kernel) {
     Random random(2);
@@ -152,6 +196,7 @@ static void test_product(const char *kernel) {
             const size_t rows = form.tiled ? many.next() : few.next();
             ProductCase(random, form, {rows, outputs.next(), depths.next()}).run();
         }
+        if (!Layout::far_apart) test_specials(form);
     }
 }
 

@@ -51,7 +51,7 @@ macro_rules! operations {
 
 operations! {
     One b"33": Move32 SignExtend32 ZeroExtend32 Not16 Not32 NotPredicate Negate16 Negate32 Absolute16 Absolute32
-        NegateF32 AbsoluteF32 SqrtF32 ReciprocalF32 S32ToF32 U32ToF32 F32ToS32 F32ToU32 F32ToS16 F32ToU16
+        NegateF32 AbsoluteF32 SqrtF32 SqrtF32Zero ReciprocalF32 S32ToF32 U32ToF32 F32ToS32 F32ToU32 F32ToS16 F32ToU16
         F16ToF32 F32ToF16 RoundF32 SaturateF32 CountOnes32 CountZeros32 Reverse32 HighestBit32;
     One b"66": Move64 SignExtend64 ZeroExtend64 Not64 Negate64 Absolute64 NegateF64 AbsoluteF64 SqrtF64 ReciprocalF64
         S64ToF64 U64ToF64 F64ToS64 F64ToU64 RoundF64 Reverse64;
@@ -65,7 +65,8 @@ operations! {
         AddF32 SubF32 MulF32 DivF32 MinF32 MaxF32 CopySignF32 AddF32Zero SubF32Zero MulF32Zero
         CompareS16 CompareU16 CompareS32 CompareU32 CompareF32 Pack16;
     Two b"666": Add64 Sub64 Mul64 MulHighS64 MulHighU64 DivS64 DivU64 RemS64 RemU64 MinS64 MinU64 MaxS64 MaxU64
-        And64 Or64 Xor64 AddF64 SubF64 MulF64 DivF64 MinF64 MaxF64 CopySignF64;
+        And64 Or64 Xor64 AddF64 SubF64 MulF64 DivF64 MinF64 MaxF64 CopySignF64
+        AddF64Zero SubF64Zero MulF64Zero DivF64Zero;
     Two b"663": Shl64 ShrU64 ShrS64;
     Two b"633": MulWideS32 MulWideU32 Pack32;
     Two b"366": CompareS64 CompareU64 CompareF64;

@@ -1,6 +1,6 @@
 //! Small changes to PTX that a good test notices, in a fixed order: by instruction, and for each one in the order of `variants`.
 
-use super::syntax::{Entry, Instruction, Module, Operand, Statement};
+use super::syntax::{Entry, Guard, Instruction, Module, Operand, Statement};
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Class {
     Barrier,
     Rounding,
     Constant,
+    Branch,
+    Effect,
 }
 
 /// One change: what takes the place of a statement.
@@ -97,6 +99,8 @@ fn variants(instruction: &Instruction) -> Vec<(Class, Vec<Instruction>)> {
     }
     rounding(instruction, &mut out);
     constant(instruction, &mut out);
+    branch(instruction, &mut out);
+    effect(instruction, &mut out);
     out
 }
 
@@ -164,7 +168,7 @@ fn arithmetic(instruction: &Instruction, out: &mut Found) {
         }
         ["min", kind] => push(vec![with_opcode(instruction, &["max", kind])]),
         ["max", kind] => push(vec![with_opcode(instruction, &["min", kind])]),
-        ["neg" | "abs", kind] => push(vec![with_opcode(instruction, &["mov", kind])]),
+        ["neg" | "abs" | "not", kind] => push(vec![with_opcode(instruction, &["mov", kind])]),
         ["and", kind] => push(vec![with_opcode(instruction, &["or", kind])]),
         ["or", kind] => push(vec![with_opcode(instruction, &["and", kind])]),
         ["xor", kind] => push(vec![with_opcode(instruction, &["or", kind])]),
@@ -225,7 +229,8 @@ fn address(instruction: &Instruction, out: &mut Found) {
 
 fn rounding(instruction: &Instruction, out: &mut Found) {
     let opcode: Vec<&str> = instruction.opcode.iter().map(String::as_str).collect();
-    if let ["add" | "sub" | "mul" | "fma", "rn", "f32"]
+    if let ["add" | "sub" | "mul" | "fma" | "sqrt", "rn", "f32"]
+    | ["add" | "sub" | "mul" | "div", "rn", "f64"]
     | ["cvt", "rn", "f32", _]
     | ["cvt", "rn", "f16", "f32"] = opcode.as_slice()
     {
@@ -268,6 +273,41 @@ fn changed_constants(operand: &Operand) -> Vec<Operand> {
         Operand::F32(bits) => vec![Operand::F32(bits ^ 1)],
         Operand::F64(bits) => vec![Operand::F64(bits ^ 1)],
         _ => Vec::new(),
+    }
+}
+
+/// Taken where it was not, and the other way round.
+fn branch(instruction: &Instruction, out: &mut Found) {
+    if let Some(guard) = &instruction.guard {
+        let negated = Guard {
+            negated: !guard.negated,
+            ..guard.clone()
+        };
+        let changed = Instruction {
+            guard: Some(negated),
+            ..instruction.clone()
+        };
+        out.push((Class::Branch, vec![changed]));
+    }
+}
+
+/// Nothing is written: a store is removed, an atomic only reads.
+fn effect(instruction: &Instruction, out: &mut Found) {
+    match instruction.opcode[0].as_str() {
+        "st" => out.push((Class::Effect, Vec::new())),
+        "atom" => {
+            let mut read = instruction.clone();
+            let (space, kind) = (&instruction.opcode[1], instruction.opcode.last().unwrap());
+            read.opcode = vec![
+                "ld".to_string(),
+                "relaxed".to_string(),
+                space.clone(),
+                kind.clone(),
+            ];
+            read.operands.truncate(2);
+            out.push((Class::Effect, vec![read]));
+        }
+        _ => {}
     }
 }
 

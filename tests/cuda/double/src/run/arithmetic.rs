@@ -450,6 +450,18 @@ pub(super) unsafe fn compute<const ALONE: bool>(
             Op::FmaF32Zero => {
                 all!(ALONE, mask, frame, inst, u32; a: u32, b: u32, c: u32; bits_f32(value::fma_to_zero(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c))))
             }
+            Op::AddF64Zero => {
+                all!(ALONE, mask, frame, inst, u64; a: u64, b: u64; value::add_f64_to_zero(f64::from_bits(a), f64::from_bits(b)).to_bits())
+            }
+            Op::SubF64Zero => {
+                all!(ALONE, mask, frame, inst, u64; a: u64, b: u64; value::add_f64_to_zero(f64::from_bits(a), -f64::from_bits(b)).to_bits())
+            }
+            Op::MulF64Zero => {
+                all!(ALONE, mask, frame, inst, u64; a: u64, b: u64; value::mul_f64_to_zero(f64::from_bits(a), f64::from_bits(b)).to_bits())
+            }
+            Op::DivF64Zero => {
+                all!(ALONE, mask, frame, inst, u64; a: u64, b: u64; value::div_f64_to_zero(f64::from_bits(a), f64::from_bits(b)).to_bits())
+            }
             Op::MinF32 => {
                 all!(ALONE, mask, frame, inst, u32; a: u32, b: u32; value::min_f32(f32::from_bits(a), f32::from_bits(b)))
             }
@@ -474,6 +486,9 @@ pub(super) unsafe fn compute<const ALONE: bool>(
             Op::AbsoluteF64 => all!(ALONE, mask, frame, inst, u64; a: u64; a & (u64::MAX >> 1)),
             Op::SqrtF32 => {
                 all!(ALONE, mask, frame, inst, u32; a: u32; bits_f32(f32::from_bits(a).sqrt()))
+            }
+            Op::SqrtF32Zero => {
+                all!(ALONE, mask, frame, inst, u32; a: u32; bits_f32(value::sqrt_to_zero(f32::from_bits(a))))
             }
             Op::SqrtF64 => {
                 all!(ALONE, mask, frame, inst, u64; a: u64; f64::from_bits(a).sqrt().to_bits())

@@ -85,6 +85,36 @@ pub fn fma_to_zero(a: f32, b: f32, c: f32) -> f32 {
     cut(sum, if missed.is_nan() { 0.0 } else { missed })
 }
 
+/// A root of an f32 in f64 is no nearer to an f32 than it may be rounded, unless it is one.
+pub fn sqrt_to_zero(value: f32) -> f32 {
+    cut(f64::from(value).sqrt(), 0.0)
+}
+
+/// `value + missed`, where `missed` is at most half an ulp of `value`, cut towards zero. What overflows stays infinite.
+fn cut_f64(value: f64, missed: f64) -> f64 {
+    let pulled = missed != 0.0 && (missed < 0.0) != (value < 0.0);
+    if value.is_finite() && value != 0.0 && !missed.is_nan() && pulled {
+        f64::from_bits(value.to_bits() - 1)
+    } else {
+        value
+    }
+}
+
+pub fn add_f64_to_zero(a: f64, b: f64) -> f64 {
+    let (sum, missed) = two_sum(a, b);
+    cut_f64(sum, missed)
+}
+
+pub fn mul_f64_to_zero(a: f64, b: f64) -> f64 {
+    let product = a * b;
+    cut_f64(product, a.mul_add(b, -product))
+}
+
+pub fn div_f64_to_zero(a: f64, b: f64) -> f64 {
+    let quotient = a / b;
+    cut_f64(quotient, (-quotient).mul_add(b, a) / b)
+}
+
 pub fn f64_to_f32(value: f64, mode: u8) -> f32 {
     if mode == rounding::ZERO {
         cut(value, 0.0)

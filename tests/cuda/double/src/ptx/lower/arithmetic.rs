@@ -281,6 +281,7 @@ impl<'a> Lower<'a> {
                 by_width(kind, [Op::Absolute16, Op::Absolute32, Op::Absolute64])
             }
             ("sqrt", ["rn"], "f32") => Some(Op::SqrtF32),
+            ("sqrt", ["rz"], "f32") => Some(Op::SqrtF32Zero),
             ("sqrt", ["rn"], "f64") => Some(Op::SqrtF64),
             ("rcp", ["rn"], "f32") => Some(Op::ReciprocalF32),
             ("rcp", ["rn"], "f64") => Some(Op::ReciprocalF64),
@@ -314,33 +315,47 @@ impl<'a> Lower<'a> {
         a: &Operand,
         b: &Operand,
     ) -> Result<bool> {
-        let floats = |rounded: bool, nearest: [Op; 2], zero: Option<Op>| match (middle, kind) {
+        let floats = |rounded: bool, nearest: [Op; 2], zero: [Option<Op>; 2]| match (middle, kind) {
             (["rn"], "f32") => Some(nearest[0]),
             (["rn"], "f64") => Some(nearest[1]),
             ([], "f32") if !rounded => Some(nearest[0]),
             ([], "f64") if !rounded => Some(nearest[1]),
-            (["rz"], "f32") => zero,
+            (["rz"], "f32") => zero[0],
+            (["rz"], "f64") => zero[1],
             _ => None,
         };
         let plain = middle.is_empty();
+        let none = [None, None];
         let op = match name {
             "add" if integer(kind) && plain => by_width(kind, [Op::Add16, Op::Add32, Op::Add64]),
             "sub" if integer(kind) && plain => by_width(kind, [Op::Sub16, Op::Sub32, Op::Sub64]),
             // Without a rounding, add, sub and mul of floats are to nearest too, but may be fused: only `.rn` is what we mean.
-            "add" => floats(true, [Op::AddF32, Op::AddF64], Some(Op::AddF32Zero)),
-            "sub" => floats(true, [Op::SubF32, Op::SubF64], Some(Op::SubF32Zero)),
-            "mul" if kind.starts_with('f') => {
-                floats(true, [Op::MulF32, Op::MulF64], Some(Op::MulF32Zero))
+            "add" => floats(
+                true,
+                [Op::AddF32, Op::AddF64],
+                [Op::AddF32Zero, Op::AddF64Zero].map(Some),
+            ),
+            "sub" => floats(
+                true,
+                [Op::SubF32, Op::SubF64],
+                [Op::SubF32Zero, Op::SubF64Zero].map(Some),
+            ),
+            "mul" if kind.starts_with('f') => floats(
+                true,
+                [Op::MulF32, Op::MulF64],
+                [Op::MulF32Zero, Op::MulF64Zero].map(Some),
+            ),
+            "div" if kind.starts_with('f') => {
+                floats(true, [Op::DivF32, Op::DivF64], [None, Some(Op::DivF64Zero)])
             }
-            "div" if kind.starts_with('f') => floats(true, [Op::DivF32, Op::DivF64], None),
             "min" if kind.starts_with('f') => {
-                floats(false, [Op::MinF32, Op::MinF64], None).filter(|_| plain)
+                floats(false, [Op::MinF32, Op::MinF64], none).filter(|_| plain)
             }
             "max" if kind.starts_with('f') => {
-                floats(false, [Op::MaxF32, Op::MaxF64], None).filter(|_| plain)
+                floats(false, [Op::MaxF32, Op::MaxF64], none).filter(|_| plain)
             }
             // copysign takes the sign of its first operand.
-            "copysign" => floats(false, [Op::CopySignF32, Op::CopySignF64], None).filter(|_| plain),
+            "copysign" => floats(false, [Op::CopySignF32, Op::CopySignF64], none).filter(|_| plain),
             "mul" if middle == ["lo"] && integer(kind) => {
                 by_width(kind, [Op::Mul16, Op::Mul32, Op::Mul64])
             }
