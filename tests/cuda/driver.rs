@@ -148,7 +148,7 @@ impl Gpu {
         let is_set = self.set(name, value);
         if !is_set {
             let (place, name) = (std::panic::Location::caller(), name.to_string_lossy());
-            writeln!(std::io::stderr(), "skipped at {place}: this libcuda has no {name}").unwrap();
+            writeln!(std::io::stderr().lock(), "skipped at {place}: this libcuda has no {name}").unwrap();
         }
         is_set
     }
