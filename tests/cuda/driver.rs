@@ -148,7 +148,8 @@ impl Gpu {
         let is_set = self.set(name, value);
         if !is_set {
             let (place, name) = (std::panic::Location::caller(), name.to_string_lossy());
-            writeln!(std::io::stderr().lock(), "skipped at {place}: this libcuda has no {name}").unwrap();
+            let said = format!("skipped at {place}: this libcuda has no {name}\n");
+            std::io::stderr().write_all(said.as_bytes()).unwrap();
         }
         is_set
     }
