@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::args::Output;
-use crate::outcome::{Exit, printable};
+use crate::outcome::{Exit, on_a_line};
 
 /// A handle on one listener.
 #[derive(Clone)]
@@ -80,9 +80,15 @@ impl Ear {
 
 impl Listener for Ear {
     fn warning(&self, message: &str) {
-        lock(&self.inner.warnings).push(message.to_owned());
+        let mut known = lock(&self.inner.warnings);
+        // A bank that is opened twice says the same twice.
+        if known.iter().any(|known| known == message) {
+            return;
+        }
+        known.push(message.to_owned());
+        drop(known);
         if self.prints {
-            self.print(&printable(&format!("warning: {message}")));
+            self.print(&format!("warning: {}", on_a_line(message)));
         }
     }
 

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             let exit = failure.exit();
             let json = cli.output.json.then(|| failure.to_json(cli.command.name(), &ear.take_warnings()));
             if json.is_none() {
-                ear.print(&printable(&failure.to_string()));
+                ear.print(&failure.to_string());
             }
             (json.unwrap_or_default(), exit)
         }

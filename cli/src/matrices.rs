@@ -188,7 +188,24 @@ fn of_npy(bytes: &[u8]) -> Parsed {
     rows_of(&shape, values_of(stored, data).ok_or(cut)?)
 }
 
-/// The first element that is infinite or none, of a type that holds such.
-pub fn first_not_finite(dtype: Stored, bytes: &[u8]) -> Option<(usize, f32)> {
-    values_of(dtype, bytes)?.into_iter().enumerate().find(|(_, value)| !value.is_finite())
+/// The first element that is infinite or none, of a type that holds such: its place, and what it is.
+pub fn first_not_finite(dtype: Stored, bytes: &[u8]) -> Option<(usize, String)> {
+    let byte = |is: fn(u8) -> bool| {
+        let place = bytes.iter().position(|byte| is(*byte))?;
+        Some((place, format!("{:#04x}", bytes[place])))
+    };
+    match dtype {
+        Stored::F64 => {
+            let mut values = bytes.as_chunks().0.iter().map(|eight| f64::from_le_bytes(*eight)).enumerate();
+            values.find(|(_, value)| !value.is_finite()).map(|(place, value)| (place, value.to_string()))
+        }
+        Stored::C64 => first_not_finite(Stored::F32, bytes).map(|(place, value)| (place / 2, value)),
+        Stored::F8_E4M3 => byte(|byte| byte & 0x7f == 0x7f),
+        Stored::F8_E5M2 => byte(|byte| byte & 0x7c == 0x7c),
+        Stored::F8_E8M0 => byte(|byte| byte == 0xff),
+        _ => {
+            let mut values = values_of(dtype, bytes)?.into_iter().enumerate();
+            values.find(|(_, value)| !value.is_finite()).map(|(place, value)| (place, value.to_string()))
+        }
+    }
 }

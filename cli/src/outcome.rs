@@ -149,8 +149,8 @@ impl From<Error> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "error: {}", self.message)?;
-        self.hint.iter().try_for_each(|hint| write!(formatter, "\nhint: {hint}"))
+        write!(formatter, "error: {}", on_a_line(&self.message))?;
+        self.hint.iter().try_for_each(|hint| write!(formatter, "\nhint: {}", on_a_line(hint)))
     }
 }
 

@@ -131,20 +131,30 @@ pub enum Access {
 /// Opens the file; a writer keeps others out as long as it is open.
 pub fn open(path: &Path, access: Access) -> Result<File> {
     if access == Access::Read {
-        return opened(path, access);
+        return opened(path, access, 0);
     }
-    let file = locked(path, || opened(path, access))?;
-    if access == Access::Create {
-        create(&file).map_err(|error| io(path, "write", &error))?;
+    match access {
+        Access::Create => created(path, 0o666),
+        _ => locked(path, || opened(path, access, 0)),
     }
+}
+
+/// A new bank, of which nobody else sees anything yet.
+pub fn create_private(path: &Path) -> Result<File> {
+    created(path, 0o600)
+}
+
+fn created(path: &Path, mode: u32) -> Result<File> {
+    let file = locked(path, || opened(path, Access::Create, mode))?;
+    create(&file).map_err(|error| io(path, "write", &error))?;
     Ok(file)
 }
 
-fn opened(path: &Path, access: Access) -> Result<File> {
+fn opened(path: &Path, access: Access, mode: u32) -> Result<File> {
     let mut options = OpenOptions::new();
     // Without it, a pipe in the file's place would wait for ever.
     options.read(true).write(access != Access::Read).custom_flags(libc::O_NONBLOCK);
-    options.create_new(access == Access::Create);
+    options.create_new(access == Access::Create).mode(mode);
     let file = options.open(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             Error::new(Code::Exists, format!("'{}' exists already; wanted a path for a new bank", path.display()))
@@ -199,7 +209,7 @@ impl Held {
         if matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
             return Ok(None);
         }
-        Ok(Some(Self { _file: locked(path, || opened(path, Access::Read))? }))
+        Ok(Some(Self { _file: locked(path, || opened(path, Access::Read, 0))? }))
     }
 }
 

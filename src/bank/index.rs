@@ -127,10 +127,10 @@ impl Index {
             + self.segments.iter().map(|segment| segment.members.capacity() * size_of::<u32>()).sum::<usize>()
     }
 
-    /// Takes a segment, newer than all before it. Returns the names of items that are damaged, as far as they can be read.
+    /// Takes a segment, newer than all before it. Returns what is to be said of damaged items.
     pub fn read(&mut self, place: SegmentPlace, bytes: &[u8]) -> Result<Vec<String>> {
         let (items, names) = bytes.split_at(place.items as usize * ITEM);
-        let (mut changes, mut damaged) = (Vec::new(), Vec::new());
+        let (mut changes, mut hidden, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         changes.try_reserve_exact(place.items as usize).map_err(|_| Error::out_of_memory())?;
         // Names lie one after the other. Items that share theirs would have a small file take any amount of memory.
         let mut left = names.len();
@@ -146,12 +146,21 @@ impl Index {
                     place.offset,
                     names.len()
                 ),
-                Err(Some(name)) if rest.is_some() => damaged.push(format!("'{name}'")),
-                Err(_) => damaged.push(format!("number {number} of the index at {}", place.offset)),
+                Err(Some(name)) if rest.is_some() => {
+                    // What came before is not what the bank says, either.
+                    hidden.push(Change { name, vectors: None });
+                    damaged.push(format!("the entry of adapter '{name}' is damaged and left out"));
+                }
+                Err(_) => damaged.push(format!(
+                    "entry {number} of the index at {} is damaged, and its name cannot be read: an adapter may be missing, replaced or removed without effect",
+                    place.offset
+                )),
             }
             left = rest.unwrap_or(left);
         }
-        self.take(place, &changes, !damaged.is_empty())?;
+        // A damaged name may be another's, whose own entry counts.
+        hidden.append(&mut changes);
+        self.take(place, &hidden, !damaged.is_empty())?;
         Ok(damaged)
     }
 

@@ -225,11 +225,26 @@ impl Bank {
             }
             damaged += self.counted(self.vectors(&state, name, vectors))?;
         }
-        for (number, store) in state.catalogue.stores.iter().enumerate() {
-            // One that is in memory was sound once.
-            let held = store.check(&state.file, &self.path, state.commit.end);
-            let held = held.map_err(|error| error.within(format!("store {number}")));
-            damaged += self.counted(held.and_then(|()| self.store(&state, number)))?;
+        damaged += self.verify_projections(&state)?;
+        Ok(damaged)
+    }
+
+    /// Reads the projections that the file holds for families in use, one store after the other. Of those that a key draws it
+    /// holds nothing.
+    fn verify_projections(&self, state: &State) -> Result<usize> {
+        let (catalogue, families) = (&state.catalogue, state.families_in_use());
+        let mut damaged = 0;
+        let used = catalogue.families.iter().zip(&families).filter(|(_, is_used)| **is_used);
+        for (family, store) in used.filter_map(|(family, _)| Some((family, catalogue.stores.get(family.store())?))) {
+            damaged += self.counted(family.check(store).map_err(|error| error.within(self.path.display())))?;
+        }
+        let used = catalogue.stores.iter().zip(catalogue.stores_of(&families)).enumerate();
+        for (number, (store, _)) in used.filter(|(_, (store, is_used))| *is_used && !store.is_drawn()) {
+            // One that is in memory was sound once: the file is read.
+            let held = store.check(&state.file, &self.path, state.commit.end).and_then(|()| {
+                store.store(&self.model, &state.file, &self.path, state.commit.end, self.limits).map(drop)
+            });
+            damaged += self.counted(held.map_err(|error| error.within(format!("store {number}"))))?;
         }
         Ok(damaged)
     }
@@ -238,7 +253,7 @@ impl Bank {
     fn counted<T>(&self, outcome: Result<T>) -> Result<usize> {
         match outcome {
             Ok(_) => Ok(0),
-            Err(error) if error.code() == Code::Format => {
+            Err(error) if matches!(error.code(), Code::Format | Code::Projection | Code::Shape) => {
                 self.model.listener().warning(error.message());
                 Ok(1)
             }
@@ -438,11 +453,8 @@ impl State {
             let bytes = u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes);
             let segment = Place { offset: place.offset, bytes };
             let bytes = file::read(&file, path, "an index segment", segment, commit.end)?;
-            let names = index.read(*place, &bytes).map_err(|error| error.within(path.display()))?;
-            let path = path.display();
-            damages.extend(
-                names.iter().map(|name| format!("'{path}': the entry of adapter {name} is damaged and left out")),
-            );
+            let found = index.read(*place, &bytes).map_err(|error| error.within(path.display()))?;
+            damages.extend(found.iter().map(|what| format!("'{}': {what}", path.display())));
         }
         Ok((Self { file, generation, commit, catalogue, index, damaged: damages.len() }, damages))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::catalogue::Catalogue;
-use super::file::{self, Access, Commit, MOST_SEGMENTS, Place, Tail};
+use super::file::{self, Commit, MOST_SEGMENTS, Place, Tail};
 use super::index::{Change, Index, LONGEST_NAME, Vectors};
 use super::turn::Turn;
 use super::{Bank, State};
@@ -70,9 +70,7 @@ impl Bank {
             fail!(State, "'{}' is not the file that was opened any more", self.path.display());
         }
         let fresh = Unfinished::beside(path)?;
-        let file = Arc::new(file::open(&fresh.path, Access::Create)?);
-        let data = state.file.metadata().map_err(|error| io(path, "read", &error))?;
-        file.set_permissions(data.permissions()).map_err(|error| io(&fresh.path, "set the mode of", &error))?;
+        let file = Arc::new(file::create_private(&fresh.path)?);
         let empty = State::empty(file.clone(), state.generation + 1);
         let mut tail = Tail::new(&file, &fresh.path, empty.commit.end)?;
         let families = state.families_in_use();
@@ -83,6 +81,8 @@ impl Bank {
         let changes = self.copied(&state, &copied.families, &mut tail)?;
         let next = empty.after(std::mem::take(&mut copied.catalogue), changes, tail)?;
         file::write_commit(&file, &next.commit).map_err(|error| io(&fresh.path, "write", &error))?;
+        let data = state.file.metadata().map_err(|error| io(path, "read", &error))?;
+        file.set_permissions(data.permissions()).map_err(|error| io(&fresh.path, "set the mode of", &error))?;
         fs::rename(&fresh.path, path).map_err(|error| io(path, "replace", &error))?;
         self.bound().renumber(state.generation, &copied);
         self.show(next);

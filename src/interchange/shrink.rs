@@ -46,7 +46,7 @@ pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk
     let source = Source::folder(folder, false)?;
     let (mut config, file) = parsed(&source)?;
     let keys = Keys::of(config.method);
-    let (Ok(a), Ok(b)) = (file.tensor(keys.a), file.tensor(keys.b)) else {
+    let Some((a, b)) = saved(&file, &config).map_err(|error| error.within(&source.tensors_name))? else {
         fail!(
             Projection,
             "{}: {} and {} are not both in the file; nothing to leave out",
@@ -74,8 +74,9 @@ pub fn shrink(folder: &Path, out: &Path, options: &Options<'_>) -> Result<Shrunk
 pub fn check_projections(folder: &Path, options: &Options<'_>) -> Result<Option<Rounding>> {
     let source = Source::folder(folder, false)?;
     let (config, file) = parsed(&source)?;
-    let keys = Keys::of(config.method);
-    let (Ok(a), Ok(b)) = (file.tensor(keys.a), file.tensor(keys.b)) else { return Ok(None) };
+    let Some((a, b)) = saved(&file, &config).map_err(|error| error.within(&source.tensors_name))? else {
+        return Ok(None);
+    };
     let candidates = CANDIDATES.map(Rounding::To).into_iter().chain([Rounding::Int8Grid]);
     let candidates = candidates.map(|rounding| (rounding, rounding)).collect();
     rounding(&config, &a, &b, candidates, options).map(Some).map_err(|error| error.within(&source.tensors_name))
@@ -126,6 +127,25 @@ fn parsed(source: &Source) -> Result<(Config, SafeTensors<'_>)> {
         Error::new(Code::Format, format!("{}: not a valid safetensors file: {error}", source.tensors_name))
     })?;
     Ok((config, file))
+}
+
+/// A and B, where they are saved: as large as the vectors want them, as far as these tell.
+fn saved<'f>(file: &SafeTensors<'f>, config: &Config) -> Result<Option<(TensorView<'f>, TensorView<'f>)>> {
+    let keys = Keys::of(config.method);
+    let (a, b) = match (file.tensor(keys.a), file.tensor(keys.b)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(_), Err(_)) => return Ok(None),
+        (Ok(_), Err(_)) => fail!(Projection, "{} is in the file without {}", keys.a, keys.b),
+        (Err(_), Ok(_)) => fail!(Projection, "{} is in the file without {}", keys.b, keys.a),
+    };
+    let longest = largest_output(file, config)?;
+    if a.shape().get(1) == Some(&0) {
+        fail!(Projection, "{} has shape {:?}; wanted columns", keys.a, a.shape());
+    }
+    if b.shape().first().is_some_and(|rows| *rows < longest) {
+        fail!(Projection, "{} has shape {:?}; wanted {longest} rows at least, for the longest λ_b", keys.b, b.shape());
+    }
+    Ok(Some((a, b)))
 }
 
 /// What is not a projection.

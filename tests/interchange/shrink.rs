@@ -231,3 +231,39 @@ fn projections_on_the_int8_grid_are_known() {
     assert_eq!(check_projections(&folder, &Options::default()), Ok(Some(Rounding::Int8Grid)));
     assert_eq!(error(shrink(&folder, &small, &Options::default())).0, Code::Projection);
 }
+
+#[test]
+fn projections_that_no_load_takes_are_not_the_keys() {
+    let scratch = Scratch::new("sizes");
+    let folder = scratch.join("a");
+    trained(two_layers(), |_| ()).save(&folder).unwrap();
+    let good = tensors_in(&folder);
+    let changed = |key: &str, change: &dyn Fn(&mut Raw)| {
+        let mut tensors = good.clone();
+        change(tensors.get_mut(key).unwrap());
+        fs::write(folder.join(TENSORS), file_of(&tensors)).unwrap();
+        let (code, message) = error(check_projections(&folder, &Options::default()));
+        assert_eq!(code, Code::Projection, "{message}");
+        assert_eq!(error(shrink(&folder, &scratch.join("b"), &Options::default())).1, message);
+        assert!(!scratch.join("b").exists());
+        message
+    };
+    let cut = |rows: usize| {
+        move |raw: &mut Raw| {
+            let row = raw.bytes.len() / raw.shape[0];
+            raw.bytes.truncate(rows * row);
+            raw.shape[0] = rows;
+        }
+    };
+    assert!(changed(B, &cut(1)).contains("wanted 11 rows at least, for the longest λ_b"));
+    let empty = |raw: &mut Raw| {
+        raw.bytes.clear();
+        raw.shape[1] = 0;
+    };
+    assert!(changed(A, &empty).contains("wanted columns"));
+    let mut tensors = good.clone();
+    tensors.remove(B);
+    fs::write(folder.join(TENSORS), file_of(&tensors)).unwrap();
+    let (code, message) = error(check_projections(&folder, &Options::default()));
+    assert!(code == Code::Projection && message.contains("is in the file without"), "{message}");
+}

@@ -7,11 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use pvera::adapter::replace_file;
+use pvera::adapter::{Adapter, replace_file};
 use pvera::bank::{Access, Bank as File, FamilyOutline, Held, Options};
 use pvera::error::Code;
 use pvera::interchange::{Options as FileOptions, Outline};
 use pvera::model::Listener;
+use pvera::noise::adapter_identity;
+use pvera::projection::{Origin, Rounding};
 use serde_json::json;
 
 use super::inspect::{open_bank, open_whole};
@@ -176,17 +178,29 @@ impl Extract {
         guard_inputs(&self.out, &[&self.bank])?;
         FileOptions { replace: self.force, ..FileOptions::default() }.refuse_existing(&self.out)?;
         let adapter = open_whole(&self.bank, &self.draws, None, ear)?.adapter(&self.name)?;
-        if self.force {
-            adapter.save(&self.out)?
-        } else {
-            adapter.save_new(&self.out)?
+        let save = if self.force { Adapter::save } else { Adapter::save_new };
+        save(&adapter, &self.out)?;
+        let number = adapter.identity();
+        if let Some(number) = number.filter(|number| *number != adapter_identity(&self.name)) {
+            ear.warning(&format!(
+                "the adapter draws by the number {number}, not by its name's, and a checkpoint does not hold it: \
+                 its load is to be told (identity; replay's --adapter-identity)"
+            ));
         }
         let layers = adapter.adapted_layers().count();
-        let text = format!("{}: adapter '{}', {layers} layers\n", self.out.display(), self.name);
-        Ok(Report::new(
-            text,
-            json!({"path": shown(&self.bank), "name": self.name, "out": shown(&self.out), "layers": layers}),
-        ))
+        let mut text = format!("{}: adapter '{}', {layers} layers", self.out.display(), on_a_line(&self.name));
+        let mut json = json!({
+            "path": shown(&self.bank), "name": self.name, "out": shown(&self.out), "layers": layers,
+            "adapter_identity": number.map(|number| number.to_string()),
+        });
+        // What the folder does not say of projections that it does not hold.
+        let (store, saves) = (adapter.store(), adapter.config().save_projection);
+        if let Some(Origin { rounding: Rounding::To(dtype), .. }) = store.origin().filter(|_| !saves) {
+            let (dtype, in_max, out_max) = (dtype.name(), store.in_max(), store.out_max());
+            text.push_str(&format!("; its load is to be told base_dtype {dtype}, in_max {in_max}, out_max {out_max}"));
+            (json["base_dtype"], json["in_max"], json["out_max"]) = (dtype.into(), in_max.into(), out_max.into());
+        }
+        Ok(Report::new(text + "\n", json))
     }
 }
 

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::adapters::{CONFIG_FILE, Sizes, TENSOR_FILE, folder_of, is_bank};
 use crate::args::{DrawArgs, LayerArgs};
 use crate::listener::Ear;
-use crate::outcome::{Failure, Report, Result, shown};
+use crate::outcome::{Failure, Report, Result, on_a_line, shown};
 
 /// Say what a checkpoint, a bank or a safetensors model holds
 #[derive(Args, Debug)]
@@ -136,7 +136,7 @@ fn adapter(folder: &Path) -> Result<Told> {
         let lambda_b = tensor(&outline.lambda_b(&module.path));
         let dtype = lambda_b["dtype"].as_str().unwrap_or_default();
         let bias = if module.learns_bias { ", bias learned" } else { "" };
-        text.push_str(&format!("    {}  {outputs} outputs, {dtype}{bias}\n", module.path));
+        text.push_str(&format!("    {}  {outputs} outputs, {dtype}{bias}\n", on_a_line(&module.path)));
         layers.push(json!({
             "name": module.path, "outputs": outputs, "lambda_b": lambda_b["shape"], "dtype": lambda_b["dtype"],
             "learns_bias": module.learns_bias, "samples": outline.config.sample_at_inference_for(&module.path),
@@ -144,7 +144,7 @@ fn adapter(folder: &Path) -> Result<Told> {
     }
     let carried: Vec<Value> = outline.carried().iter().map(|name| tensor(name)).collect();
     for tensor in &carried {
-        let name = tensor["name"].as_str().unwrap_or_default();
+        let name = on_a_line(tensor["name"].as_str().unwrap_or_default());
         text.push_str(&format!(
             "  carried       {name} {} {}\n",
             tensor["shape"],
@@ -260,7 +260,7 @@ fn model(files: &ModelFiles, lists: bool) -> Told {
         let mut list = Vec::new();
         for name in names.iter().filter(|_| lists) {
             let Some(info) = file.info(name) else { continue };
-            text.push_str(&format!("    {name} {:?} {:?}\n", info.shape, info.dtype));
+            text.push_str(&format!("    {} {:?} {:?}\n", on_a_line(name), info.shape, info.dtype));
             list.push(json!({"name": name, "shape": info.shape, "dtype": format!("{:?}", info.dtype)}));
         }
         told.push(json!({"file": shown(file.path()), "bytes": file.length(), "tensors": list}));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pvera::bank::Options as BankOptions;
 use pvera::error::{Code, Error};
 use pvera::interchange::{ModelFiles, Options, TensorFile, check_projections};
 use pvera::model::Listener;
@@ -11,15 +12,15 @@ use serde_json::json;
 
 use super::inspect::{Kind, open_bank};
 use crate::adapters::{Host, Need, TENSOR_FILE};
-use crate::args::{DrawArgs, LayerArgs};
+use crate::args::LayerArgs;
 use crate::listener::Ear;
 use crate::matrices::first_not_finite;
-use crate::outcome::{Failure, Report, Result, name_of, shown};
+use crate::outcome::{Failure, Report, Result, name_of, on_a_line, shown};
 
 /// Read all of a checkpoint, bank or safetensors model, and name what is damaged
 ///
 /// Of a checkpoint: that it loads, its numbers are finite, and saved projections are those that its key draws, bit for bit; with
-/// --model, that it fits. Of a bank: every index entry, vector and projection against its checksum. Of a model: that headers and
+/// --model, that it fits. Of a bank: every index entry, vector and projection that it holds against its checksum. Of a model: that headers and
 /// shards agree, and every number is finite. Findings go to stdout, and the exit code is then 1.
 #[derive(Args, Debug)]
 pub struct Verify {
@@ -27,8 +28,6 @@ pub struct Verify {
     path: PathBuf,
     #[command(flatten)]
     layers: LayerArgs,
-    #[command(flatten)]
-    draws: DrawArgs,
 }
 
 /// Bytes read at a time.
@@ -52,9 +51,6 @@ impl Verify {
                 _ => "another method's",
             })?;
         }
-        if !matches!(kind, Kind::Bank) {
-            self.draws.refuse()?;
-        }
         match &kind {
             Kind::Adapter(folder) => self.adapter(folder, &mut findings, ear)?,
             Kind::OtherAdapter(folder, _) => files(&folder.join(TENSOR_FILE), &mut findings, ear)?,
@@ -63,7 +59,7 @@ impl Verify {
         }
         let mut text = String::new();
         for (_, message) in &findings.found {
-            text.push_str(&format!("found: {message}\n"));
+            text.push_str(&format!("found: {}\n", on_a_line(message)));
         }
         let count = findings.found.len();
         let verdict = match count {
@@ -71,12 +67,8 @@ impl Verify {
             1 => "1 finding".to_owned(),
             _ => format!("{count} findings"),
         };
-        text.push_str(&format!(
-            "{}: {}, {}: {verdict}\n",
-            self.path.display(),
-            kind.name(),
-            findings.checked.join(", ")
-        ));
+        let looked_at = [&[kind.name().to_owned()][..], &findings.checked].concat().join(", ");
+        text.push_str(&format!("{}: {looked_at}: {verdict}\n", self.path.display()));
         let found: Vec<_> =
             findings.found.iter().map(|(code, message)| json!({"code": name_of(*code), "message": message})).collect();
         let json = json!({
@@ -101,7 +93,7 @@ impl Verify {
 
     fn bank(&self, findings: &mut Findings, ear: &Ear) -> Result<()> {
         let ear = &ear.silent();
-        let opened = open_bank(&self.path, &self.draws.options(), ear);
+        let opened = open_bank(&self.path, &BankOptions::default(), ear);
         findings.found.extend(ear.take_warnings().into_iter().map(|warning| (Code::Format, warning)));
         let Some((bank, _)) = findings.or_found_by(opened)? else { return Ok(()) };
         let verified = bank.verify();

@@ -155,6 +155,51 @@ fn what_goes_in_comes_out() {
 }
 
 #[test]
+fn what_a_folder_does_not_hold_is_told() {
+    let scratch = Scratch::new();
+    let (bank, out) = (scratch.join("bank"), scratch.join("out"));
+    run(&["bank", "create", &bank, &golden("seed_only"), "--inputs", "48", "--base-dtype", "bf16"]).ok();
+    let (value, _) = json(&["bank", "extract", &bank, "seed_only", &out]);
+    assert_eq!((&value["base_dtype"], &value["in_max"]), (&json!("bf16"), &json!(48)), "{value}");
+    let told = run(&["bank", "extract", &bank, "seed_only", &out, "--force"]).ok();
+    assert!(told.out.contains("; its load is to be told base_dtype bf16, in_max 48, out_max "), "{told:?}");
+    run(&["bank", "create", &bank, &golden("train_step"), "--force"]).ok();
+    assert_eq!(json(&["bank", "extract", &bank, "train_step", &out, "--force"]).0["base_dtype"], Value::Null);
+}
+
+#[test]
+fn damage_brings_nothing_back() {
+    let scratch = Scratch::new();
+    let bank = scratch.join("bank");
+    let (first, second) = (golden("two_adapters/first"), golden("two_adapters/second"));
+    let others: Vec<String> = (0..20).map(|number| format!("n{number}={first}")).collect();
+    let create: Vec<&str> = others.iter().map(String::as_str).collect();
+    run(&[&["bank", "create", &bank, &format!("X={first}"), &format!("GONE={first}")], &create[..]].concat()).ok();
+    run(&["bank", "add", &bank, &format!("X={second}"), "--force"]).ok();
+    run(&["bank", "remove", &bank, "GONE"]).ok();
+    // The newest segment: two items of 40 bytes and their names, at the end.
+    let mut bytes = std::fs::read(&bank).unwrap();
+    let items = bytes.len() - 2 * 40 - "XGONE".len();
+    for item in [items, items + 40] {
+        bytes[item + 9] ^= 4;
+    }
+    std::fs::write(&bank, bytes).unwrap();
+    let listed = run(&["bank", "list", &bank]).ok();
+    assert!(
+        listed.err.contains("'X' is damaged and left out") && listed.err.contains("'GONE' is damaged"),
+        "{listed:?}"
+    );
+    assert_eq!(listed.out.lines().count(), 20, "{listed:?}");
+    for name in ["X", "GONE"] {
+        run(&["bank", "extract", &bank, name, &scratch.join("out")]).fails(3, &["holds no adapter of the name"]);
+    }
+    run(&["bank", "compact", &bank]).fails(3, &["damaged"]);
+    run(&["bank", "compact", &bank, "--repair"]).ok();
+    assert_eq!(names(&bank).as_array().unwrap().len(), 20);
+    assert_eq!(json(&["verify", &bank]).1, 0);
+}
+
+#[test]
 fn what_wants_a_checkpoint_says_that_it_got_a_bank() {
     let scratch = Scratch::new();
     let (bank, out) = (scratch.join("bank"), scratch.join("out"));

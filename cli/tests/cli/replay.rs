@@ -320,7 +320,8 @@ fn rows_that_do_not_fit_the_model_and_options_that_say_nothing() {
         run(&["verify", &bank, option, value]).fails(2, &[option, "not for a bank"]);
         run(&["verify", &base, option, value]).fails(2, &[option, "not for a model"]);
     }
-    run(&["verify", &folder, "--in-max", "8"]).fails(2, &["--in-max", "for a bank"]);
+    run(&["replay", &folder, "--layer", "q_proj", "--input", &narrow, "--in-max", "8"])
+        .fails(2, &["--in-max", "for a bank"]);
     let large = scratch.write("large.json", "[[1, 1e39]]");
     run(&["replay", &folder, "--layer", "q_proj", "--input", &large]).fails(3, &["1e+39 is beyond the range of f32"]);
 }
