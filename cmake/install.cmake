@@ -42,6 +42,8 @@ install(DIRECTORY docs/ DESTINATION ${docs}/docs PATTERN Doxyfile EXCLUDE)
 foreach(binding IN ITEMS cpp go)
     install(FILES bindings/${binding}/README.md DESTINATION ${docs}/bindings/${binding})
 endforeach()
+# The examples to read, and to build against the installed library; CMake's files build them in the source tree alone.
+install(DIRECTORY examples DESTINATION ${docs} PATTERN CMakeLists.txt EXCLUDE PATTERN "*_test.go" EXCLUDE PATTERN __pycache__ EXCLUDE)
 install(DIRECTORY bindings/go DESTINATION ${CMAKE_INSTALL_DATADIR}/pvera FILES_MATCHING
     PATTERN "*.go" PATTERN "*.c" PATTERN "*.h" PATTERN go.mod PATTERN README.md PATTERN "*_test.go" EXCLUDE PATTERN internal EXCLUDE)
 

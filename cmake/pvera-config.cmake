@@ -3,31 +3,34 @@
 # Nothing here is generated. The libraries are looked for in the tree that this file lies in, and what a static link needs is read
 # from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file. A toolchain that looks
 # for everything under its CMAKE_FIND_ROOT_PATH has found this file; its tree is not to be looked for under that path again.
-get_filename_component(pvera_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
-find_path(pvera_include pvera.h PATHS "${pvera_prefix}/include" NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
-find_library(pvera_shared NAMES libpvera.so NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH
-    PATHS "${pvera_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}" "${pvera_prefix}/lib64" "${pvera_prefix}/lib")
-if(NOT pvera_include OR NOT pvera_shared)
+get_filename_component(_pvera_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
+find_path(_pvera_include pvera.h PATHS "${_pvera_prefix}/include" NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
+find_library(_pvera_shared NAMES libpvera.so NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH
+    PATHS "${_pvera_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}" "${_pvera_prefix}/lib64" "${_pvera_prefix}/lib")
+if(NOT _pvera_include OR NOT _pvera_shared)
     set(pvera_FOUND FALSE)
-    set(pvera_NOT_FOUND_MESSAGE "${pvera_prefix} holds no include/pvera.h, or no libpvera.so in lib, lib64 or lib/ARCHITECTURE")
-    return()
-endif()
-
-if(NOT TARGET pvera::pvera)
-    get_filename_component(pvera_libdir "${pvera_shared}" DIRECTORY)
-    file(STRINGS "${pvera_libdir}/pkgconfig/pvera.pc" pvera_private REGEX "^Libs\\.private:")
-    string(REGEX MATCHALL "-l[^ ]+" pvera_private "${pvera_private}")
+    set(pvera_NOT_FOUND_MESSAGE "${_pvera_prefix} holds no include/pvera.h, or no libpvera.so in lib, lib64 or lib/ARCHITECTURE")
+elseif(NOT TARGET pvera::pvera)
+    get_filename_component(_pvera_libdir "${_pvera_shared}" DIRECTORY)
+    file(STRINGS "${_pvera_libdir}/pkgconfig/pvera.pc" _pvera_private REGEX "^Libs\\.private:")
+    string(REGEX MATCHALL "-l[^ ]+" _pvera_private "${_pvera_private}")
     add_library(pvera::pvera SHARED IMPORTED)
     set_target_properties(pvera::pvera PROPERTIES
-        IMPORTED_LOCATION "${pvera_shared}"
-        INTERFACE_INCLUDE_DIRECTORIES "${pvera_include}")
+        IMPORTED_LOCATION "${_pvera_shared}"
+        INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}")
     add_library(pvera::static STATIC IMPORTED)
     set_target_properties(pvera::static PROPERTIES
-        IMPORTED_LOCATION "${pvera_libdir}/libpvera.a"
-        INTERFACE_INCLUDE_DIRECTORIES "${pvera_include}"
-        INTERFACE_LINK_LIBRARIES "${pvera_private}")
+        IMPORTED_LOCATION "${_pvera_libdir}/libpvera.a"
+        INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}"
+        INTERFACE_LINK_LIBRARIES "${_pvera_private}")
     add_library(pvera::cpp INTERFACE IMPORTED)
     set_target_properties(pvera::cpp PROPERTIES
         INTERFACE_LINK_LIBRARIES pvera::pvera
         INTERFACE_COMPILE_FEATURES cxx_std_17)
 endif()
+# find_path and find_library look for nothing that is set, and a project may find pvera twice.
+unset(_pvera_prefix)
+unset(_pvera_include)
+unset(_pvera_shared)
+unset(_pvera_libdir)
+unset(_pvera_private)

@@ -132,8 +132,8 @@ typedef struct pvera_snapshot pvera_snapshot;
  * The model's callbacks may call the bank that they come out of. What would wait for the very call that they come out of
  * (projections that it is drawing, a write within a write) is PVERA_ERROR_STATE.
  *
- * What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it
- * was when it was opened; within one handle, calls see what was written through it before.
+ * What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it was
+ * when it was opened or last refreshed; within one handle, calls see what was written through it before.
  */
 typedef struct pvera_bank pvera_bank;
 
@@ -147,8 +147,8 @@ typedef struct pvera_linear pvera_linear;
  * What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
  * time. It keeps the adapters of its forward alive, but borrows noise.eps, noise.dropout_mask, base weights and (under
  * RECOMPUTE) x until the last backward; of a CUDA context also noise.seed_at, rows.identity and rows.sample where
- * they are in device memory, and it belongs to that context. rows.slot it copies: in device memory it is refused
- * (PVERA_ERROR_UNSUPPORTED).
+ * they are in device memory, and it belongs to that context. rows.slot and rows.active it copies, so that backward knows
+ * which adapter each row had: slots in device memory are refused (PVERA_ERROR_UNSUPPORTED).
  */
 typedef struct pvera_tape pvera_tape;
 
@@ -156,6 +156,12 @@ typedef struct pvera_tape pvera_tape;
  * The bits that a merge replaced.
  */
 typedef struct pvera_undo pvera_undo;
+
+/**
+ * What a checkpoint is, or the adapters of a bank that have one config, layers and projections (a family of them): read without a
+ * model, for whoever has yet to declare its layers. It never changes, and holds nothing open.
+ */
+typedef struct pvera_outline pvera_outline;
 
 /**
  * Statistics of rows × outputs values over any number of passes, in memory that does not grow. One thread at a time. The
@@ -1462,6 +1468,9 @@ pvera_error *pvera_adapter_store(const pvera_adapter *adapter, pvera_store **sto
  * are kept. A folder in it that cannot be moved over at once stays beside it, in .NAME.pvera-…, and the next save moves it. If
  * the folder is the process's working directory, the process is moved into the new one.
  *
+ * It calls no callback and cannot be stopped. The files are made in memory, A and B included where save_projection is true; most
+ * of the time goes into writing them to the disk, for which the call waits.
+ *
  * Pointers:
  * adapter is an adapter, not written meanwhile; folder is a text.
  */
@@ -1469,7 +1478,7 @@ pvera_error *pvera_adapter_save(const pvera_adapter *adapter,
                                 const char *folder);
 
 /**
- * The two files of a checkpoint in memory; both are freed with pvera_bytes_free.
+ * The two files of a checkpoint in memory; both are freed with pvera_bytes_free. Like a save, it cannot be stopped.
  *
  * Pointers:
  * adapter is an adapter, not written meanwhile; config and tensors are places for the results.
@@ -1651,7 +1660,7 @@ typedef struct pvera_bank_usage {
      */
     size_t adapters;
     /**
-     * Entries that were damaged when the bank was opened, and are left out.
+     * Entries that were damaged when the bank was opened or last refreshed, and are left out.
      */
     size_t damaged;
     /**
@@ -1682,6 +1691,10 @@ typedef struct pvera_bank_usage {
      * How often one had to be read.
      */
     uint64_t misses;
+    /**
+     * Families: how many configs, lists of layers and projections the adapters have, for pvera_outline_from_bank.
+     */
+    size_t families;
 } pvera_bank_usage;
 
 /**
@@ -1711,7 +1724,7 @@ void pvera_bank_free(pvera_bank *bank);
 /**
  * Adds count adapters under names, or puts them in the place of those of the same names: all of them or none. Vectors are
  * rounded once to dtype (f32, f16 or bf16; zero: f32). When it returns, they are on the disk. Many at a time cost less
- * than one at a time. A trainable adapter is written as it is now.
+ * than one at a time. A trainable adapter is written as it is now. Damaged entries stay in the file as they are.
  *
  * Pointers:
  * bank is a bank; names and adapters point to count texts and adapters made for the bank's model.
@@ -1733,7 +1746,7 @@ pvera_error *pvera_bank_remove(const pvera_bank *bank, size_t count, const char 
 /**
  * Writes the bank anew without what nobody uses, and puts it in the place of the old file at once; a symbolic link to it
  * stays. Damaged adapters are an error; if the bank was opened with options.repair, they are left out, with a warning that
- * names each. Other programs that have the bank open go on with the old file.
+ * names each. Other programs that have the bank open go on with the old file until they refresh it.
  *
  * Errors: PVERA_ERROR_FORMAT for damage, PVERA_ERROR_STATE where another file is in the bank's place, PVERA_ERROR_IO.
  *
@@ -1743,12 +1756,35 @@ pvera_error *pvera_bank_remove(const pvera_bank *bank, size_t count, const char 
 pvera_error *pvera_bank_compact(const pvera_bank *bank);
 
 /**
- * Reads everything, warns of each adapter that is damaged, and counts them. The progress callback may stop it.
+ * Looks at the file at the path again and takes its newest commit, also where a compaction or a rename put another file there.
+ * changed (may be NULL) gets whether there was one. It reads the names, or the first 4096 bytes alone where nothing changed.
+ * Other threads use the bank meanwhile, and see all of it before or all of it after. Adapters and snapshots that were handed out
+ * stay as they are. What is cached of unchanged adapters is kept, but not where another file took the place.
+ *
+ * Put a new file in the bank's place by a rename. One that is written over is damaged for whoever reads it.
+ *
+ * A handle that writes sees all there is, and never a change.
+ *
+ * Errors leave the handle as it was, to be refreshed again or opened anew: PVERA_ERROR_IO where no file can be read,
+ * PVERA_ERROR_FORMAT for one that is no bank, was cut short, lost its last commit, or has more damaged entries than before;
+ * PVERA_ERROR_STATE from a callback of this very call.
+ *
+ * Pointers:
+ * bank is a bank; changed is NULL or a place for the result.
+ */
+pvera_error *pvera_bank_refresh(const pvera_bank *bank,
+                                bool *changed);
+
+/**
+ * Reads everything, warns of each adapter and each store (projections in the file) that is damaged, and goes on. damaged gets how
+ * many they are, with the entries that were left out when the bank was opened or last refreshed: each adapter and each store
+ * once. Adapters of a damaged store are counted only where their own vectors are damaged. The progress callback may stop it.
  *
  * Pointers:
  * bank is a bank; damaged is a place for the result.
  */
-pvera_error *pvera_bank_verify(const pvera_bank *bank, size_t *damaged);
+pvera_error *pvera_bank_verify(const pvera_bank *bank,
+                               size_t *damaged);
 
 /**
  * What the bank holds. usage.struct_size is set by the caller.
@@ -1959,7 +1995,8 @@ typedef struct pvera_rows {
      */
     uint64_t identity_base;
     /**
-     * [n], or NULL: sample_base on every row.
+     * [n], or NULL: sample_base on every row. Draws count on from it, up to 2³² − 1: beyond that is an error where it
+     * lies on the host; in device memory the numbers go on from 0, and with them that sample's noise.
      */
     const uint32_t *sample;
     /**
@@ -1974,7 +2011,10 @@ typedef struct pvera_rows {
      * Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
      * memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
      * PVeRA adapter is then reported by pvera_context_check, and its row gets the base alone. A forward with a tape takes
-     * slots from the host alone (PVERA_ERROR_UNSUPPORTED).
+     * slots from the host alone (PVERA_ERROR_UNSUPPORTED). As nobody knows which slots rows have there, each such call sends
+     * the vectors' addresses of every published adapter along: one launch more for some 40 adapters (docs/cuda.md); with
+     * slots on the host, those alone that rows have. How many rows there are is never read from device memory: a graph has
+     * those of the capture, and rows that a replay leaves over get slot −1.
      */
     pvera_device device;
 } pvera_rows;
@@ -2211,7 +2251,8 @@ pvera_error *pvera_expand_part(const pvera_context *context,
 #define PVERA_OVERWRITE_ALL 15
 
 /**
- * The KL divergence is averaged over the latent entries of the call (rows · rank), as the authors do.
+ * The KL divergence is averaged over the latent entries of the call, as the authors do: rows · rank, where a row counts the rank of
+ * its own adapter (0 for the base alone), or those of all that are summed.
  */
 #define PVERA_KL_MEAN 0
 
@@ -2223,10 +2264,18 @@ pvera_error *pvera_expand_part(const pvera_context *context,
 /**
  * Where one adapter's gradients go. Vectors are whole, in the layout of pvera_adapter_range; of a shard, its part is
  * written. NULL skips.
+ *
+ * Which adapter a row had is on the tape. With rows.slot an adapter's gradients are sums over the rows that had it, with
+ * rows.active over all rows, its scale multiplied in; without either, slot 0 had all rows. Adapters that are not named get none,
+ * but their rows count in dx and in the divergence as before. Rows of the base alone give dy W to dx, and nothing else.
+ * Gradients are those of the values that the forward read. Linears of pvera_adapter_linear read an adapter's live parameters,
+ * and have slot 0 alone; those of a snapshot, where a row has any slot, read copies as they were published: after each step on
+ * the parameters, pvera_model_replace and take a new snapshot.
  */
 typedef struct pvera_slot_gradients {
     /**
-     * The adapter's slot.
+     * The adapter's slot: one that some row of the forward had and whose adapter adapts this layer (else PVERA_ERROR_NOT_FOUND),
+     * named once.
      */
     int32_t slot;
     /**
@@ -2260,11 +2309,11 @@ typedef struct pvera_gradients {
      */
     int32_t kl_reduction;
     /**
-     * [slot_count].
+     * [slot_count], in any order; each layer of a group has its own.
      */
     const pvera_slot_gradients *slots;
     /**
-     * How many slots.
+     * How many slots; 0: no vectors' gradients.
      */
     size_t slot_count;
     /**
@@ -2699,6 +2748,24 @@ pvera_error *pvera_checkpoint_grow(const char *folder,
                                    const pvera_files_options *options);
 
 /**
+ * Checks that the projections that a checkpoint holds are those that its key draws, bit for bit. Nothing is written. Checkpoints of
+ * VeRA, too. Of the options, only the callbacks matter.
+ *
+ * held (may be NULL) gets whether it holds any; base_dtype and grid (either may be NULL) how they were rounded, as
+ * pvera_store_options has it: zero where there are none.
+ *
+ * Error PVERA_ERROR_PROJECTION says where they first differ from the key's: they are damaged, another's, or trained.
+ *
+ * Pointers:
+ * folder is a text; options is NULL or sized options; the others are NULL or places for the results.
+ */
+pvera_error *pvera_checkpoint_check(const char *folder,
+                                    const pvera_files_options *options,
+                                    bool *held,
+                                    pvera_dtype *base_dtype,
+                                    int32_t *grid);
+
+/**
  * Writes a model with the adapter's mean folded into it: the bits of pvera_merge in every adapted weight, a learned bias in
  * the place of the module's, a carried tensor (in the model's element type) in that of its namesake, everything else byte for
  * byte. Weights pass a block of rows at a time, so that the model need not fit in memory.
@@ -2739,6 +2806,106 @@ pvera_error *pvera_import_authors(const char *file,
                                   const char *out,
                                   const pvera_authors_options *authors,
                                   const pvera_files_options *options);
+
+/* ---- Outlines: checkpoints and banks without a model ---- */
+
+/**
+ * The numbers of an outline.
+ */
+typedef struct pvera_outline_info {
+    /**
+     * sizeof(pvera_outline_info), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Adapted modules.
+     */
+    size_t modules;
+    /**
+     * Adapters: 1 for a checkpoint; of a family, how many the bank holds.
+     */
+    size_t adapters;
+    /**
+     * Tensors that the checkpoint carries beside the adapter: heads of modules_to_save, other modules' biases.
+     */
+    size_t tensors;
+    /**
+     * Columns of A; 0 for a checkpoint that holds none: its load takes the largest in_features of the declared layers.
+     */
+    size_t in_max;
+    /**
+     * Rows of B; 0 for a checkpoint that holds none.
+     */
+    size_t out_max;
+    /**
+     * 0 or 1: A and B are in the file, and not drawn from the config's key.
+     */
+    uint32_t holds_projections;
+    /**
+     * Zero. (Fills the struct.)
+     */
+    uint32_t reserved;
+} pvera_outline_info;
+
+/**
+ * Reads the config of a checkpoint folder and the header of its tensor file; no tensor is read. Checkpoints of VeRA, too.
+ *
+ * Errors: PVERA_ERROR_IO, PVERA_ERROR_FORMAT for a damaged file or one without an adapted module, PVERA_ERROR_CONFIG,
+ * PVERA_ERROR_SHAPE for vectors and projections that are none.
+ *
+ * Pointers:
+ * folder is a text; outline is a place for the result.
+ */
+pvera_error *pvera_outline_from_checkpoint(const char *folder,
+                                           pvera_outline **outline);
+
+/**
+ * The family of a number below usage.families of a bank, whose model need not declare any layer. Numbers are those of the bank
+ * as it is now. Error: PVERA_ERROR_NOT_FOUND beyond the last one.
+ *
+ * Pointers:
+ * bank is a bank; outline is a place for the result.
+ */
+pvera_error *pvera_outline_from_bank(const pvera_bank *bank,
+                                     size_t family,
+                                     pvera_outline **outline);
+
+/**
+ * Frees an outline; NULL is nothing.
+ *
+ * Pointers:
+ * outline is NULL or an owned outline, not used again.
+ */
+void pvera_outline_free(pvera_outline *outline);
+
+/**
+ * The numbers of an outline. info.struct_size is set by the caller.
+ *
+ * Pointers:
+ * outline is an outline; info is sized.
+ */
+pvera_error *pvera_outline_get_info(const pvera_outline *outline, pvera_outline_info *info);
+
+/**
+ * A copy of the config.
+ *
+ * Pointers:
+ * outline is an outline; config is a place for the result.
+ */
+pvera_error *pvera_outline_config(const pvera_outline *outline, pvera_config **config);
+
+/**
+ * An adapted module, by a number below info.modules: its path (freed with pvera_text_free), its out_features (of the whole
+ * layer), and whether the adapter learned a bias for it. Each output may be NULL. Error: PVERA_ERROR_NOT_FOUND.
+ *
+ * Pointers:
+ * outline is an outline; the others are NULL or places for the results.
+ */
+pvera_error *pvera_outline_module(const pvera_outline *outline,
+                                  size_t number,
+                                  char **path,
+                                  size_t *out_features,
+                                  bool *learns_bias);
 
 /* ---- Statistics over Monte Carlo passes ---- */
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Sections of the header, in the order in which a newcomer reads them.
-const SECTIONS: [(&str, &str); 21] = [
+const SECTIONS: [(&str, &str); 22] = [
     ("error", "Errors"),
     ("version", "Version"),
     ("bytes", "Texts and bytes that the library gives away"),
@@ -22,6 +22,7 @@ const SECTIONS: [(&str, &str); 21] = [
     ("training", "Forward and backward"),
     ("merge", "Merging into a weight"),
     ("interchange", "Other programs' files: exports, merges on disk, imports"),
+    ("outline", "Outlines: checkpoints and banks without a model"),
     ("statistics", "Statistics over Monte Carlo passes"),
     ("uncertainty", "Early stopping and calibration"),
     ("noise", "Noise"),

@@ -31,7 +31,7 @@ const BaseAlone = ""
 // Bank is many adapters of one network in one file. Names are known when it is open, vectors are read when an adapter is first
 // used, and kept as long as a budget allows. No reader waits for a writer's disk.
 //
-// A reader sees the bank as it was when it was opened; within one Bank, calls see what was written through it before.
+// A reader sees the bank as it was when it was opened or last refreshed; within one Bank, calls see what was written through it before.
 //
 // The model's warnings and progress reach the functions of its [ModelOptions] while a call of the bank runs.
 type Bank struct {
@@ -82,7 +82,7 @@ func (o *BankOptions) c() (C.pvera_bank_options, error) {
 // BankUsage is what a bank holds, in the file and in memory.
 type BankUsage struct {
 	Adapters int
-	// Damaged entries were left out when the bank was opened.
+	// Damaged entries were left out when the bank was opened or last refreshed.
 	Damaged int
 	// FileBytes are those of the file that count; of these, UnusedBytes are what [Bank.Compact] gives back.
 	FileBytes, UnusedBytes uint64
@@ -90,6 +90,8 @@ type BankUsage struct {
 	IndexBytes, Cached, CachedBytes int
 	// Hits and Misses are how often an adapter was found in memory, and had to be read.
 	Hits, Misses uint64
+	// Families are how many configs, lists of layers and projections the adapters have: see [Bank.Families].
+	Families int
 }
 
 // OpenBank opens a bank for the layers of the model; options may be nil. Entries that are damaged are left out, with a warning
@@ -208,12 +210,21 @@ func (b *Bank) Remove(names ...string) error {
 
 // Compact writes the bank anew without what nobody uses, and puts it in the place of the old file at once. Damaged adapters are
 // [ErrFormat]; of a bank that was opened with Repair, they are left out, with a warning that names each. Other programs that have
-// the bank open go on with the old file. Cancelling ctx leaves the bank as it was.
+// the bank open go on with the old file until they refresh it. Cancelling ctx leaves the bank as it was.
 func (b *Bank) Compact(ctx context.Context) error {
 	return b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_compact(call, b.c()) }, nil, nil)
 }
 
-// Verify reads everything, warns of each adapter that is damaged, and counts them.
+// Refresh looks at the file at the path again and takes its newest commit, also where a compaction or a rename put another file
+// there; changed says whether there was one. Adapters and snapshots that were handed out stay as they are. An error leaves the
+// bank as it was. A bank that is open to write sees all there is, and never a change. ctx is asked before.
+func (b *Bank) Refresh(ctx context.Context) (changed bool, err error) {
+	var found C.bool
+	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_refresh(call, b.c(), &found) }, nil, nil)
+	return bool(found), err
+}
+
+// Verify reads everything, warns of each adapter and each store (projections in the file) that is damaged, and counts them.
 func (b *Bank) Verify(ctx context.Context) (damaged int, err error) {
 	var count C.size_t
 	err = b.long(ctx, func(call C.uintptr_t) *C.pvera_error { return C.pvera_go_bank_verify(call, b.c(), &count) }, nil, nil)
@@ -227,7 +238,7 @@ func (b *Bank) Usage() (BankUsage, error) {
 	return BankUsage{
 		Adapters: int(c.adapters), Damaged: int(c.damaged), FileBytes: uint64(c.file_bytes),
 		UnusedBytes: uint64(c.unused_bytes), IndexBytes: int(c.index_bytes), Cached: int(c.cached),
-		CachedBytes: int(c.cached_bytes), Hits: uint64(c.hits), Misses: uint64(c.misses),
+		CachedBytes: int(c.cached_bytes), Hits: uint64(c.hits), Misses: uint64(c.misses), Families: int(c.families),
 	}, err
 }
 

@@ -102,18 +102,78 @@ func TestBank(t *testing.T) {
 	defer snapshot.Close()
 	sameBits(t, "y of the old file", onRows(t, w, snapshot, slots), wanted)
 
+	// It looks again: the new file, and the adapter that 'c' is now. What it handed out stays.
+	if !must(reader.Refresh(ctx))(t) || must(reader.Refresh(ctx))(t) || must(writer.Refresh(ctx))(t) {
+		t.Error("a refresh of the reader finds the compaction once, one of the writer nothing")
+	}
+	if names := must(reader.Names())(t); !slices.Equal(names, []string{"c"}) {
+		t.Errorf("the names are %q", names)
+	}
+	fresh := must(reader.Adapter(ctx, "c"))(t)
+	defer fresh.Close()
+	sameParameters(t, fresh, adapters[0])
+	sameBits(t, "y of the old file", onRows(t, w, snapshot, slots), wanted)
+	check(t, os.Rename(path, path+".away"))
+	refused(t, second(reader.Refresh(ctx)), pvera.ErrIO, path)
+	check(t, os.Rename(path+".away", path))
+
 	// An adapter outlives its bank.
 	adapter := must(writer.Adapter(ctx, "c"))(t)
 	defer adapter.Close()
 	check(t, writer.Close())
 	check(t, writer.Close())
-	_, tensors, err := adapter.SaveMemory()
+	sameParameters(t, adapter, adapters[0])
+}
+
+// sameParameters says that two adapters are saved as the same tensors.
+func sameParameters(t *testing.T, found, wanted *pvera.Adapter) {
+	t.Helper()
+	_, tensors, err := found.SaveMemory()
 	check(t, err)
-	_, own, err := adapters[0].SaveMemory()
+	_, own, err := wanted.SaveMemory()
 	check(t, err)
 	if !slices.Equal(tensors, own) {
 		t.Error("the adapter of the bank has other tensors than the one that was appended")
 	}
+}
+
+func TestOutlines(t *testing.T) {
+	ctx, w := context.Background(), inWorld(t, nil)
+	bank, path := newBank(t, w.model)
+	check(t, bank.Append(ctx, pvera.F32, pvera.BankEntry{Name: "a", Adapter: w.adapter}))
+	stranger := must(pvera.NewModel(nil))(t)
+	defer stranger.Close()
+	reader := must(stranger.OpenBank(ctx, path, nil))(t)
+	defer reader.Close()
+	families := must(reader.Families())(t)
+	if len(families) != 1 || must(reader.Usage())(t).Families != 1 {
+		t.Fatalf("%d families", len(families))
+	}
+	folder := filepath.Join(t.TempDir(), "checkpoint")
+	check(t, w.adapter.Save(ctx, folder))
+	checkpoint := must(pvera.CheckpointOutline(folder))(t)
+	config := must(w.adapter.Config())(t)
+	defer config.Close()
+	for _, outline := range []*pvera.Outline{families[0], checkpoint} {
+		defer outline.Config.Close()
+		if must(outline.Config.Int("r"))(t) != must(config.Int("r"))(t) || outline.Adapters != 1 || outline.Tensors != 0 {
+			t.Errorf("%+v", outline)
+		}
+		if outline.HoldsProjections != (outline == checkpoint) || outline.InMax != in || outline.OutMax != out {
+			t.Errorf("%+v", outline)
+		}
+		if len(outline.Modules) == 0 || !slices.Equal(outline.Modules, checkpoint.Modules) || outline.Modules[0].OutFeatures != out {
+			t.Errorf("%+v", outline.Modules)
+		}
+	}
+	held, base, grid, err := pvera.CheckCheckpoint(ctx, folder, nil)
+	check(t, err)
+	if !held || base != pvera.F32 || grid != pvera.GridNone {
+		t.Errorf("held is %t, base %v, grid %v", held, base, grid)
+	}
+	refused(t, second(pvera.CheckpointOutline(path)), pvera.ErrIO, path)
+	_, _, _, err = pvera.CheckCheckpoint(ctx, path, nil)
+	refused(t, err, pvera.ErrIO, path)
 }
 
 func TestBankErrors(t *testing.T) {

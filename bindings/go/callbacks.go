@@ -1,5 +1,6 @@
-// Calls from C into Go. A panic of the host's function does not cross C: it is kept and goes on in the Go call. (What cannot be
-// kept is runtime.Goexit: callbacks do not call it, nor the FailNow of a test.)
+// Calls from C into Go. A panic of the host's function does not cross C: it is kept and goes on in the Go call. What cannot be
+// kept is runtime.Goexit, which no deferred function can stop: callbacks do not call it, nor the FailNow of a test. (On a goroutine
+// of its own a callback could, but that has another thread, by which the library knows a call out of its callback.)
 
 package pvera
 

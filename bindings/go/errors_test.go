@@ -118,6 +118,38 @@ func TestErrorsOfGradients(t *testing.T) {
 	refused(t, back(pvera.Gradients{}), pvera.ErrState, "parameter", "changed")
 }
 
+// The codes that a service answers for, as calls give them: the number of the header, under errors.Is and errors.As.
+func TestCodesOfRequests(t *testing.T) {
+	ctx, w := context.Background(), inWorld(t, nil)
+	int8s := pvera.DType{Code: pvera.KindInt, Bits: 8, Lanes: 1}
+	y := pvera.Dense(make([]float32, n*out), n, out)
+	for _, given := range []struct {
+		what   string
+		err    error
+		code   pvera.Code
+		number int32
+		words  string
+	}{
+		{"a mode", w.context.Forward(w.q, w.matrix(), nil, &pvera.Noise{Mode: 9}, nil, y), pvera.ErrArgument, 2, "noise.mode is 9"},
+		{"a policy", second(pvera.NewTape(7, pvera.Allocator{})), pvera.ErrArgument, 2, "policy is 7"},
+		{"a negative number", second(pvera.StoreFromKey(ctx, 1, pvera.StoreOptions{Rank: -1})), pvera.ErrArgument, 2, "options.Rank is -1"},
+		{"an absent matrix", w.context.Forward(w.q, pvera.Matrix{}, nil, nil, nil, y), pvera.ErrDType, 4, "x"},
+		{"a store's base", second(pvera.StoreFromKey(ctx, 1, pvera.StoreOptions{Rank: 4, InMax: 9, OutMax: 9, BaseDType: int8s})),
+			pvera.ErrDType, 4, "base_dtype"},
+		{"an adapter's base", second(w.model.NewAdapter(ctx, w.config, nil, &pvera.AdapterOptions{BaseDType: int8s})), pvera.ErrDType, 4,
+			"base_dtype"},
+	} {
+		refused(t, given.err, given.code, given.words)
+		var failure *pvera.Error
+		if !errors.As(given.err, &failure) || int32(failure.Code) != given.number {
+			t.Errorf("%s: %v has another number than %d", given.what, given.err, given.number)
+		}
+		if other := pvera.ErrArgument + pvera.ErrDType - given.code; errors.Is(given.err, other) {
+			t.Errorf("%s: %v is %v, too", given.what, given.err, other)
+		}
+	}
+}
+
 func TestErrorIsAValue(t *testing.T) {
 	_, err := pvera.NewTape(99, pvera.Allocator{})
 	wrapped := fmt.Errorf("a program's words: %w", err)

@@ -206,6 +206,23 @@ func ShrinkCheckpoint(ctx context.Context, folder, out string, options *FilesOpt
 	return dtypeFrom(element), int(columns), err
 }
 
+// CheckCheckpoint checks that the projections that a checkpoint holds are those that its key draws, bit for bit; [ErrProjection]
+// says where they first differ. held says whether it holds any, base and grid how they were rounded. options may be nil.
+func CheckCheckpoint(ctx context.Context, folder string, options *FilesOptions) (held bool, base DType, grid Grid, err error) {
+	text, err := newText("folder", folder)
+	if err != nil {
+		return false, DType{}, GridNone, err
+	}
+	defer text.free()
+	var holds C.bool
+	var element C.pvera_dtype
+	var rounded C.int32_t
+	err = options.call(ctx, func(listener C.uintptr_t, c C.pvera_files_options) *C.pvera_error {
+		return C.pvera_go_checkpoint_check(listener, text.c, c, &holds, &element, &rounded)
+	})
+	return bool(holds), dtypeFrom(element), Grid(rounded), err
+}
+
 // GrowCheckpoint writes the projections that the key draws into a checkpoint that has none. inMax is the largest in_features
 // over all adapted layers; outMax that of out_features, or 0 for the longest vector. options may be nil.
 func GrowCheckpoint(ctx context.Context, folder, out string, inMax, outMax int, options *FilesOptions) error {

@@ -181,6 +181,14 @@ pvera_error *pvera_go_bank_compact(uintptr_t call, const pvera_bank *bank) {
     return error;
 }
 
+pvera_error *pvera_go_bank_refresh(uintptr_t call, const pvera_bank *bank, bool *changed) {
+    uintptr_t outer = running;
+    running = call;
+    pvera_error *error = pvera_bank_refresh(bank, changed);
+    running = outer;
+    return error;
+}
+
 pvera_error *pvera_go_bank_verify(uintptr_t call, const pvera_bank *bank, size_t *damaged) {
     uintptr_t outer = running;
     running = call;
@@ -242,6 +250,14 @@ pvera_error *pvera_go_checkpoint_shrink(uintptr_t call, const char *folder, cons
                                         pvera_dtype *base_dtype, size_t *in_max) {
     uintptr_t outer = tell(call, &options);
     pvera_error *error = pvera_checkpoint_shrink(folder, out, &options, base_dtype, in_max);
+    running = outer;
+    return error;
+}
+
+pvera_error *pvera_go_checkpoint_check(uintptr_t call, const char *folder, pvera_files_options options, bool *held,
+                                       pvera_dtype *base_dtype, int32_t *grid) {
+    uintptr_t outer = tell(call, &options);
+    pvera_error *error = pvera_checkpoint_check(folder, &options, held, base_dtype, grid);
     running = outer;
     return error;
 }

@@ -64,6 +64,7 @@ pvera_error *pvera_go_bank_open(uintptr_t call, const pvera_model *model, const 
 pvera_error *pvera_go_bank_append(uintptr_t call, const pvera_bank *bank, size_t count, char **names, pvera_adapter **adapters,
                                   pvera_dtype dtype);
 pvera_error *pvera_go_bank_compact(uintptr_t call, const pvera_bank *bank);
+pvera_error *pvera_go_bank_refresh(uintptr_t call, const pvera_bank *bank, bool *changed);
 pvera_error *pvera_go_bank_verify(uintptr_t call, const pvera_bank *bank, size_t *damaged);
 pvera_error *pvera_go_bank_adapter(uintptr_t call, const pvera_bank *bank, const char *name, pvera_adapter **adapter);
 pvera_error *pvera_go_bank_snapshot(uintptr_t call, const pvera_bank *bank, size_t count, char **names, int32_t *slots,
@@ -81,6 +82,8 @@ pvera_error *pvera_go_adapter_export_gguf(uintptr_t call, const pvera_adapter *a
                                           pvera_gguf_options gguf, pvera_files_options options);
 pvera_error *pvera_go_checkpoint_shrink(uintptr_t call, const char *folder, const char *out, pvera_files_options options,
                                         pvera_dtype *base_dtype, size_t *in_max);
+pvera_error *pvera_go_checkpoint_check(uintptr_t call, const char *folder, pvera_files_options options, bool *held,
+                                       pvera_dtype *base_dtype, int32_t *grid);
 pvera_error *pvera_go_checkpoint_grow(uintptr_t call, const char *folder, const char *out, size_t in_max, size_t out_max,
                                       pvera_files_options options);
 pvera_error *pvera_go_merge_files(uintptr_t call, const pvera_context *context, const pvera_adapter *adapter, const char *files,

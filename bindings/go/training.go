@@ -28,13 +28,14 @@ type KLReduction int32
 
 // The reductions.
 const (
-	// KLMean averages over the latent entries of the call (rows · rank), as the authors do.
+	// KLMean averages over the latent entries of the call (rows · rank, of each row its adapter's), as the authors do.
 	KLMean KLReduction = C.PVERA_KL_MEAN
 	// KLSum sums.
 	KLSum KLReduction = C.PVERA_KL_SUM
 )
 
-// SlotGradients is where one adapter's gradients go: whole vectors, in the layout of [Adapter.Range]. Nil skips.
+// SlotGradients is where one adapter's gradients go: whole vectors, in the layout of [Adapter.Range]. Nil skips. With [Rows.Slot]
+// they are sums over the rows that had the adapter, which is named once and had at least one row.
 type SlotGradients struct {
 	Slot int32
 	// LambdaB has one number for each output of the whole layer, LambdaD two for each rank; Bias, for each output, is only for

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use lru::LruCache;
 
+use super::index::Vectors;
 use crate::adapter::Adapter;
 
 /// What a cached adapter takes beside its vectors: the struct, the counts, the list's node.
 const OVERHEAD: usize = size_of::<Adapter>() + 128;
 
-/// Which file, and where in it the vectors lie: whether a name has another adapter by now.
-pub type Version = (u32, u64);
+/// Which file, and what lies where in it: whether a name has another adapter by now.
+pub type Version = (u32, Vectors);
 
 /// Adapters by their number in the index.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ struct Cached {
 
 impl Cache {
     pub fn new(budget: usize) -> Self {
-        Self { adapters: LruCache::unbounded_with_hasher(RandomState::new()), budget, bytes: 0, hits: 0, misses: 0 }
+        Self { adapters: empty(), budget, bytes: 0, hits: 0, misses: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -71,11 +72,32 @@ impl Cache {
         }
     }
 
+    /// Gives each adapter another number. Returns those that have none, to be dropped when nobody waits.
+    pub fn renumber(&mut self, numbers: &[Option<u32>]) -> Vec<Arc<Adapter>> {
+        let (mut old, mut gone) = (std::mem::replace(&mut self.adapters, empty()), Vec::new());
+        while let Some((number, cached)) = old.pop_lru() {
+            match numbers.get(number as usize).copied().flatten() {
+                Some(number) => {
+                    self.adapters.put(number, cached);
+                }
+                None => {
+                    self.bytes -= cost(&cached.adapter);
+                    gone.push(cached.adapter);
+                }
+            }
+        }
+        gone
+    }
+
     /// Forgets everything, as when the numbers change.
     pub fn clear(&mut self) {
         self.adapters.clear();
         self.bytes = 0;
     }
+}
+
+fn empty() -> LruCache<u32, Cached, RandomState> {
+    LruCache::unbounded_with_hasher(RandomState::new())
 }
 
 fn cost(adapter: &Adapter) -> usize {

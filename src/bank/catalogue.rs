@@ -116,6 +116,11 @@ impl Catalogue {
         own.map_err(|error| Error::new(Code::Format, format!("'{}': its catalogue is wrong: {error}", path.display())))
     }
 
+    /// Whether it is another one with more behind it, so that numbers of that one hold in this one, too.
+    pub fn continues(&self, other: &Self) -> bool {
+        self.stores.starts_with(&other.stores) && self.families.starts_with(&other.families)
+    }
+
     /// Of each store, whether a family of these has it.
     pub fn stores_of(&self, families: &[bool]) -> Vec<bool> {
         let mut used = vec![false; self.stores.len()];
@@ -196,7 +201,7 @@ impl Catalogue {
             store: family.store,
             in_max: store.in_max,
             out_max: store.out_max,
-            holds_projections: matches!(store.projections, Projections::Held { .. }),
+            holds_projections: !store.is_drawn(),
             layers: family.layers.iter().map(layer).collect(),
             adapters,
         })
@@ -251,6 +256,21 @@ impl StoreNote {
             }
         }
         Ok(own)
+    }
+
+    /// Reads what the file holds of it, against its checksums.
+    pub fn check(&self, file: &File, path: &Path, end: u64) -> Result<()> {
+        if let Projections::Held { a, b, .. } = &self.projections {
+            let [in_a, in_b] = self.elements();
+            a.bytes(file, path, "A", in_a, end)?;
+            b.bytes(file, path, "B", in_b, end)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its key draws it, so that an equal note is of the same projections, in whatever file.
+    pub fn is_drawn(&self) -> bool {
+        !matches!(self.projections, Projections::Held { .. })
     }
 
     /// Whether its projections may be those of a store, as far as their sizes tell.

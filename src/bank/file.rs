@@ -29,7 +29,7 @@ const RECORDS: [u64; 2] = [1024, 2048];
 const RECORD: usize = 1024;
 /// Where data begin.
 pub const DATA: u64 = 4096;
-/// A record has room for these; segments at least double from the last to the first, so that no bank needs more.
+/// A record has room for these; segments at least double from the last to the first, so that no sound bank needs more.
 pub const MOST_SEGMENTS: usize = 48;
 
 /// A stretch of the file.
@@ -98,7 +98,7 @@ impl Commit {
             name_bytes: read_u32(content, 52 + 16 * number),
         };
         let sequence = read_u64(content, 0);
-        (count <= MOST_SEGMENTS && sequence < u64::MAX).then(|| Self {
+        (count <= MOST_SEGMENTS && sequence < u64::MAX / 2).then(|| Self {
             sequence,
             end: read_u64(content, 8),
             catalogue: Place { offset: read_u64(content, 16), bytes: read_u64(content, 24) },
@@ -174,11 +174,17 @@ pub fn locked(path: &Path, mut open: impl FnMut() -> Result<File>) -> Result<Fil
 
 /// Whether others find this very file at the path.
 pub fn stands_at(file: &File, path: &Path) -> bool {
+    is_one(file.metadata(), fs::metadata(path))
+}
+
+/// Whether two open files are one.
+pub fn are_one(first: &File, second: &File) -> bool {
+    is_one(first.metadata(), second.metadata())
+}
+
+fn is_one(first: io::Result<Metadata>, second: io::Result<Metadata>) -> bool {
     let inode = |data: Metadata| (data.dev(), data.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(own), Ok(found)) => inode(own) == inode(found),
-        _ => false,
-    }
+    matches!((first.map(inode), second.map(inode)), (Ok(first), Ok(second)) if first == second)
 }
 
 /// Keeps writers out of a bank as long as it lives: for whoever puts another file in the bank's place.
@@ -231,11 +237,14 @@ pub fn last_commit(file: &File, path: &Path) -> Result<LastCommit> {
 
 fn read_last_commit(file: &File, path: &Path) -> Result<LastCommit> {
     let mut head = vec![0; DATA as usize];
-    let length = file.metadata().map_err(|error| io(path, "read", &error))?.len();
-    if length < DATA {
-        fail!(Format, "'{}' has {length} bytes; wanted a bank of adapters, which has {DATA} at least", path.display());
+    let length = || file.metadata().map(|data| data.len()).map_err(|error| io(path, "read", &error));
+    let before = length()?;
+    if before < DATA {
+        fail!(Format, "'{}' has {before} bytes; wanted a bank of adapters, which has {DATA} at least", path.display());
     }
     file.read_exact_at(&mut head, 0).map_err(|error| io(path, "read", &error))?;
+    // After the records: a writer may have made the file longer, and then one of them, in between.
+    let length = length()?;
     if head[..8] != MAGIC {
         fail!(Format, "'{}' is not a bank of adapters", path.display());
     }

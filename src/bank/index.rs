@@ -1,7 +1,8 @@
 //! The names of a bank and where their vectors lie: a table in memory, segments in the file.
 //!
 //! Each commit adds a segment, into which the last ones go as long as they are not twice as large: so there are few,
-//! and an adapter is written into few of them. Each item has a checksum: what is damaged loses one adapter.
+//! and an adapter is written into few of them. Each item has a checksum: what is damaged loses one adapter. A segment with damage
+//! goes into no other, so that the damage stays to be told.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -66,6 +67,7 @@ struct Segment {
     home: u32,
     place: SegmentPlace,
     members: Vec<u32>,
+    is_damaged: bool,
 }
 
 /// A segment on its way into the file.
@@ -98,6 +100,17 @@ impl Index {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, Vectors)> {
         (0..self.len()).filter_map(|place| self.at(place))
+    }
+
+    /// Of each number of this index, the number in another one of the same file: None where that name has other vectors there.
+    pub fn numbers_in(&self, other: &Self) -> Result<Vec<Option<u32>>> {
+        let mut numbers = Vec::new();
+        numbers.try_reserve_exact(self.entries.len()).map_err(|_| Error::out_of_memory())?;
+        numbers.extend((0..self.entries.len() as u32).map(|number| {
+            let (found, vectors) = other.find(self.name(number))?;
+            (self.entries[number as usize].vectors == Some(vectors)).then_some(found)
+        }));
+        Ok(numbers)
     }
 
     /// Where the segments lie, from the oldest to the newest.
@@ -138,7 +151,7 @@ impl Index {
             }
             left = rest.unwrap_or(left);
         }
-        self.take(place, &changes)?;
+        self.take(place, &changes, !damaged.is_empty())?;
         Ok(damaged)
     }
 
@@ -147,7 +160,7 @@ impl Index {
         let changed: HashSet<&str> = changes.iter().map(|change| change.name).collect();
         let (mut members, mut absorbed) = (changes, 0);
         for segment in self.segments.iter().rev() {
-            if segment.members.len() > 2 * members.len() {
+            if segment.is_damaged || segment.members.len() > 2 * members.len() {
                 break;
             }
             absorbed += 1;
@@ -182,7 +195,7 @@ impl Index {
         let mut index = self.clone();
         index.segments.truncate(self.segments.len() - fresh.absorbed);
         let name_bytes = (fresh.bytes.len() - fresh.items as usize * ITEM) as u32;
-        index.take(SegmentPlace { offset, items: fresh.items, name_bytes }, &fresh.members)?;
+        index.take(SegmentPlace { offset, items: fresh.items, name_bytes }, &fresh.members, false)?;
         Ok(index)
     }
 
@@ -196,7 +209,7 @@ impl Index {
     }
 
     /// Adds a segment that makes these changes.
-    fn take(&mut self, place: SegmentPlace, changes: &[Change<'_>]) -> Result<()> {
+    fn take(&mut self, place: SegmentPlace, changes: &[Change<'_>], is_damaged: bool) -> Result<()> {
         self.homes += 1;
         let mut members = Vec::new();
         members.try_reserve_exact(changes.len()).map_err(|_| Error::out_of_memory())?;
@@ -210,7 +223,7 @@ impl Index {
             (entry.home, entry.vectors) = (self.homes, change.vectors);
             members.push(number);
         }
-        self.segments.push(Segment { home: self.homes, place, members });
+        self.segments.push(Segment { home: self.homes, place, members, is_damaged });
         let live = |(number, entry): (usize, &Entry)| entry.vectors.map(|_| number as u32);
         self.live.clear();
         self.live.extend(self.entries.iter().enumerate().filter_map(live));

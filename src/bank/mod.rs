@@ -1,13 +1,14 @@
 //! A bank: many adapters of one network in one file. Names are known when it is open, vectors are read when first used.
 //!
-//! Any number of programs may read a bank while one writes it; a reader sees it as it was when it opened it. A kill at any
-//! moment leaves the bank before or after the commit that it fell into.
+//! Any number of programs may read a bank while one writes it; a reader sees it as it was when it opened or refreshed it. A kill
+//! at any moment leaves the bank before or after the commit that it fell into.
 
 mod cache;
 mod catalogue;
 mod file;
 mod index;
 mod outline;
+mod refresh;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -63,13 +64,15 @@ pub struct Bank {
     /// Taken while a store is read or drawn, by whoever needs it first.
     binding: Turns<()>,
     cache: Mutex<Cache>,
+    /// Taken while the file is looked at again.
+    refreshing: Turns<()>,
     writer: Option<Turns<Writer>>,
 }
 
 /// What one commit made of the bank. Never changes.
 struct State {
     file: Arc<File>,
-    /// Files since the bank was opened: a compacted one has other offsets.
+    /// Files since the bank was opened: a compacted or replaced one has other offsets.
     generation: u32,
     commit: Commit,
     catalogue: Catalogue,
@@ -100,13 +103,26 @@ impl Bound {
         };
         self.families = std::mem::take(&mut self.families).into_iter().filter_map(family).collect();
     }
+
+    /// Another file is in the place of the one before: what a key draws is the same in both. Returns the rest, to be dropped when
+    /// nobody waits.
+    fn carry_over(&mut self, from: &State, to: &State) -> Self {
+        let old = std::mem::take(self);
+        for (number, note) in to.catalogue.stores.iter().enumerate().filter(|(_, note)| note.is_drawn()) {
+            let same = from.catalogue.stores.iter().position(|other| other == note);
+            if let Some(store) = same.and_then(|same| old.stores.get(&(from.generation, same))) {
+                self.stores.insert((to.generation, number), store.clone());
+            }
+        }
+        old
+    }
 }
 
 /// What a bank holds, in the file and in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub adapters: usize,
-    /// Entries that were damaged when the bank was opened, and are left out.
+    /// Entries that were damaged when the bank was opened or last refreshed, and are left out.
     pub damaged: usize,
     pub file_bytes: u64,
     /// Bytes that replaced and removed adapters and older indexes take; a compaction gives them back.
@@ -117,6 +133,8 @@ pub struct Usage {
     pub cached_bytes: usize,
     pub hits: u64,
     pub misses: u64,
+    /// Of adapters that it holds.
+    pub families: usize,
 }
 
 impl Bank {
@@ -142,6 +160,7 @@ impl Bank {
             bound: Mutex::default(),
             binding: Turns::default(),
             cache: Mutex::new(Cache::new(options.cache_bytes.unwrap_or(usize::MAX))),
+            refreshing: Turns::default(),
             writer: (options.access != Access::Read).then(Turns::default),
         })
     }
@@ -194,7 +213,8 @@ impl Bank {
         Ok((Snapshot::of(self.model.layers(), Arc::new(table))?, slots))
     }
 
-    /// Reads every adapter's vectors, and warns of each that is damaged; how many are. Stops when the listener says so.
+    /// Reads every adapter's vectors and every store's projections, and warns of each that is damaged. Returns how many are:
+    /// entries that were left out, adapters and stores, each once. Stops when the listener says so.
     pub fn verify(&self) -> Result<usize> {
         let state = self.state();
         let (listener, total) = (self.model.listener(), state.index.len() as u64);
@@ -203,18 +223,27 @@ impl Bank {
             if place % 1024 == 0 && !listener.progress("verify adapters", place as u64, total) {
                 fail!(Cancelled, "the progress callback stopped the check of '{}'", self.path.display());
             }
-            if let Err(error) = self.vectors(&state, name, vectors) {
-                if error.code() != Code::Format {
-                    return Err(error);
-                }
-                listener.warning(error.message());
-                damaged += 1;
-            }
+            damaged += self.counted(self.vectors(&state, name, vectors))?;
         }
-        for store in 0..state.catalogue.stores.len() {
-            self.store(&state, store)?;
+        for (number, store) in state.catalogue.stores.iter().enumerate() {
+            // One that is in memory was sound once.
+            let held = store.check(&state.file, &self.path, state.commit.end);
+            let held = held.map_err(|error| error.within(format!("store {number}")));
+            damaged += self.counted(held.and_then(|()| self.store(&state, number)))?;
         }
         Ok(damaged)
+    }
+
+    /// 1 for something damaged, which is told.
+    fn counted<T>(&self, outcome: Result<T>) -> Result<usize> {
+        match outcome {
+            Ok(_) => Ok(0),
+            Err(error) if error.code() == Code::Format => {
+                self.model.listener().warning(error.message());
+                Ok(1)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub fn usage(&self) -> Usage {
@@ -226,7 +255,8 @@ impl Bank {
         let segments = state.index.places();
         let indexed: u64 =
             segments.iter().map(|place| u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes)).sum();
-        let stores = state.catalogue.stores_of(&state.families_in_use());
+        let families = state.families_in_use();
+        let stores = state.catalogue.stores_of(&families);
         let stores = state.catalogue.stores.iter().zip(stores).filter(|(_, is_used)| *is_used);
         let held: u64 = stores.map(|(store, _)| store.bytes()).sum();
         let used: u64 = state.index.iter().map(|(_, vectors)| stored(vectors)).sum();
@@ -242,6 +272,7 @@ impl Bank {
             cached_bytes: cache.bytes(),
             hits: cache.hits,
             misses: cache.misses,
+            families: families.iter().filter(|is_used| **is_used).count(),
         }
     }
 
@@ -254,7 +285,7 @@ impl Bank {
                 state.index.len()
             )
         };
-        let version = (state.generation, vectors.offset);
+        let version = (state.generation, vectors);
         let cached = self.cache().get(number, version);
         if let Some(adapter) = cached {
             return Ok(adapter);
@@ -382,27 +413,37 @@ impl State {
     }
 
     fn read(file: Arc<File>, path: &Path, options: &Options, model: &Model) -> Result<Self> {
-        let LastCommit { commit, finding } = file::last_commit(&file, path)?;
+        let LastCommit { mut commit, finding } = file::last_commit(&file, path)?;
         if let Some(finding) = finding {
-            if finding.is_loss && options.access != Access::Read && !options.repair {
-                let words = finding.words;
-                fail!(Format, "{words}; writing would overwrite what is behind it: with the option repair, it may");
+            if finding.is_loss && options.access != Access::Read {
+                if !options.repair {
+                    let words = finding.words;
+                    fail!(Format, "{words}; writing would overwrite what is behind it: with the option repair, it may");
+                }
+                // Readers may have seen the lost commit: its number is not given again. (An odd step would spare its record.)
+                commit.sequence += 2;
             }
             model.listener().warning(&finding.words);
         }
+        let (state, damages) = Self::at(file, path, commit, 0)?;
+        damages.iter().for_each(|damage| model.listener().warning(damage));
+        Ok(state)
+    }
+
+    /// The state of a commit, and a sentence about each entry that is damaged and left out.
+    fn at(file: Arc<File>, path: &Path, commit: Commit, generation: u32) -> Result<(Self, Vec<String>)> {
         let catalogue = Catalogue::read(&file, path, commit.catalogue, commit.catalogue_crc, commit.end)?;
-        let (mut index, mut damaged) = (Index::default(), 0);
+        let (mut index, mut damages) = (Index::default(), Vec::new());
         for place in &commit.segments {
             let bytes = u64::from(place.items) * ITEM as u64 + u64::from(place.name_bytes);
             let segment = Place { offset: place.offset, bytes };
             let bytes = file::read(&file, path, "an index segment", segment, commit.end)?;
-            let damages = index.read(*place, &bytes).map_err(|error| error.within(path.display()))?;
-            for name in damages {
-                damaged += 1;
-                let path = path.display();
-                model.listener().warning(&format!("'{path}': the entry of adapter {name} is damaged and left out"));
-            }
+            let names = index.read(*place, &bytes).map_err(|error| error.within(path.display()))?;
+            let path = path.display();
+            damages.extend(
+                names.iter().map(|name| format!("'{path}': the entry of adapter {name} is damaged and left out")),
+            );
         }
-        Ok(Self { file, generation: 0, commit, catalogue, index, damaged })
+        Ok((Self { file, generation, commit, catalogue, index, damaged: damages.len() }, damages))
     }
 }

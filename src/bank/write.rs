@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::catalogue::Catalogue;
-use super::file::{self, Access, Commit, Place, Tail};
+use super::file::{self, Access, Commit, MOST_SEGMENTS, Place, Tail};
 use super::index::{Change, Index, LONGEST_NAME, Vectors};
 use super::turn::Turn;
 use super::{Bank, State};
@@ -27,7 +27,7 @@ pub struct Writer {
 
 impl Bank {
     /// Adds adapters, or puts them in the place of those of the same names; all of them or none. Vectors are rounded to
-    /// `dtype`. When this returns, they are on the disk.
+    /// `dtype`. When this returns, they are on the disk. Damaged entries stay in the file as they are.
     pub fn append(&self, adapters: &[(&str, &Adapter)], dtype: Dtype) -> Result<()> {
         let mut appending = self.appending(dtype)?;
         check_names(adapters.iter().map(|(name, _)| *name))?;
@@ -160,7 +160,7 @@ impl Bank {
         Ok(())
     }
 
-    fn show(&self, next: State) {
+    pub(super) fn show(&self, next: State) {
         let next = Arc::new(next);
         let old = std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), next);
         drop(old);
@@ -186,6 +186,12 @@ impl State {
         }
         let fresh = self.index.fresh(changes)?;
         let index = self.index.with(&fresh, tail.end())?;
+        if index.places().len() > MOST_SEGMENTS {
+            fail!(
+                Format,
+                "{MOST_SEGMENTS} pieces of the index are damaged or kept apart by such; compact it with the option repair"
+            );
+        }
         tail.push(&fresh.bytes)?;
         tail.flush()?;
         commit.segments = index.places();

@@ -433,6 +433,9 @@ pub unsafe extern "C" fn pvera_adapter_store(
 /// are kept. A folder in it that cannot be moved over at once stays beside it, in `.NAME.pvera-…`, and the next save moves it. If
 /// the folder is the process's working directory, the process is moved into the new one.
 ///
+/// It calls no callback and cannot be stopped. The files are made in memory, A and B included where save_projection is true; most
+/// of the time goes into writing them to the disk, for which the call waits.
+///
 /// # Safety
 /// `adapter` is an adapter, not written meanwhile; `folder` is a text.
 #[unsafe(no_mangle)]
@@ -444,7 +447,7 @@ pub unsafe extern "C" fn pvera_adapter_save(adapter: *const pvera_adapter, folde
     })
 }
 
-/// The two files of a checkpoint in memory; both are freed with `pvera_bytes_free`.
+/// The two files of a checkpoint in memory; both are freed with `pvera_bytes_free`. Like a save, it cannot be stopped.
 ///
 /// # Safety
 /// `adapter` is an adapter, not written meanwhile; `config` and `tensors` are places for the results.

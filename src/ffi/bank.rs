@@ -6,7 +6,7 @@ use super::adapter::pvera_adapter;
 use super::bytes::give_text;
 use super::error::pvera_error;
 use super::guard;
-use super::handle::{self, borrow, output};
+use super::handle::{self, borrow, output, write_if_wanted};
 use super::input::{self, Sized_};
 use super::matrix::{optional_dtype, pvera_dtype};
 use super::model::pvera_model;
@@ -34,9 +34,9 @@ pub const PVERA_BANK_CREATE: i32 = 2;
 /// The model's callbacks may call the bank that they come out of. What would wait for the very call that they come out of
 /// (projections that it is drawing, a write within a write) is PVERA_ERROR_STATE.
 ///
-/// What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it
-/// was when it was opened; within one handle, calls see what was written through it before.
-pub struct pvera_bank(Bank);
+/// What a kill at any moment leaves is the bank before or after the call that it fell into. A reader sees the bank as it was
+/// when it was opened or last refreshed; within one handle, calls see what was written through it before.
+pub struct pvera_bank(pub(super) Bank);
 
 /// How a bank is opened. Zero is the default: to read, with a cache that is never emptied.
 #[repr(C)]
@@ -77,7 +77,7 @@ pub struct pvera_bank_usage {
     pub struct_size: usize,
     /// Adapters.
     pub adapters: usize,
-    /// Entries that were damaged when the bank was opened, and are left out.
+    /// Entries that were damaged when the bank was opened or last refreshed, and are left out.
     pub damaged: usize,
     /// Bytes of the file that count.
     pub file_bytes: u64,
@@ -93,6 +93,8 @@ pub struct pvera_bank_usage {
     pub hits: u64,
     /// How often one had to be read.
     pub misses: u64,
+    /// Families: how many configs, lists of layers and projections the adapters have, for pvera_outline_from_bank.
+    pub families: usize,
 }
 
 // SAFETY: integers; the size comes first.
@@ -113,6 +115,7 @@ impl From<Usage> for pvera_bank_usage {
             cached_bytes: usage.cached_bytes,
             hits: usage.hits,
             misses: usage.misses,
+            families: usage.families,
         }
     }
 }
@@ -179,7 +182,7 @@ pub unsafe extern "C" fn pvera_bank_free(bank: *mut pvera_bank) {
 
 /// Adds count adapters under names, or puts them in the place of those of the same names: all of them or none. Vectors are
 /// rounded once to dtype (f32, f16 or bf16; zero: f32). When it returns, they are on the disk. Many at a time cost less
-/// than one at a time. A trainable adapter is written as it is now.
+/// than one at a time. A trainable adapter is written as it is now. Damaged entries stay in the file as they are.
 ///
 /// # Safety
 /// `bank` is a bank; `names` and `adapters` point to `count` texts and adapters made for the bank's model.
@@ -235,7 +238,7 @@ pub unsafe extern "C" fn pvera_bank_remove(
 
 /// Writes the bank anew without what nobody uses, and puts it in the place of the old file at once; a symbolic link to it
 /// stays. Damaged adapters are an error; if the bank was opened with options.repair, they are left out, with a warning that
-/// names each. Other programs that have the bank open go on with the old file.
+/// names each. Other programs that have the bank open go on with the old file until they refresh it.
 ///
 /// Errors: `PVERA_ERROR_FORMAT` for damage, `PVERA_ERROR_STATE` where another file is in the bank's place, `PVERA_ERROR_IO`.
 ///
@@ -247,7 +250,34 @@ pub unsafe extern "C" fn pvera_bank_compact(bank: *const pvera_bank) -> *mut pve
     guard(|| unsafe { borrow("bank", bank)? }.0.compact())
 }
 
-/// Reads everything, warns of each adapter that is damaged, and counts them. The progress callback may stop it.
+/// Looks at the file at the path again and takes its newest commit, also where a compaction or a rename put another file there.
+/// `changed` (may be NULL) gets whether there was one. It reads the names, or the first 4096 bytes alone where nothing changed.
+/// Other threads use the bank meanwhile, and see all of it before or all of it after. Adapters and snapshots that were handed out
+/// stay as they are. What is cached of unchanged adapters is kept, but not where another file took the place.
+///
+/// Put a new file in the bank's place by a rename. One that is written over is damaged for whoever reads it.
+///
+/// A handle that writes sees all there is, and never a change.
+///
+/// Errors leave the handle as it was, to be refreshed again or opened anew: `PVERA_ERROR_IO` where no file can be read,
+/// `PVERA_ERROR_FORMAT` for one that is no bank, was cut short, lost its last commit, or has more damaged entries than before;
+/// `PVERA_ERROR_STATE` from a callback of this very call.
+///
+/// # Safety
+/// `bank` is a bank; `changed` is NULL or a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_bank_refresh(bank: *const pvera_bank, changed: *mut bool) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let found = borrow("bank", bank)?.0.refresh()?;
+        write_if_wanted(changed, found);
+        Ok(())
+    })
+}
+
+/// Reads everything, warns of each adapter and each store (projections in the file) that is damaged, and goes on. `damaged` gets how
+/// many they are, with the entries that were left out when the bank was opened or last refreshed: each adapter and each store
+/// once. Adapters of a damaged store are counted only where their own vectors are damaged. The progress callback may stop it.
 ///
 /// # Safety
 /// `bank` is a bank; `damaged` is a place for the result.

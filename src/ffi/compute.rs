@@ -56,7 +56,8 @@ pub struct pvera_rows {
     pub identity: *const u64,
     /// The first row's identity where identity is NULL.
     pub identity_base: u64,
-    /// `[n]`, or NULL: sample_base on every row.
+    /// `[n]`, or NULL: sample_base on every row. Draws count on from it, up to 2³² − 1: beyond that is an error where it
+    /// lies on the host; in device memory the numbers go on from 0, and with them that sample's noise.
     pub sample: *const u32,
     /// Every row's sample where sample is NULL.
     pub sample_base: u32,
@@ -65,7 +66,10 @@ pub struct pvera_rows {
     /// Where slot, identity and sample lie; zero: on the host, from which they are taken when the call is made. In device
     /// memory they are read when the work runs, so that a captured CUDA graph is replayed with others; a slot that holds no
     /// PVeRA adapter is then reported by `pvera_context_check`, and its row gets the base alone. A forward with a tape takes
-    /// slots from the host alone (PVERA_ERROR_UNSUPPORTED).
+    /// slots from the host alone (PVERA_ERROR_UNSUPPORTED). As nobody knows which slots rows have there, each such call sends
+    /// the vectors' addresses of every published adapter along: one launch more for some 40 adapters (docs/cuda.md); with
+    /// slots on the host, those alone that rows have. How many rows there are is never read from device memory: a graph has
+    /// those of the capture, and rows that a replay leaves over get slot −1.
     pub device: pvera_device,
 }
 

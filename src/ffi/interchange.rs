@@ -11,10 +11,13 @@ use super::handle::{borrow, write_if_wanted};
 use super::input::{self, Sized_};
 use super::matrix::{optional_dtype, pvera_dtype, written_dtype};
 use super::model::pvera_model;
+use super::store::{PVERA_GRID_INT8, PVERA_GRID_NONE};
 use crate::error::Result;
 use crate::fail;
 use crate::interchange::{self, Authors, Gguf, ModelFiles, Options, Rope};
 use crate::model::Listener;
+use crate::projection::Rounding;
+use crate::tensor::Dtype;
 
 /// The mean is meant, also of an adapter that samples at inference: its sampling is lost. As `PVERA_MERGE_MEAN`.
 pub const PVERA_FILES_MEAN: u32 = 1;
@@ -334,6 +337,40 @@ pub unsafe extern "C" fn pvera_checkpoint_grow(
     guard(|| unsafe {
         let (folder, out, given) = (input::path("folder", folder)?, input::path("out", out)?, Given::read(options)?);
         interchange::grow(folder, out, in_max, (out_max > 0).then_some(out_max), &given.get())
+    })
+}
+
+/// Checks that the projections that a checkpoint holds are those that its key draws, bit for bit. Nothing is written. Checkpoints of
+/// VeRA, too. Of the options, only the callbacks matter.
+///
+/// `held` (may be NULL) gets whether it holds any; `base_dtype` and `grid` (either may be NULL) how they were rounded, as
+/// `pvera_store_options` has it: zero where there are none.
+///
+/// Error PVERA_ERROR_PROJECTION says where they first differ from the key's: they are damaged, another's, or trained.
+///
+/// # Safety
+/// `folder` is a text; `options` is NULL or sized options; the others are NULL or places for the results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pvera_checkpoint_check(
+    folder: *const c_char,
+    options: *const pvera_files_options,
+    held: *mut bool,
+    base_dtype: *mut pvera_dtype,
+    grid: *mut i32,
+) -> *mut pvera_error {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe {
+        let (folder, given) = (input::path("folder", folder)?, Given::read(options)?);
+        let found = interchange::check_projections(folder, &given.get())?;
+        let (dtype, on_grid) = match found {
+            Some(Rounding::To(dtype)) => (written_dtype(dtype), PVERA_GRID_NONE),
+            Some(Rounding::Int8Grid) => (written_dtype(Dtype::F32), PVERA_GRID_INT8),
+            None => (pvera_dtype::default(), PVERA_GRID_NONE),
+        };
+        write_if_wanted(held, found.is_some());
+        write_if_wanted(base_dtype, dtype);
+        write_if_wanted(grid, on_grid);
+        Ok(())
     })
 }
 

@@ -22,6 +22,7 @@ pub mod merge;
 pub mod model;
 pub mod noise;
 pub mod optimizer;
+pub mod outline;
 pub mod snapshot;
 pub mod statistics;
 pub mod store;

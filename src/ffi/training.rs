@@ -34,7 +34,8 @@ pub const PVERA_OVERWRITE_BIAS: u32 = 8;
 /// All of these.
 pub const PVERA_OVERWRITE_ALL: u32 = 15;
 
-/// The KL divergence is averaged over the latent entries of the call (rows · rank), as the authors do.
+/// The KL divergence is averaged over the latent entries of the call, as the authors do: rows · rank, where a row counts the rank of
+/// its own adapter (0 for the base alone), or those of all that are summed.
 pub const PVERA_KL_MEAN: i32 = 0;
 /// It is summed.
 pub const PVERA_KL_SUM: i32 = 1;
@@ -42,8 +43,8 @@ pub const PVERA_KL_SUM: i32 = 1;
 /// What a training forward leaves for backward. Reusable: its memory grows to the largest call and stays. One thread at a
 /// time. It keeps the adapters of its forward alive, but borrows `noise.eps`, `noise.dropout_mask`, base weights and (under
 /// RECOMPUTE) x until the last backward; of a CUDA context also `noise.seed_at`, `rows.identity` and `rows.sample` where
-/// they are in device memory, and it belongs to that context. `rows.slot` it copies: in device memory it is refused
-/// (PVERA_ERROR_UNSUPPORTED).
+/// they are in device memory, and it belongs to that context. `rows.slot` and `rows.active` it copies, so that backward knows
+/// which adapter each row had: slots in device memory are refused (PVERA_ERROR_UNSUPPORTED).
 pub struct pvera_tape(Tape);
 
 /// A tape of a policy, `PVERA_TAPE_…`. `allocator` may be NULL.
@@ -188,10 +189,18 @@ unsafe fn forward<'a>(
 
 /// Where one adapter's gradients go. Vectors are whole, in the layout of `pvera_adapter_range`; of a shard, its part is
 /// written. NULL skips.
+///
+/// Which adapter a row had is on the tape. With `rows.slot` an adapter's gradients are sums over the rows that had it, with
+/// `rows.active` over all rows, its scale multiplied in; without either, slot 0 had all rows. Adapters that are not named get none,
+/// but their rows count in dx and in the divergence as before. Rows of the base alone give dy W to dx, and nothing else.
+/// Gradients are those of the values that the forward read. Linears of `pvera_adapter_linear` read an adapter's live parameters,
+/// and have slot 0 alone; those of a snapshot, where a row has any slot, read copies as they were published: after each step on
+/// the parameters, `pvera_model_replace` and take a new snapshot.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct pvera_slot_gradients {
-    /// The adapter's slot.
+    /// The adapter's slot: one that some row of the forward had and whose adapter adapts this layer (else PVERA_ERROR_NOT_FOUND),
+    /// named once.
     pub slot: i32,
     /// `[out_total]`.
     pub lambda_b: *mut f32,
@@ -211,9 +220,9 @@ pub struct pvera_gradients {
     pub overwrite: u32,
     /// `PVERA_KL_…`.
     pub kl_reduction: i32,
-    /// `[slot_count]`.
+    /// `[slot_count]`, in any order; each layer of a group has its own.
     pub slots: *const pvera_slot_gradients,
-    /// How many slots.
+    /// How many slots; 0: no vectors' gradients.
     pub slot_count: usize,
     /// What the KL divergence of the latents to the standard normal counts in the loss; 0 leaves it out, as it has to
     /// be where a VeRA adapter takes part, whose latent has no variance.

@@ -225,6 +225,22 @@ impl Tape {
     }
 }
 
+/// Slots and scales of adapters that are summed.
+type Active<'a> = &'a [(i32, f32)];
+
+/// The slots of a request, or its sum of adapters, which a tape keeps.
+pub(super) fn kept_choice<'a>(request: &Request<'a>) -> Result<(Option<&'a [i32]>, Option<Active<'a>>)> {
+    match request.rows.choice {
+        Choice::First => Ok((None, None)),
+        Choice::PerRow(slots) => Ok((Some(slots), None)),
+        Choice::PerRowOnDevice(_) => fail!(
+            Unsupported,
+            "rows.slot is in device memory, and a tape keeps the slots; wanted slots on the host in a training forward"
+        ),
+        Choice::Sum(active) => Ok((None, Some(active))),
+    }
+}
+
 impl Record {
     /// Copies a request; its matrices stay borrowed.
     ///
@@ -239,15 +255,7 @@ impl Record {
         fingerprint: u64,
     ) -> Result<()> {
         let (keys, noise) = (&request.rows.keys, &request.noise);
-        let (slots, active) = match request.rows.choice {
-            Choice::First => (None, None),
-            Choice::PerRow(slots) => (Some(slots), None),
-            Choice::PerRowOnDevice(_) => fail!(
-                Unsupported,
-                "rows.slot is in device memory, and a tape keeps the slots; wanted slots on the host in a training forward"
-            ),
-            Choice::Sum(active) => (None, Some(active)),
-        };
+        let (slots, active) = kept_choice(request)?;
         self.slots.set(slots)?;
         self.active.set(active)?;
         self.identity.set(keys.identity)?;

@@ -7,7 +7,7 @@ use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
 use super::overlap::{Apart, Name, Read, Region, check_apart, check_place, for_each_read};
 use super::plan::Plan;
 use super::request::Request;
-use super::tape::{Policy, Record, Tape};
+use super::tape::{Policy, Record, Tape, kept_choice};
 use crate::backend::{
     Backward, Call, Forward, Gradients, Kl, Overwrite, Part, PriorGradients, Scope, TermGradients, Variance,
 };
@@ -43,6 +43,8 @@ pub unsafe fn record(
         let Some(size) = rows.checked_mul(call.kept_width()) else { return Err(Error::out_of_memory()) };
         kept_sizes.push(size);
     }
+    // What is refused leaves the tape its forward.
+    kept_choice(&request)?;
     tape.set_holds(false);
     tape.reserve(context, rows * plan.width, &kept_sizes)?;
     // SAFETY: the caller's promise.
@@ -328,7 +330,10 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
             given.shape(name, ("rows of the forward", rows), ("latents", plan.latents))?;
         }
     }
-    for given in wanted.slots {
+    for (place, given) in wanted.slots.iter().enumerate() {
+        if wanted.slots[..place].iter().any(|before| before.slot == given.slot) {
+            fail!(Argument, "gradients.slots names slot {} twice; wanted each adapter once", given.slot);
+        }
         if !plan.slots[position].contains(&given.slot) {
             fail!(
                 NotFound,

@@ -79,10 +79,10 @@ impl Slots {
     }
 
     pub fn len(&self) -> usize {
-        self.by_name.len()
+        self.numbers().count()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.len() == 0
     }
 }

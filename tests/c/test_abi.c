@@ -160,7 +160,7 @@ static void layouts(void) {
     FIELD(pvera_bank_options, out_max, 32);
     FIELD(pvera_bank_options, repair, 40);
     FIELD(pvera_bank_options, reserved, 44);
-    SIZE(pvera_bank_usage, 80);
+    SIZE(pvera_bank_usage, 88);
     FIELD(pvera_bank_usage, struct_size, 0);
     FIELD(pvera_bank_usage, adapters, 8);
     FIELD(pvera_bank_usage, damaged, 16);
@@ -171,6 +171,16 @@ static void layouts(void) {
     FIELD(pvera_bank_usage, cached_bytes, 56);
     FIELD(pvera_bank_usage, hits, 64);
     FIELD(pvera_bank_usage, misses, 72);
+    FIELD(pvera_bank_usage, families, 80);
+    SIZE(pvera_outline_info, 56);
+    FIELD(pvera_outline_info, struct_size, 0);
+    FIELD(pvera_outline_info, modules, 8);
+    FIELD(pvera_outline_info, adapters, 16);
+    FIELD(pvera_outline_info, tensors, 24);
+    FIELD(pvera_outline_info, in_max, 32);
+    FIELD(pvera_outline_info, out_max, 40);
+    FIELD(pvera_outline_info, holds_projections, 48);
+    FIELD(pvera_outline_info, reserved, 52);
     SIZE(pvera_parameter_range, 48);
     FIELD(pvera_parameter_range, lambda_b, 0);
     FIELD(pvera_parameter_range, lambda_b_count, 8);

@@ -98,6 +98,31 @@ static void check_rows(const struct shop *shop, const pvera_bank *bank, pvera_ad
     pvera_snapshot_free(banked), pvera_snapshot_free(usual);
 }
 
+static void check_saved_the_same(const pvera_adapter *one, const pvera_adapter *other) {
+    pvera_bytes found[2], wanted[2];
+    MUST(pvera_adapter_save_memory(one, &found[0], &found[1]));
+    MUST(pvera_adapter_save_memory(other, &wanted[0], &wanted[1]));
+    CHECK(found[1].size == wanted[1].size && memcmp(found[1].data, wanted[1].data, wanted[1].size) == 0, "other tensors");
+    for (int i = 0; i < 2; ++i) pvera_bytes_free(&found[i]), pvera_bytes_free(&wanted[i]);
+}
+
+/* Another file is at the path, which is no bank, or nothing: the reader stays as it was, and is told. */
+static void refresh_of_damage(const struct shop *shop, pvera_bank *reader, pvera_adapter *const *wanted) {
+    char away[80];
+    bool changed = true;
+    snprintf(away, sizeof away, "%s.away", shop->path);
+    if (!CHECK(rename(shop->path, away) == 0, "rename")) return;
+    CHECK_ERROR(pvera_bank_refresh(reader, &changed), PVERA_ERROR_IO, shop->path);
+    FILE *file = fopen(shop->path, "wb");
+    if (CHECK(file != NULL, "%s", shop->path)) fclose(file);
+    CHECK_ERROR(pvera_bank_refresh(reader, &changed), PVERA_ERROR_FORMAT, "has 0 bytes|wanted a bank of adapters");
+    CHECK(changed, "an output was written");
+    check_rows(shop, reader, wanted);
+    CHECK(rename(away, shop->path) == 0, "rename");
+    CHECK_OK(pvera_bank_refresh(reader, &changed));
+    CHECK(!changed, "the same file is back");
+}
+
 static void story(void) {
     struct shop shop = shop_new();
     const pvera_adapter *const *adapters = (const pvera_adapter *const *)shop.adapters;
@@ -146,18 +171,83 @@ static void story(void) {
     MUST(pvera_bank_verify(bank, &damaged));
     CHECK(damaged == 0, "%zu damaged", damaged);
     check_rows(&shop, reader, shop.adapters); /* of the old file, which it has open */
+
+    /* Until it looks again. What it handed out before stays. */
+    pvera_adapter *before_refresh = NULL;
+    bool found = false;
+    MUST(pvera_bank_adapter(reader, "two", &before_refresh));
+    MUST(pvera_bank_refresh(reader, &found));
+    CHECK(found && used(reader).adapters == ADAPTERS, "changed is %d", found);
+    check_rows(&shop, reader, changed);
+    CHECK_OK(pvera_bank_refresh(reader, &found));
+    CHECK(!found, "it changed again");
+    check_saved_the_same(before_refresh, shop.adapters[1]);
+    pvera_adapter_free(before_refresh);
+    found = true;
+    CHECK_OK(pvera_bank_refresh(bank, &found));
+    CHECK(!found, "a writer's handle changed");
+    refresh_of_damage(&shop, reader, changed);
     pvera_bank_free(reader);
 
     /* An adapter of a bank is one as any other, and outlives it. */
     pvera_adapter *adapter = NULL;
     MUST(pvera_bank_adapter(bank, "three", &adapter));
     pvera_bank_free(bank);
-    pvera_bytes found[2], wanted[2];
-    MUST(pvera_adapter_save_memory(adapter, &found[0], &found[1]));
-    MUST(pvera_adapter_save_memory(shop.adapters[2], &wanted[0], &wanted[1]));
-    CHECK(found[1].size == wanted[1].size && memcmp(found[1].data, wanted[1].data, wanted[1].size) == 0, "other tensors");
-    for (int i = 0; i < 2; ++i) pvera_bytes_free(&found[i]), pvera_bytes_free(&wanted[i]);
+    check_saved_the_same(adapter, shop.adapters[2]);
     pvera_adapter_free(adapter);
+    shop_free(&shop);
+}
+
+/* A program that declares no layer is told which there are. */
+static void families(void) {
+    struct shop shop = shop_new();
+    struct world *w = shop.world;
+    pvera_bank *bank = opened(&shop, PVERA_BANK_CREATE);
+    append(bank, "one", shop.adapters[0]);
+    append(bank, "two", shop.adapters[1]);
+    pvera_config *narrow = NULL, *config = NULL;
+    pvera_adapter *other = NULL;
+    MUST(pvera_config_clone(w->config, &narrow));
+    MUST(pvera_config_set_json(narrow, "target_modules", "[\"v\"]"));
+    MUST(pvera_config_set_int(narrow, "r", 2));
+    MUST(pvera_adapter_new(w->model, narrow, NULL, NULL, &other));
+    append(bank, "narrow", other);
+    CHECK(used(bank).families == 2, "%zu families", used(bank).families);
+    MUST(pvera_bank_remove(bank, 1, &NAMES[0]));
+    pvera_bank_free(bank);
+
+    pvera_model *model = NULL;
+    MUST(pvera_model_new(NULL, &model));
+    MUST(pvera_bank_open(model, shop.path, NULL, &bank));
+    CHECK(used(bank).families == 2, "%zu families", used(bank).families);
+    const char *const paths[2][2] = {{"q", "v"}, {"v", NULL}};
+    const size_t outputs[2][2] = {{OUT, V_OUT}, {V_OUT, 0}}, modules[2] = {2, 1};
+    for (size_t i = 0; i < 2; ++i) {
+        pvera_outline *outline = NULL;
+        pvera_outline_info info = {.struct_size = sizeof info, .reserved = 9};
+        int64_t rank = 0;
+        MUST(pvera_outline_from_bank(bank, i, &outline));
+        MUST(pvera_outline_get_info(outline, &info));
+        CHECK(info.modules == modules[i] && info.adapters == 1 && info.tensors == 0 && info.reserved == 0, "%zu modules, %zu adapters",
+              info.modules, info.adapters);
+        CHECK(info.holds_projections == 0 && info.in_max == IN && info.out_max == outputs[i][0], "%zu and %zu", info.in_max, info.out_max);
+        for (size_t j = 0; j < info.modules; ++j) {
+            char *path = NULL;
+            size_t out_features = 0;
+            bool learns_bias = true;
+            MUST(pvera_outline_module(outline, j, &path, &out_features, &learns_bias));
+            CHECK(strcmp(path, paths[i][j]) == 0 && out_features == outputs[i][j] && !learns_bias, "%s, %zu", path, out_features);
+            pvera_text_free(path);
+        }
+        MUST(pvera_outline_config(outline, &config));
+        MUST(pvera_config_get_int(config, "r", &rank));
+        CHECK(rank == (i == 0 ? RANK : 2), "rank %d", (int)rank);
+        pvera_config_free(config), pvera_outline_free(outline);
+    }
+    pvera_outline *none = NULL;
+    CHECK_ERROR(pvera_outline_from_bank(bank, 2, &none), PVERA_ERROR_NOT_FOUND, "family 2|bank's 2");
+    CHECK(none == NULL, "an output was written");
+    pvera_bank_free(bank), pvera_model_free(model), pvera_adapter_free(other), pvera_config_free(narrow);
     shop_free(&shop);
 }
 
@@ -451,6 +541,7 @@ static void callbacks_that_call_again(void) {
 int main(int argc, char **argv) {
     check_begin(argc, argv);
     story();
+    families();
     usage_of_other_ages();
     errors();
     combining();

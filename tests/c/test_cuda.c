@@ -111,6 +111,82 @@ static void forward_has_the_cpus_bits(const pvera_context *context, const struct
                 "count is 2|wanted 1");
 }
 
+/* Slots, identities and samples that are read when the work runs, of the one adapter of a standalone layer. */
+static void rows_in_device_memory(const pvera_context *context, const struct layers *layers, const struct cuda *cuda) {
+    float wanted[ROWS * OUT], found[ROWS * OUT];
+    int32_t slot[ROWS] = {0, -1, 0, 0, -1, 0, 0, 0, -1};
+    uint64_t identity[ROWS] = {5, 4, 3, 2, 1, 0, 1ull << 40, 7, 8};
+    uint32_t sample[ROWS] = {0, 1, 0, 9, 2, 2, 0, 0, 1};
+    pvera_rows rows = {.struct_size = sizeof rows, .slot = slot, .identity = identity, .sample = sample};
+    pvera_noise noise = sampled(11);
+    pvera_context *cpu = NULL;
+    pvera_matrix x_here = pvera_f32(layers->x, ROWS, IN), x = matrix_there(layers->x_there, ROWS, IN);
+    pvera_matrix_mut y_here = pvera_f32_mut(wanted, ROWS, OUT), y = place_there(layers->y_there, ROWS, OUT);
+    MUST(pvera_context_new(NULL, &cpu));
+    MUST(pvera_forward(cpu, layers->here, &x_here, &rows, &noise, NULL, &y_here));
+    pvera_context_free(cpu);
+    const address all[] = {cuda_upload(cuda, slot, sizeof slot), cuda_upload(cuda, identity, sizeof identity),
+                           cuda_upload(cuda, sample, sizeof sample)};
+    pvera_rows there = {.struct_size = sizeof there, .device = gpu};
+    there.slot = (const int32_t *)(uintptr_t)all[0], there.identity = (const uint64_t *)(uintptr_t)all[1];
+    there.sample = (const uint32_t *)(uintptr_t)all[2];
+    MUST(pvera_forward(context, layers->there, &x, &there, &noise, NULL, &y));
+    CHECK_OK(pvera_context_check(context));
+    cuda_download(cuda, found, layers->y_there, sizeof found);
+    CHECK_SAME_BITS("y of rows in device memory", found, wanted, sizeof found);
+    /* What a tape refuses leaves it its forward. */
+    pvera_tape *tape = NULL;
+    pvera_matrix dy = matrix_there(layers->dy_there, ROWS, OUT);
+    pvera_gradients nothing = {.struct_size = sizeof nothing};
+    MUST(pvera_tape_new(PVERA_TAPE_KEEP_DELTA, NULL, &tape));
+    MUST(pvera_forward(context, layers->there, &x, NULL, &noise, tape, &y));
+    CHECK_ERROR(pvera_forward(context, layers->there, &x, &there, &noise, tape, &y), PVERA_ERROR_UNSUPPORTED,
+                "rows.slot is in device memory|wanted slots on the host");
+    CHECK_OK(pvera_backward(context, tape, &dy, &nothing, NULL));
+    pvera_tape_free(tape);
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i) cuda_free(cuda, all[i]);
+}
+
+/* More rows than a grid has are refused before memory is taken for them. */
+static void too_many_draws(const pvera_context *context, const struct layers *layers) {
+    size_t before = 0, after = 0;
+    pvera_noise noise = sampled(1);
+    pvera_matrix x = matrix_there(layers->x_there, 1, IN);
+    pvera_matrix_mut y = place_there(layers->y_there, 4194241, OUT);
+    CHECK_OK(pvera_context_scratch_bytes(context, &before));
+    CHECK_ERROR(pvera_sample(context, layers->there, &x, NULL, &noise, 4194241, &y), PVERA_ERROR_UNSUPPORTED,
+                "4194241 rows times draws|at most 4194240");
+    CHECK_OK(pvera_context_scratch_bytes(context, &after));
+    CHECK(after == before, "%zu bytes of scratch became %zu", before, after);
+}
+
+/* A driver that is not ready is asked again. */
+static void not_ready_and_then_ready(const struct cuda *cuda) {
+    pvera_context *context = NULL;
+    pvera_context_options options = {.struct_size = sizeof options, .backend = PVERA_BACKEND_CUDA, .stream = cuda->stream};
+    int (*set)(const char *, uint64_t) = NULL;
+    void *found = dlsym(cuda->library, "pvera_double_set");
+    memcpy(&set, &found, sizeof set);
+    if (!set || set("PVERA_DOUBLE_CODE=cuInit", 802) != 0) return; /* a real driver, or the double that cannot */
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_CUDA, "cuInit returned 802");
+    set("PVERA_DOUBLE_CODE=", 0);
+    MUST(pvera_context_new(&options, &context));
+    pvera_context_free(context);
+}
+
+/* cudaStreamLegacy belongs to the context that is current. */
+static void the_legacy_stream(const struct cuda *cuda) {
+    pvera_context *context = NULL;
+    pvera_context_options options = {.struct_size = sizeof options, .backend = PVERA_BACKEND_CUDA, .stream = (void *)1};
+    void *popped = NULL;
+    CUDA(cuda, "cuCtxPopCurrent_v2", (void **), &popped);
+    CHECK_ERROR(pvera_context_new(&options, &context), PVERA_ERROR_ARGUMENT,
+                "options.stream is cudaStreamLegacy|no CUDA context is current|wanted NULL");
+    CUDA(cuda, "cuCtxPushCurrent_v2", (void *), popped);
+    MUST(pvera_context_new(&options, &context));
+    pvera_context_free(context);
+}
+
 /* Captured once, replayed with the seed that lies in device memory then. */
 static void a_graph_takes_new_seeds(const pvera_context *context, const struct layers *layers, const struct cuda *cuda) {
     float wanted[ROWS * OUT], found[ROWS * OUT];
@@ -213,6 +289,8 @@ static void adapters(const pvera_context *context, const struct cuda *cuda) {
 
 static void works(void) {
     struct cuda cuda = cuda_open();
+    not_ready_and_then_ready(&cuda);
+    the_legacy_stream(&cuda);
     struct layers *layers = calloc(1, sizeof *layers);
     pvera_context *context = NULL;
     pvera_context_options options = {.struct_size = sizeof options, .backend = PVERA_BACKEND_CUDA, .stream = cuda.stream};
@@ -230,6 +308,8 @@ static void works(void) {
     CHECK(cuda_is_current(&cuda), "the engine's context is no longer current");
     layers_make(layers, &cuda);
     forward_has_the_cpus_bits(context, layers, &cuda);
+    rows_in_device_memory(context, layers, &cuda);
+    too_many_draws(context, layers);
     a_graph_takes_new_seeds(context, layers, &cuda);
     training_has_the_cpus_bits(context, layers, &cuda);
     adapters(context, &cuda);

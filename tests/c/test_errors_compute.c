@@ -264,6 +264,8 @@ static void backward(struct world *w) {
                   "variance_index[5] is 50|less than variance_count, 6");
     GRADIENTS_ARE(slot.slot = 4, PVERA_ERROR_NOT_FOUND, "slot 4|'q'");
     slot.slot = 0;
+    const pvera_slot_gradients twice[2] = {slot, {0, NULL, NULL, NULL}};
+    GRADIENTS_ARE(wanted.slots = twice; wanted.slot_count = 2, PVERA_ERROR_ARGUMENT, "gradients.slots names slot 0 twice|once");
     float bias[OUT] = {0};
     GRADIENTS_ARE(slot.bias = bias, PVERA_ERROR_ARGUMENT, "bias|slot 0|learns no bias");
     slot.bias = NULL;

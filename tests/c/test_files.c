@@ -155,6 +155,95 @@ static void shrink_and_grow(const char *golden) {
     CHECK(size_of(in_folder("x")) == -1, "a stop left a folder");
 }
 
+static void checks(const char *golden) {
+    bool held = false;
+    pvera_dtype dtype = {9, 9, 9};
+    int32_t grid = 9;
+    MUST(pvera_checkpoint_check(golden_file(golden, "train_step"), NULL, &held, &dtype, &grid));
+    CHECK(held && dtype.bits == 32 && grid == PVERA_GRID_NONE, "%d, %d bits, grid %d", held, dtype.bits, grid);
+    MUST(pvera_checkpoint_check(in_folder("small"), NULL, &held, &dtype, &grid));
+    CHECK(!held && dtype.bits == 0 && dtype.lanes == 0 && grid == PVERA_GRID_NONE, "%d, %d bits, grid %d", held, dtype.bits, grid);
+    CHECK_OK(pvera_checkpoint_check(golden_file(golden, "train_step"), NULL, NULL, NULL, NULL));
+    struct heard heard = {.stop_at = 1};
+    pvera_files_options options = listening(&heard, 0);
+    CHECK_ERROR(pvera_checkpoint_check(golden_file(golden, "train_step"), &options, &held, NULL, NULL), PVERA_ERROR_CANCELLED, "compare projections");
+    CHECK_ERROR(pvera_checkpoint_check(in_folder("nowhere"), NULL, &held, NULL, NULL), PVERA_ERROR_IO, "nowhere");
+
+    /* The same with another key, and with projections on the grid. */
+    pvera_model *model = NULL;
+    pvera_store *store = NULL;
+    pvera_config *config = NULL;
+    pvera_adapter *adapter = NULL;
+    pvera_layer layer = {.struct_size = sizeof layer, .name = "q", .in_features = 8, .out_features = 6};
+    pvera_store_options sizes = {.struct_size = sizeof sizes, .rank = 4, .in_max = 8, .out_max = 6, .grid = PVERA_GRID_INT8};
+    MUST(pvera_model_new(NULL, &model));
+    MUST(pvera_model_declare(model, &layer, NULL));
+    MUST(pvera_config_new(&config));
+    MUST(pvera_config_set_int(config, "r", 4));
+    MUST(pvera_config_set_int(config, "projection_prng_key", 5));
+    MUST(pvera_config_set_json(config, "target_modules", "[\"q\"]"));
+    for (uint64_t key = 5; key < 7; ++key) {
+        MUST(pvera_store_from_key(key, &sizes, &store));
+        MUST(pvera_adapter_new(model, config, store, NULL, &adapter));
+        MUST(pvera_adapter_save(adapter, in_folder("drawn")));
+        held = false, grid = 9;
+        pvera_error *error = pvera_checkpoint_check(in_folder("drawn"), NULL, &held, &dtype, &grid);
+        if (key == 5) {
+            CHECK_OK(error);
+            CHECK(held && dtype.bits == 32 && grid == PVERA_GRID_INT8, "%d, %d bits, grid %d", held, dtype.bits, grid);
+        } else {
+            CHECK_ERROR(error, PVERA_ERROR_PROJECTION, "not those of projection_prng_key 5");
+            CHECK(!held && grid == 9, "an output was written");
+        }
+        pvera_adapter_free(adapter), pvera_store_free(store);
+    }
+    pvera_config_free(config), pvera_model_free(model);
+}
+
+static void outlines(const char *golden) {
+    pvera_outline *outline = NULL;
+    pvera_outline_info info = {.struct_size = sizeof info};
+    MUST(pvera_outline_from_checkpoint(golden_file(golden, "bias_and_head"), &outline));
+    MUST(pvera_outline_get_info(outline, &info));
+    CHECK(info.modules == 1 && info.adapters == 1 && info.tensors == 2, "%zu modules, %zu adapters, %zu tensors", info.modules, info.adapters,
+          info.tensors);
+    CHECK(info.holds_projections == 1 && info.in_max > 0 && info.out_max > 0, "%zu, %zu", info.in_max, info.out_max);
+
+    /* What a declaration from the model's files says of the same. */
+    pvera_model *model = NULL;
+    pvera_config *config = NULL;
+    MUST(pvera_model_new(NULL, &model));
+    MUST(pvera_model_declare_files(model, golden_file(golden, "bias_and_head"), golden_file(golden, "bias_and_head/base.safetensors"), NULL, NULL, NULL));
+    for (size_t i = 0; i < info.modules; ++i) {
+        char *path = NULL, *name = NULL;
+        size_t out_features = 0, out_total = 0;
+        bool learns_bias = false;
+        MUST(pvera_outline_module(outline, i, &path, &out_features, &learns_bias));
+        MUST(pvera_model_layer(model, i, &name, NULL, &out_total));
+        CHECK(strcmp(path, name) == 0 && out_features == out_total && learns_bias, "%s of %zu, %d", path, out_features, learns_bias);
+        pvera_text_free(path), pvera_text_free(name);
+    }
+    CHECK_ERROR(pvera_outline_module(outline, 1, NULL, NULL, NULL), PVERA_ERROR_NOT_FOUND, "module 1|outline's 1");
+    MUST(pvera_outline_config(outline, &config));
+    pvera_outline_free(outline);
+    char *bias = NULL;
+    MUST(pvera_config_get_text(config, "bias", &bias));
+    CHECK(strcmp(bias, "none") != 0, "the bias is %s", bias);
+    pvera_text_free(bias), pvera_config_free(config), pvera_model_free(model);
+
+    MUST(pvera_outline_from_checkpoint(in_folder("small"), &outline));
+    info.struct_size = offsetof(pvera_outline_info, holds_projections), info.holds_projections = 7;
+    MUST(pvera_outline_get_info(outline, &info));
+    CHECK(info.in_max == 0 && info.out_max == 0 && info.holds_projections == 7, "%zu, %zu", info.in_max, info.out_max);
+    info.struct_size = sizeof info;
+    MUST(pvera_outline_get_info(outline, &info));
+    CHECK(info.holds_projections == 0 && info.reserved == 0, "a shrunken one holds projections");
+    pvera_outline_free(outline), outline = NULL;
+    CHECK_ERROR(pvera_outline_from_checkpoint(in_folder("nowhere"), &outline), PVERA_ERROR_IO, "nowhere");
+    CHECK_ERROR(pvera_outline_from_checkpoint("", &outline), PVERA_ERROR_ARGUMENT, "folder is empty");
+    CHECK(outline == NULL, "an output was written");
+}
+
 static void import(const char *base) {
     pvera_authors_options authors = {.struct_size = sizeof authors};
     CHECK_ERROR(pvera_import_authors(base, in_folder("x"), &authors, NULL), PVERA_ERROR_FORMAT, "heads.adapter_qd");
@@ -197,6 +286,8 @@ int main(int argc, char **argv) {
     gguf(adapter);
     merge(context, adapter, golden_file(golden, "seed_only/base.safetensors"));
     shrink_and_grow(golden);
+    checks(golden);
+    outlines(golden);
     import(golden_file(golden, "seed_only/base.safetensors"));
     left_out(golden);
     pvera_adapter_free(adapter);

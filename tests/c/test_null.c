@@ -38,6 +38,7 @@ static void frees(void) {
     pvera_statistics_free(NULL);
     pvera_torch_generator_free(NULL);
     pvera_bank_free(NULL);
+    pvera_outline_free(NULL);
 }
 
 static void configs(struct world *w) {
@@ -227,6 +228,8 @@ static void banks(struct world *w) {
     NULL_IS("names", pvera_bank_remove(bank, 1, NULL));
     NULL_IS("names[1]", pvera_bank_remove(bank, 2, names));
     NULL_IS("bank", pvera_bank_compact(NULL));
+    NULL_IS("bank", pvera_bank_refresh(NULL, PLACE(bool)));
+    CHECK_OK(pvera_bank_refresh(bank, NULL));
     NULL_IS("bank", pvera_bank_verify(NULL, PLACE(size_t)));
     NULL_IS("damaged", pvera_bank_verify(bank, NULL));
     NULL_IS("bank", pvera_bank_get_usage(NULL, &usage));
@@ -244,6 +247,21 @@ static void banks(struct world *w) {
     NULL_IS("names", pvera_bank_snapshot(bank, 2, NULL, slots, PLACE(pvera_snapshot *) + 2));
     NULL_IS("slots", pvera_bank_snapshot(bank, 2, names, NULL, PLACE(pvera_snapshot *) + 2));
     NULL_IS("snapshot", pvera_bank_snapshot(bank, 2, names, slots, NULL));
+    pvera_outline *outline = NULL;
+    pvera_outline_info info = {.struct_size = sizeof info};
+    NULL_IS("folder", pvera_outline_from_checkpoint(NULL, PLACE(pvera_outline *)));
+    NULL_IS("outline", pvera_outline_from_checkpoint("nowhere", NULL));
+    NULL_IS("bank", pvera_outline_from_bank(NULL, 0, PLACE(pvera_outline *)));
+    NULL_IS("outline", pvera_outline_from_bank(bank, 0, NULL));
+    MUST(pvera_outline_from_bank(bank, 0, &outline));
+    NULL_IS("outline", pvera_outline_get_info(NULL, &info));
+    NULL_IS("info", pvera_outline_get_info(outline, NULL));
+    NULL_IS("outline", pvera_outline_config(NULL, PLACE(pvera_config *)));
+    NULL_IS("config", pvera_outline_config(outline, NULL));
+    NULL_IS("outline", pvera_outline_module(NULL, 0, PLACE(char *), PLACE(size_t) + 1, PLACE(bool) + 16));
+    CHECK_OK(pvera_outline_module(outline, 0, NULL, NULL, NULL));
+    pvera_outline_free(outline);
+    NULL_IS("folder", pvera_checkpoint_check(NULL, NULL, PLACE(bool), PLACE(pvera_dtype) + 1, PLACE(int32_t) + 2));
     CHECK_OK(pvera_bank_append(bank, 0, NULL, NULL, PVERA_F32));
     CHECK_OK(pvera_bank_remove(bank, 0, NULL));
     CHECK_OK(pvera_bank_get_usage(bank, &usage));

@@ -206,6 +206,123 @@ static void standalone(void) {
     world_free(world);
 }
 
+/* Forward and backward of some of the world's rows, by number, with a slot each; vectors go to slot `named` (−1: nowhere). */
+struct per_row {
+    size_t count;
+    size_t rows[ROWS];
+    int32_t slots[ROWS];
+    int32_t named;
+    float lambda_b[OUT], lambda_d[2 * RANK], dx[ROWS * IN];
+    double divergence;
+};
+
+static pvera_error *per_row_step(const struct world *world, const pvera_linear *linear, struct per_row *part) {
+    float x[ROWS * IN], dy[ROWS * OUT], all_dy[ROWS * OUT], y[ROWS * OUT];
+    uint64_t identity[ROWS];
+    pvera_tape *tape = NULL;
+    fill(all_dy, ROWS * OUT, 40);
+    for (size_t i = 0; i < part->count; ++i) {
+        memcpy(x + i * IN, world->x + part->rows[i] * IN, IN * sizeof *x);
+        memcpy(dy + i * OUT, all_dy + part->rows[i] * OUT, OUT * sizeof *dy);
+        identity[i] = part->rows[i];
+    }
+    const pvera_matrix in = pvera_f32(x, part->count, IN), gradient = pvera_f32(dy, part->count, OUT);
+    const pvera_matrix_mut out = pvera_f32_mut(y, part->count, OUT), dx = pvera_f32_mut(part->dx, part->count, IN);
+    const pvera_rows rows = {.struct_size = sizeof rows, .slot = part->slots, .identity = identity};
+    const pvera_noise noise = {.struct_size = sizeof noise, .mode = PVERA_MODE_SAMPLE, .seed = 4};
+    const pvera_slot_gradients slot = {part->named, part->lambda_b, part->lambda_d, NULL};
+    pvera_gradients wanted = {.struct_size = sizeof wanted, .overwrite = PVERA_OVERWRITE_ALL, .slots = &slot};
+    wanted.slot_count = part->named != -1, wanted.kl_value = &part->divergence, wanted.kl_reduction = PVERA_KL_SUM;
+    wanted.kl_weight = 0.1;
+    MUST(pvera_tape_new(PVERA_TAPE_KEEP_DELTA, NULL, &tape));
+    MUST(pvera_forward(world->context, linear, &in, &rows, &noise, tape, &out));
+    pvera_error *error = pvera_backward(world->context, tape, &gradient, &wanted, &dx);
+    pvera_tape_free(tape);
+    return error;
+}
+
+/* An adapter a row: each adapter's gradients come from its own rows, whatever else is asked for. */
+static void slots_of_a_tape(void) {
+    struct world *world = world_new(NULL, NULL, 0, "none");
+    pvera_adapter *second = NULL;
+    pvera_snapshot *snapshot = NULL;
+    const pvera_linear *linear = NULL;
+    float *parameters = NULL;
+    size_t count = 0;
+    MUST(pvera_adapter_trainable(world->adapter, NULL, 0, &second));
+    MUST(pvera_adapter_parameters(second, &parameters, &count));
+    fill(parameters, count, 41);
+    MUST(pvera_model_publish(world->model, "two", second, NULL));
+    MUST(pvera_model_snapshot(world->model, &snapshot));
+    MUST(pvera_snapshot_linear(snapshot, 0, &linear));
+    memset(parameters, 0, count * sizeof *parameters); /* the snapshot has a copy */
+
+    struct per_row mixed = {.count = ROWS, .rows = {0, 1, 2, 3, 4, 5}, .slots = {0, 1, -1, 1, 0, 1}, .named = 1};
+    struct per_row of_second = {.count = 3, .rows = {1, 3, 5}, .slots = {1, 1, 1}, .named = 1};
+    struct per_row of_first = {.count = 2, .rows = {0, 4}, .slots = {0, 0}, .named = -1};
+    struct per_row of_base = {.count = 1, .rows = {2}, .slots = {-1}, .named = -1};
+    MUST(per_row_step(world, linear, &mixed));
+    MUST(per_row_step(world, linear, &of_second));
+    MUST(per_row_step(world, linear, &of_first));
+    MUST(per_row_step(world, linear, &of_base));
+    CHECK(of_second.lambda_b[0] != 0 && of_second.lambda_d[0] != 0, "no gradients, as if the snapshot had no copy");
+    CHECK_CLOSE("dlambda_b of its rows", mixed.lambda_b, OUT, of_second.lambda_b, OUT, 1e-6);
+    CHECK_CLOSE("dlambda_d of its rows", mixed.lambda_d, 2 * RANK, of_second.lambda_d, 2 * RANK, 1e-6);
+    const double sum = of_second.divergence + of_first.divergence;
+    CHECK(of_first.divergence > 0 && of_base.divergence == 0, "%g and %g", of_first.divergence, of_base.divergence);
+    CHECK(fabs(mixed.divergence - sum) < 1e-6 * sum, "the divergence is %g; wanted %g", mixed.divergence, sum);
+    const struct per_row *parts[] = {&of_second, &of_first, &of_base};
+    for (size_t part = 0; part < 3; ++part)
+        for (size_t i = 0; i < parts[part]->count; ++i)
+            CHECK_SAME_BITS("dx of a row", mixed.dx + parts[part]->rows[i] * IN, parts[part]->dx + i * IN, IN * sizeof(float));
+    of_second.named = 0; /* nobody's slot in that forward */
+    CHECK_ERROR(per_row_step(world, linear, &of_second), PVERA_ERROR_NOT_FOUND, "gradients.slots names slot 0|took no part");
+    pvera_snapshot_free(snapshot), pvera_adapter_free(second);
+    world_free(world);
+}
+
+static int32_t never(void *user, const char *stage, uint64_t done, uint64_t total) {
+    (void)stage, (void)done, (void)total;
+    ++*(int *)user;
+    return 1;
+}
+
+/* A save calls no callback, not even one that would stop it. */
+static void save_is_not_stopped(void) {
+    int calls = 0;
+    char parent[] = "pvera-train-XXXXXX", folder[64];
+    pvera_model_options options = {.struct_size = sizeof options, .callbacks = {.progress = never, .user = &calls}};
+    pvera_store_options sizes = {.struct_size = sizeof sizes, .rank = RANK, .in_max = IN, .out_max = OUT};
+    pvera_store *store = NULL;
+    pvera_model *model = NULL;
+    pvera_config *config = NULL;
+    pvera_adapter *adapter = NULL, *loaded = NULL;
+    pvera_bytes files[2];
+    const pvera_layer layer = {.struct_size = sizeof layer, .name = "q", .in_features = IN, .out_features = OUT};
+    MUST(pvera_store_from_key(0, &sizes, &store));
+    MUST(pvera_model_new(&options, &model));
+    MUST(pvera_model_declare(model, &layer, NULL));
+    MUST(pvera_config_new(&config));
+    MUST(pvera_config_set_int(config, "r", RANK));
+    MUST(pvera_config_set_text(config, "target_modules", "q"));
+    CHECK_ERROR(pvera_adapter_new(model, config, NULL, NULL, &adapter), PVERA_ERROR_CANCELLED, "draw of projections");
+    CHECK(calls == 1, "%d calls of a draw", calls);
+    MUST(pvera_adapter_new(model, config, store, NULL, &adapter));
+    if (!CHECK(mkdtemp(parent) != NULL, "mkdtemp")) exit(check_end());
+    snprintf(folder, sizeof folder, "%s/adapter", parent);
+    MUST(pvera_adapter_save(adapter, folder));
+    MUST(pvera_adapter_save_memory(adapter, &files[0], &files[1]));
+    MUST(pvera_adapter_load(model, folder, NULL, &loaded));
+    CHECK(calls == 1, "a save called %d times", calls - 1);
+    pvera_bytes_free(&files[0]), pvera_bytes_free(&files[1]);
+    pvera_adapter_free(loaded), pvera_adapter_free(adapter), pvera_config_free(config), pvera_model_free(model);
+    pvera_store_free(store);
+    char file[128];
+    snprintf(file, sizeof file, "%s/adapter_config.json", folder), remove(file);
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", folder), remove(file);
+    remove(folder), remove(parent);
+}
+
 /* Saved and loaded again, in a folder and in memory: the same parameters, outputs, config and carried tensors. */
 static void round_trip(void) {
     struct world *world = world_new(NULL, NULL, 0.25, "none");
@@ -401,6 +518,8 @@ int main(int argc, char **argv) {
     gradients("KL sum, dropout", 0.25, "sample", PVERA_MODE_SAMPLE, 0.5, PVERA_KL_SUM);
     end_to_end();
     standalone();
+    slots_of_a_tape();
+    save_is_not_stopped();
     learned_bias();
     round_trip();
     vera();

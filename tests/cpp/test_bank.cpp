@@ -61,6 +61,19 @@ void story() {
     const auto read = bank.adapter("two");
     CHECK(all.forward(read.linear(0)) == all.forward(second.linear(0)));
     CHECK(bank.usage().misses == 2 && bank.usage().hits >= 1 && bank.usage().cached == 2);
+    CHECK(!bank.refresh());
+    {
+        const auto writer = pvera::bank::open(all.model, place.bank, pvera::bank_options(PVERA_BANK_WRITE));
+        writer.append("two", first);
+        writer.append("three", second);
+        CHECK(!writer.refresh());
+    }
+    CHECK(!bank.contains("three") && bank.refresh() && bank.contains("three") && !bank.refresh());
+    CHECK(all.forward(bank.adapter("two").linear(0)) == all.forward(first.linear(0)));
+    CHECK(all.forward(read.linear(0)) == all.forward(second.linear(0)));
+    std::filesystem::remove(place.bank);
+    CHECK_THROWS(bank.refresh(), pvera::code::io, place.bank);
+    CHECK(bank.contains("three"));
 }
 
 void refusals() {
@@ -89,6 +102,33 @@ void refusals() {
     CHECK_THROWS(static_cast<void>(bank.snapshot({nullptr, "one"}, slots)), pvera::code::not_found, "'one'");
     CHECK(slots[0] == 7 && bank.usage().adapters == 0);
     CHECK_THROWS(pvera::bank().compact(), pvera::code::null, "bank is NULL");
+}
+
+void outlines() {
+    const world all;
+    const folder place;
+    {
+        const auto writer = pvera::bank::open(all.model, place.bank, pvera::bank_options(PVERA_BANK_CREATE));
+        writer.append("one", all.adapter);
+    }
+    const auto strange = pvera::model::create();
+    const auto bank = pvera::bank::open(strange, place.bank);
+    CHECK(bank.usage().families == 1);
+    const std::string saved = std::string(place.name) + "/checkpoint";
+    all.adapter.save(saved);
+    const auto family = pvera::outline::from_bank(bank, 0), checkpoint = pvera::outline::from_checkpoint(saved);
+    CHECK(family.config().get_int("r") == all.config.get_int("r") && family.info().holds_projections == 0);
+    CHECK(checkpoint.config().get_int("r") == all.config.get_int("r") && checkpoint.info().holds_projections == 1);
+    CHECK(family.info().modules == checkpoint.info().modules && family.info().modules > 0);
+    for (std::size_t i = 0; i < family.info().modules; ++i) {
+        const auto one = family.module_at(i), other = checkpoint.module_at(i);
+        CHECK(one.path == other.path && one.out_features == other.out_features && one.learns_bias == other.learns_bias);
+    }
+    const auto checked = pvera::check_checkpoint(saved);
+    CHECK(checked.held && checked.base_dtype.bits == 32 && checked.grid == PVERA_GRID_NONE);
+    CHECK_THROWS(static_cast<void>(pvera::outline::from_bank(bank, 1)), pvera::code::not_found, "family 1");
+    CHECK_THROWS(static_cast<void>(pvera::outline::from_checkpoint(place.bank)), pvera::code::io, place.bank);
+    CHECK_THROWS(static_cast<void>(family.module_at(99)), pvera::code::not_found, "module 99");
 }
 
 struct mine {};
@@ -157,6 +197,7 @@ int main() {
     return check::run([] {
         story();
         refusals();
+        outlines();
         callbacks();
         combining();
         grids();

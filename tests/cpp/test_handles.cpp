@@ -14,7 +14,7 @@ template <class Owner>
 constexpr bool is_owner = std::is_nothrow_move_constructible_v<Owner> && std::is_nothrow_move_assignable_v<Owner> &&
                           !std::is_copy_constructible_v<Owner> && !std::is_copy_assignable_v<Owner> &&
                           std::is_nothrow_default_constructible_v<Owner>;
-static_assert(is_owner<pvera::config> && is_owner<pvera::store> && is_owner<pvera::model> && is_owner<pvera::adapter> && is_owner<pvera::bank> &&
+static_assert(is_owner<pvera::config> && is_owner<pvera::store> && is_owner<pvera::model> && is_owner<pvera::adapter> && is_owner<pvera::bank> && is_owner<pvera::outline> &&
               is_owner<pvera::snapshot> && is_owner<pvera::linear> && is_owner<pvera::context> && is_owner<pvera::tape> &&
               is_owner<pvera::undo> && is_owner<pvera::statistics> && is_owner<pvera::torch_generator> && is_owner<pvera::bytes>);
 static_assert(sizeof(pvera::store) == sizeof(void *) && sizeof(pvera::linear) == sizeof(void *) &&

@@ -149,6 +149,7 @@ void whole_job() {
     CHECK(bank && bank->append("one", *adapter) && *bank->contains("one") && *bank->name_at(0) == "one");
     CHECK_ERROR(bank->append_many({"two", ""}, {adapter->get(), adapter->get()}), pvera::code::argument, "names[1] has 0 bytes");
     CHECK(bank->usage()->adapters == 1 && *bank->verify() == 0 && bank->compact());
+    CHECK(!*bank->refresh());
     std::array<int32_t, n> slots{};
     const auto rows = bank->snapshot({"one", nullptr, "one", "one", "one", "one"}, slots);
     CHECK(rows && slots[0] == 0 && slots[1] == -1);

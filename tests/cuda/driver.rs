@@ -1,6 +1,7 @@
 //! libcuda as a host engine uses it: memory, streams, graphs. Written apart from the library's own.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::io::Write;
 use std::rc::Rc;
 
 use libloading::{Library, Symbol};
@@ -139,6 +140,18 @@ impl Gpu {
         type Set = unsafe extern "C" fn(*const c_char, u64) -> c_int;
         // SAFETY: a name that ends with a zero.
         self.of_double::<Set>(c"pvera_double_set").is_some_and(|set| unsafe { set(name.as_ptr(), value) } == 0)
+    }
+
+    /// The same for a test that has nothing to do without it, which it says where tests' output is not hidden.
+    #[track_caller]
+    pub fn set_or_skip(&self, name: &CStr, value: u64) -> bool {
+        let is_set = self.set(name, value);
+        if !is_set {
+            let (place, name) = (std::panic::Location::caller(), name.to_string_lossy());
+            let said = format!("skipped at {place}: this libcuda has no {name}\n");
+            std::io::stderr().write_all(said.as_bytes()).unwrap();
+        }
+        is_set
     }
 }
 

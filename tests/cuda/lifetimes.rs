@@ -308,7 +308,7 @@ fn a_fresh_copy_waits_for_no_other_stream() {
 #[ignore = "needs a libcuda"]
 fn a_first_context_does_not_wait_for_its_stream() {
     let gpu = without_context();
-    if !gpu.set(c"PVERA_DOUBLE_PAGEABLE", 1) {
+    if !gpu.set_or_skip(c"PVERA_DOUBLE_PAGEABLE", 1) {
         return;
     }
     // The copies read the host's memory when they run: some behind the caller's back, not all.
@@ -338,7 +338,7 @@ fn a_context_comes_and_goes_while_another_stream_is_captured() {
     gpu.destroy_graph(graph);
     let on_cuda = made.unwrap();
     let known_answers = gpu.count(c"pvera_double_launches") - launches;
-    assert!(known_answers == 0 || known_answers == 140, "docs/cuda.md says 140 launches, not {known_answers}");
+    assert!(known_answers == 0 || known_answers == 141, "docs/cuda.md says 141 launches, not {known_answers}");
     assert_eq!(y_of(&setup, &on_cuda), y_of(&setup, &context(Kind::Cpu, 0)));
     let graph = gpu.capture_on(stream, || drop((on_cuda, setup)));
     gpu.destroy_graph(graph);
@@ -353,7 +353,7 @@ fn kernels_that_cannot_be_unloaded_go_later() {
     let gpu = without_context();
     let before = held(&gpu);
     let on_cuda = context_on(&gpu, gpu.stream);
-    if !gpu.set(c"PVERA_DOUBLE_CODE=cuModuleUnload", 900) {
+    if !gpu.set_or_skip(c"PVERA_DOUBLE_CODE=cuModuleUnload", 900) {
         return;
     }
     drop(on_cuda);
@@ -368,7 +368,7 @@ fn kernels_that_cannot_be_unloaded_go_later() {
 #[ignore = "needs a libcuda"]
 fn copies_that_read_the_host_late() {
     let (gpu, on_cuda) = bench();
-    if !gpu.set(c"PVERA_DOUBLE_PAGEABLE", 1) {
+    if !gpu.set_or_skip(c"PVERA_DOUBLE_PAGEABLE", 1) {
         return;
     }
     let mut random = Random(3);

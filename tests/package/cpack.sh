@@ -23,7 +23,7 @@ DEB)
     grep '^Maintainer: [^<]* <[^@ ]*@[^@ ]*>$' control/control
     ;;
 esac
-sh "$here/docs.sh" "$prefix/share/doc/pvera"
+sh "$here/docs.sh" "$prefix/share"
 (cd packed && sha256sum --check --quiet ./*.sha256)
 
 libdir=$(dirname "$prefix"/lib*/libpvera.so)

@@ -42,6 +42,7 @@
 #include "pvera/noise.hpp"
 #include "pvera/optimiser.hpp"
 #include "pvera/options.hpp"
+#include "pvera/outline.hpp"
 #include "pvera/span.hpp"
 #include "pvera/statistics.hpp"
 #include "pvera/store.hpp"

@@ -201,6 +201,33 @@ func TestOverflowIsItsOwn(t *testing.T) {
 	}
 }
 
+// Which error is the request's, which the server's: each code that the library has.
+func TestStatusOfErrors(t *testing.T) {
+	wanted := map[pvera.Code]int{
+		pvera.ErrNull: 500, pvera.ErrArgument: 422, pvera.ErrShape: 422, pvera.ErrDType: 422, pvera.ErrStride: 500,
+		pvera.ErrOverlap: 500, pvera.ErrDevice: 500, pvera.ErrNotFound: 404, pvera.ErrExists: 500, pvera.ErrState: 500,
+		pvera.ErrIO: 500, pvera.ErrFormat: 422, pvera.ErrConfig: 422, pvera.ErrProjection: 422, pvera.ErrMemory: 500,
+		pvera.ErrUnsupported: 422, pvera.ErrOverflow: 422, pvera.ErrCancelled: 500, pvera.ErrPanic: 500, pvera.ErrCUDA: 500,
+		pvera.ErrClosed: 503,
+	}
+	for code := pvera.ErrNull; code <= pvera.ErrCUDA; code++ {
+		if _, known := wanted[code]; !known {
+			t.Errorf("code %d has no line here", code)
+		}
+	}
+	for code, status := range wanted {
+		err := fmt.Errorf("adapter 'one': %w", &pvera.Error{Code: code, Message: "a sentence"})
+		if found := statusOf(err); found != status {
+			t.Errorf("%v: status %d; wanted %d", code, found, status)
+		}
+	}
+	for err, status := range map[error]int{errStopping: 503, context.Canceled: 499, context.DeadlineExceeded: 499, io.EOF: 500} {
+		if found := statusOf(err); found != status {
+			t.Errorf("%v: status %d; wanted %d", err, found, status)
+		}
+	}
+}
+
 // A request whose client has gone costs no pass, and one that goes meanwhile costs no further layer.
 func TestCancellation(t *testing.T) {
 	c := newClient(t)

@@ -457,6 +457,8 @@ pub struct Accumulate {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// What kernels take, as the PTX says: `.param .align 8 .b8 put_param_0[3856]`.
@@ -471,6 +473,73 @@ mod tests {
         let name = format!(" {kernel}_param_0[");
         let declared = sources.iter().find_map(|ptx| ptx.split_once(&name)).expect(kernel).1;
         declared.split_once(']').unwrap().0.parse().unwrap()
+    }
+
+    /// A struct's fields, in order: names and types, as Rust would write them.
+    type Fields = Vec<(String, String)>;
+
+    /// The structs of the kernels' header; comments and all else are left out.
+    fn structs_of_kernels() -> BTreeMap<String, Fields> {
+        let text = include_str!("kernels/arguments.cuh");
+        let lines = || text.lines().map(|line| line.split("//").next().unwrap().trim());
+        let opens = |line: &str| Some(line.strip_prefix("struct ")?.strip_suffix(" {")?.to_owned());
+        structs(lines(), opens, |line| {
+            let line = line.strip_suffix(';').unwrap().trim_start_matches("const ");
+            let (kind, name) = line.split_once(' ').unwrap();
+            match (name.strip_prefix('*'), name.split_once('[')) {
+                (Some(name), _) => (name.to_owned(), "Address".to_owned()),
+                (None, Some((name, count))) => (name.to_owned(), format!("[{kind}; {count}")),
+                (None, None) => (name.to_owned(), kind.to_owned()),
+            }
+        })
+    }
+
+    /// The structs above, of C's layout.
+    fn structs_of_host() -> BTreeMap<String, Fields> {
+        let text = include_str!("arguments.rs").split("#[cfg(test)]").next().unwrap();
+        let c_layout = text.split("#[repr(C)]").skip(1).flat_map(|after| after.lines().map(str::trim));
+        let opens = |line: &str| Some(line.strip_prefix("pub struct ")?.strip_suffix(" {")?.to_owned());
+        structs(c_layout, opens, |line| {
+            let (name, kind) = line.strip_prefix("pub ").unwrap().strip_suffix(',').unwrap().split_once(": ").unwrap();
+            (name.to_owned(), kind.to_owned())
+        })
+    }
+
+    fn structs<'a>(
+        lines: impl Iterator<Item = &'a str>,
+        opens: impl Fn(&str) -> Option<String>,
+        field: impl Fn(&str) -> (String, String),
+    ) -> BTreeMap<String, Fields> {
+        let (mut found, mut open) = (BTreeMap::new(), None);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with("///")) {
+            match (&mut open, opens(line)) {
+                (None, name) => open = name.map(|name| (name, Vec::new())),
+                (Some(_), _) if line.starts_with('}') => found.extend(open.take()),
+                (Some((_, fields)), _) => fields.push(field(line)),
+            }
+        }
+        found
+    }
+
+    /// Both have C's layout, so that equal fields in an equal order lie at equal offsets.
+    #[test]
+    fn structs_have_the_kernels_fields() {
+        let plain = |kind: &str| match kind {
+            "Address" => "u64".to_owned(),
+            "float" => "f32".to_owned(),
+            "double" => "f64".to_owned(),
+            other => other.to_owned(),
+        };
+        let same = |fields: &Fields| fields.iter().map(|(name, kind)| (name.clone(), plain(kind))).collect::<Fields>();
+        let (host, kernels) = (structs_of_host(), structs_of_kernels());
+        assert_eq!(host.keys().collect::<Vec<_>>(), kernels.keys().collect::<Vec<_>>());
+        assert_eq!(host.len(), 20);
+        for (name, fields) in &host {
+            assert_eq!(same(fields), same(&kernels[name]), "{name}");
+        }
+        assert_eq!(host["Term"].len(), 17);
+        assert_eq!(host["Put"][3], ("words".to_owned(), "[u32; PUT_WORDS]".to_owned()));
+        assert_eq!(size_of::<Address>(), 8);
     }
 
     #[test]

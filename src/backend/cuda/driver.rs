@@ -2,10 +2,11 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt::Display;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use cudarc::driver::sys;
 
+use crate::backend::lock::lock;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 
@@ -26,6 +27,10 @@ const SUCCESS: c_int = 0;
 const OUT_OF_MEMORY: c_int = 2;
 const NO_DEVICE: c_int = 100;
 const STUB_LIBRARY: c_int = 34;
+const INVALID_CONTEXT: c_int = 201;
+
+/// `CU_STREAM_LEGACY`.
+const LEGACY: usize = 1;
 
 /// `CUstreamCaptureStatus`: no capture is under way.
 const CAPTURE_NONE: c_int = 0;
@@ -115,11 +120,48 @@ impl std::fmt::Debug for Driver {
 
 /// The driver of this process, or why there is none.
 pub fn driver() -> Result<&'static Driver> {
-    static DRIVER: OnceLock<Result<Driver>> = OnceLock::new();
-    DRIVER.get_or_init(open).as_ref().map_err(Clone::clone)
+    static DRIVER: OnceLock<Driver> = OnceLock::new();
+    static OPENING: Mutex<()> = Mutex::new(());
+    if let Some(driver) = DRIVER.get() {
+        return Ok(driver);
+    }
+    // A failure is not remembered: a driver that was not ready may be later.
+    let _turn = lock(&OPENING);
+    match DRIVER.get() {
+        Some(driver) => Ok(driver),
+        None => open().map(|driver| DRIVER.get_or_init(|| driver)),
+    }
+}
+
+/// Whether the program has no dynamic loader: in one that was linked with `-static`, a library that uses the C library crashes.
+#[cfg(target_os = "linux")]
+fn is_static_program() -> bool {
+    unsafe extern "C" fn of_program(info: *mut libc::dl_phdr_info, _: usize, has_loader: *mut c_void) -> c_int {
+        // SAFETY: the loader lends a list of that many headers; the last is the place that is given below.
+        unsafe {
+            let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
+            *has_loader.cast::<bool>() = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+        }
+        1 // the program is the first, and the only one that matters
+    }
+    let mut has_loader = true;
+    // SAFETY: the function gets a place that outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(of_program), (&raw mut has_loader).cast()) };
+    !has_loader
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_static_program() -> bool {
+    false
 }
 
 fn open() -> Result<Driver> {
+    if is_static_program() {
+        fail!(
+            Unsupported,
+            "this program is linked statically (-static), and cannot load libcuda; link the C library dynamically, or use PVERA_BACKEND_CPU"
+        );
+    }
     // SAFETY: loading libcuda runs its initialisers, as any program that uses CUDA does.
     if !unsafe { sys::is_culib_present() } {
         fail!(Unsupported, "libcuda was not found: no NVIDIA driver is installed here; use PVERA_BACKEND_CPU");
@@ -203,7 +245,13 @@ impl Driver {
     pub unsafe fn context_of(&self, stream: Stream) -> Result<Context> {
         let mut context = std::ptr::null_mut();
         // SAFETY: the caller's promise.
-        self.check("cuStreamGetCtx", unsafe { (self.stream_context)(stream, &raw mut context) })?;
+        match unsafe { (self.stream_context)(stream, &raw mut context) } {
+            INVALID_CONTEXT if stream.addr() == LEGACY => fail!(
+                Argument,
+                "options.stream is cudaStreamLegacy, and no CUDA context is current on this thread; wanted NULL, which is that stream of options.device"
+            ),
+            code => self.check("cuStreamGetCtx", code)?,
+        }
         Ok(context)
     }
 

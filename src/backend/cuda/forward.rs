@@ -7,10 +7,11 @@ use super::arguments::{
 use super::driver::Address;
 use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
-use super::product::{Job, Room};
+use super::product::{Job, MOST_ROWS, Room};
 use super::turn::Turn;
 use crate::backend::{Call, Expand, Forward, Scope};
 use crate::error::Result;
+use crate::fail;
 use crate::memory::Arena;
 use crate::tensor::{self, MatrixMut};
 
@@ -23,7 +24,7 @@ pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
 }
 
 pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
-    check_draws(forward.calls, forward.draws)?;
+    check_rows(forward.calls, forward.draws)?;
     let (projections, calls) = Prepared::both(turn, arena, forward.projections, forward.calls)?;
     let p = project(turn, projections, &forward.x, forward.scope, forward.width, forward.p)?;
     for (position, prepared) in calls.iter().enumerate() {
@@ -39,9 +40,13 @@ pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[Matri
     Ok(())
 }
 
-/// Kernels number the rows of all draws in 32 bits.
-fn check_draws(calls: &[Call<'_>], draws: usize) -> Result<()> {
-    calls.iter().try_for_each(|call| count("rows times draws", call.rows.saturating_mul(draws)).map(|_| ()))
+/// A grid has no more blocks of rows. Told before anything is queued.
+pub fn check_rows(calls: &[Call<'_>], draws: usize) -> Result<()> {
+    let rows = calls.iter().map(|call| call.rows.saturating_mul(draws)).max().unwrap_or(0);
+    if rows > MOST_ROWS {
+        fail!(Unsupported, "{rows} rows times draws in one call; CUDA kernels take at most {MOST_ROWS}");
+    }
+    Ok(())
 }
 
 /// p of a step's calls: in parts where it was split, and whole in `kept` where that is given.
@@ -251,7 +256,7 @@ impl Layer<'_, '_, '_> {
 
 /// The second half alone.
 pub fn expand(turn: &Turn<'_>, arena: &Arena, expand: &Expand<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
-    check_draws(expand.calls, expand.draws)?;
+    check_rows(expand.calls, expand.draws)?;
     let p = lying(&expand.p);
     for (position, prepared) in Prepared::of(turn, arena, expand.calls)?.iter().enumerate() {
         let layer = Layer {

@@ -71,7 +71,9 @@ impl Code {
         self.unload(driver);
         let outcome = MODULES.iter().try_for_each(|(ptx, kernels)| {
             let text = CStr::from_bytes_with_nul(ptx).expect("PTX has no other zero");
-            let module = driver.load_module(text)?;
+            let module = driver.load_module(text);
+            let module = module
+                .map_err(|error| error.within(format!("the module of kernel {}", kernels[0].to_string_lossy())))?;
             self.modules.push(module);
             kernels.iter().try_for_each(|name| driver.function(module, name).map(|found| self.functions.push(found)))
         });

@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::memory::Arena;
 use crate::tensor::{Matrix, MatrixMut};
-use forward::Layer;
+use forward::{Layer, check_rows};
 use prepared::Prepared;
 
 /// One call's steps on a device.
@@ -58,6 +58,7 @@ impl Backend for Cuda<'_, '_> {
         part: Part,
     ) -> Result<()> {
         check_whole(part)?;
+        check_rows(projections, 1)?;
         let prepared = Prepared::of(self.turn, self.arena, projections)?;
         forward::project(self.turn, prepared, x, scope, p.cols(), Some(p))?;
         Ok(())
@@ -76,6 +77,7 @@ impl Backend for Cuda<'_, '_> {
         mean: &MatrixMut<'_>,
         variance: &MatrixMut<'_>,
     ) -> Result<()> {
+        check_rows(std::slice::from_ref(call), 1)?;
         let prepared = &Prepared::of(self.turn, self.arena, std::slice::from_ref(call))?[0];
         let layer = Layer { turn: self.turn, prepared, p: forward::lying(p), draws: 1, kept: None };
         layer.variance(variance)?;
@@ -94,6 +96,7 @@ impl Backend for Cuda<'_, '_> {
         gradients: &mut [Gradients<'_, '_>],
         dx: Option<&MatrixMut<'_>>,
     ) -> Result<()> {
+        check_rows(group.calls, 1)?;
         backward::backward(self.turn, self.arena, group, gradients, dx)
     }
 

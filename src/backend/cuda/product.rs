@@ -9,8 +9,7 @@ use super::forward::{MOST_BLOCKS, elements};
 use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
 use super::turn::Turn;
-use crate::error::Result;
-use crate::fail;
+use crate::error::{Error, Result};
 
 /// Values of k in one chain, and in one part of a split product.
 const DEPTH: usize = 256;
@@ -22,6 +21,9 @@ const SOME_ROWS: usize = 256;
 const FEW_TILES: usize = 159;
 /// With fewer tiles than this, k is split, so that each multiprocessor has several (300 tiles on 132 of them: 68 us instead of 84).
 const ENOUGH_TILES: usize = 400;
+
+/// Rows that a grid of tiles covers.
+pub const MOST_ROWS: usize = MOST_BLOCKS * TILE_ROWS;
 
 /// Which kernel makes a product. The bits do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Room {
     /// Workspace for products of `rows` rows of x, `depth` long, with `width` columns in all.
     pub fn new(turn: &Turn<'_>, rows: usize, depth: usize, width: usize) -> Result<Self> {
         let parts = parts(turn, rows, depth, width);
-        let Some(all) = rows.checked_mul(parts) else { return Err(crate::error::Error::out_of_memory()) };
+        let Some(all) = rows.checked_mul(parts) else { return Err(Error::out_of_memory()) };
         Ok(Self { address: turn.take_f32(all, width)?, rows, width, parts })
     }
 
@@ -106,14 +108,7 @@ impl Job<'_> {
     pub fn run(&self, turn: &Turn<'_>, room: &Room, column: usize) -> Result<()> {
         let Operand { address, output_stride, input_stride, outputs, inputs, dtype } = self.weight;
         assert!(room.rows == self.rows && column + outputs <= room.width);
-        if self.rows > MOST_BLOCKS * TILE_ROWS {
-            fail!(
-                Unsupported,
-                "{} rows times draws in one call; CUDA kernels take at most {}",
-                self.rows,
-                MOST_BLOCKS * TILE_ROWS
-            );
-        }
+        assert!(self.rows <= MOST_ROWS);
         let (term, group) = self.members();
         let product = Product {
             x: self.x,

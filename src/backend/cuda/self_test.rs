@@ -22,12 +22,15 @@ const RANK: usize = 17;
 /// Numbers of one adapter.
 const VECTORS: usize = 2 * RANK + OUTPUTS;
 
+/// Two adapters in a table of slots; nothing of slot 1 is on this layer.
+const TERM_OF_SLOT: [i32; 3] = [1, -1, 0];
+
 /// Few rows and many, each kind of product, each element type, each kind of mask; an adapter a row, and several draws.
 const CASES: [Case; 4] = [
     Case { dtype: Dtype::F32, weight: Dtype::F32, ..CASE },
     Case { rows: 70, products: Products::Tiled, dtype: Dtype::Bf16, weight: Dtype::F16, mask: Mask::Keyed, ..CASE },
     Case { dtype: Dtype::F16, weight: Dtype::Bf16, mask: Mask::Given, ..CASE },
-    Case { rows: 5, products: Products::TiledInParts, adapters: Some(&[0, 1, -1, 1, 0]), draws: 2, ..CASE },
+    Case { rows: 6, products: Products::TiledInParts, slots: Some(&[2, 0, -1, 0, 2, 1]), draws: 2, ..CASE },
 ];
 
 const CASE: Case = Case {
@@ -36,7 +39,7 @@ const CASE: Case = Case {
     dtype: Dtype::F32,
     weight: Dtype::F32,
     mask: Mask::None,
-    adapters: None,
+    slots: None,
     draws: 1,
 };
 
@@ -48,8 +51,9 @@ struct Case {
     dtype: Dtype,
     weight: Dtype,
     mask: Mask,
-    /// Which of two each row has, −1 for none; one on all rows where this is not said.
-    adapters: Option<&'static [i32]>,
+    /// Which each row has, −1 for none; one adapter on all rows where this is not said. A device reads them in its own memory
+    /// in the forward.
+    slots: Option<&'static [i32]>,
     /// Of y.
     draws: usize,
 }
@@ -57,7 +61,7 @@ struct Case {
 impl Case {
     /// How many adapters there are.
     fn terms(&self) -> usize {
-        if self.adapters.is_some() { 2 } else { 1 }
+        if self.slots.is_some() { 2 } else { 1 }
     }
 }
 
@@ -83,8 +87,10 @@ struct Layer {
     b: Vec<f32>,
     /// λ_d and λ_b of two adapters, one after the other.
     vectors: Vec<f32>,
-    /// x, dy, the weight, the mask.
-    inputs: [Words; 4],
+    /// x, dy, the weight, the mask, the slots.
+    inputs: [Words; 5],
+    /// Which of two each row has, −1 for none.
+    row_terms: Option<Vec<i32>>,
 }
 
 impl Layer {
@@ -104,7 +110,11 @@ impl Layer {
             unsafe { dtype.narrow(&values, words.as_mut_ptr().cast(), 0) };
             words
         };
-        let Case { rows, dtype, weight, .. } = case;
+        let Case { rows, dtype, weight, slots, .. } = case;
+        let mut slot_words = vec![0u64; slots.map_or(0, <[i32]>::len).div_ceil(2)];
+        let slot_bytes: &[u8] = slots.map_or(&[], bytemuck::cast_slice);
+        bytemuck::cast_slice_mut(&mut slot_words)[..slot_bytes.len()].copy_from_slice(slot_bytes);
+        let term_of = |slot: &i32| usize::try_from(*slot).map_or(-1, |slot| TERM_OF_SLOT[slot]);
         Self {
             case,
             a: values(2 * RANK * INPUTS),
@@ -115,7 +125,9 @@ impl Layer {
                 stored(dtype, values(rows * OUTPUTS)),
                 stored(weight, values(OUTPUTS * INPUTS)),
                 stored(dtype, values(rows * INPUTS)),
+                slot_words,
             ],
+            row_terms: slots.map(|slots| slots.iter().map(term_of).collect()),
         }
     }
 
@@ -182,7 +194,7 @@ impl Layer {
         let arena = Arena::new(Allocator::default());
         let cuda = Cuda { turn: &turn, arena: &arena };
         let at = |address: Address| std::ptr::without_provenance_mut::<u8>(address as usize);
-        let mut inputs = [std::ptr::null(); 4];
+        let mut inputs = [std::ptr::null(); 5];
         for (place, input) in inputs.iter_mut().zip(&self.inputs) {
             *place = at(turn.upload(bytemuck::cast_slice(input))?).cast_const();
         }
@@ -209,7 +221,7 @@ impl Layer {
         &self,
         backend: &dyn Backend,
         device: tensor::Device,
-        [x, dy, weight, mask]: [*const u8; 4],
+        [x, dy, weight, mask, slots]: [*const u8; 5],
         p_place: *mut u8,
         [y, lambda_b, lambda_d, dx, kl, mean, variance]: [*mut u8; 7],
     ) -> Result<()> {
@@ -261,15 +273,21 @@ impl Layer {
             base: Some(Base { weight, packs: &base_packs }),
             bias: None,
             terms,
-            membership: self.case.adapters.map_or(Membership::All, Membership::ByRow),
+            membership: self.row_terms.as_deref().map_or(Membership::All, Membership::ByRow),
             keys: RowKeys::default(),
             noise: Noise { seed: 1, dropout_mask: (self.case.mask == Mask::Given).then_some(mask), ..Noise::default() },
         };
         let calls = [call];
+        let on_host = device == tensor::Device::Host;
+        let membership = match self.case.slots {
+            Some(_) if !on_host => Membership::BySlot { slot: slots.addr() as Address, term_of_slot: &TERM_OF_SLOT },
+            _ => call.membership,
+        };
+        let forward_calls = [Call { membership, ..call }];
         let (x, kept) = (read(x, rows, INPUTS, dtype)?, write(p_place, rows, 2 * RANK, Dtype::F32)?);
         let forward = Forward {
-            projections: &calls,
-            calls: &calls,
+            projections: &forward_calls,
+            calls: &forward_calls,
             x,
             scope: Scope::All,
             width: 2 * RANK,
@@ -291,7 +309,6 @@ impl Layer {
             bias: None,
         };
         let mut targets: Vec<_> = (0..terms.len()).map(target).collect();
-        let on_host = device == tensor::Device::Host;
         let mut gradients = [Gradients {
             terms: &mut targets,
             kl: Kl { weight: 0.25, mean: true },

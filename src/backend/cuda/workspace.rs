@@ -1,7 +1,7 @@
 //! Device memory that one call after the other works in, taken in order and given back all at once.
 
 use super::driver::{Address, Driver, Stream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 
 /// What every piece is aligned to: the widest transaction of the memory.
@@ -82,7 +82,7 @@ impl Workspace {
     }
 
     fn grow(&mut self, driver: &Driver, stream: Stream, bytes: usize) -> Result<()> {
-        self.chunks.try_reserve(1).map_err(|_| crate::error::Error::out_of_memory())?;
+        self.chunks.try_reserve(1).map_err(|_| Error::out_of_memory())?;
         self.chunks.push(Chunk { address: driver.allocate(bytes, stream)?, bytes });
         Ok(())
     }

@@ -203,6 +203,78 @@ fn damage_is_named_and_costs_no_more_than_it_must() {
     assert_eq!((bank.len(), bank.usage().damaged), (2, 0));
 }
 
+/// Whatever is written after, a damaged entry stays to be told, and comes back when its byte does.
+#[test]
+fn a_damaged_entry_outlives_what_is_written_after_it() {
+    let folder = Folder::new("damaged-entry");
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
+    let own = [adapter(&model, 2, 1), adapter(&model, 2, 2), adapter(&model, 2, 3)];
+    let bank = open(&model, &path, Access::Create);
+    for (name, own) in ["first", "second", "third"].iter().zip(&own) {
+        bank.append(&[(name, own)], Dtype::F32).unwrap();
+    }
+    let segment = bank.state().commit.segments[0];
+    assert_eq!(segment.items, 3, "one segment, which the next append would take up");
+    drop(bank);
+    // The identity of the second one's item.
+    let place = segment.offset + ITEM as u64 + 8;
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, place).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], place).unwrap();
+    let check = |bank: &Bank, names: &[&str]| {
+        assert_eq!((bank.usage().damaged, bank.verify().unwrap(), bank.contains("second")), (1, 1, false));
+        let listed: Vec<String> = (0..bank.len()).map(|place| bank.name(place).unwrap()).collect();
+        assert_eq!(listed, names);
+        let heard = ear.heard();
+        assert!(heard.len() == 1 && heard[0].contains("the entry of adapter 'second' is damaged"), "{heard:?}");
+    };
+    for round in 0..6 {
+        let bank = open(&model, &path, Access::Write);
+        bank.append(&[("other", &own[round % 3]), ("fourth", &own[0])], Dtype::F32).unwrap();
+        check(&bank, &["first", "third", "other", "fourth"]);
+        bank.remove(&["fourth"]).unwrap();
+        drop(bank);
+        let bank = open(&model, &path, Access::Read);
+        check(&bank, &["first", "third", "other"]);
+        assert_eq!(vectors(&bank.adapter("first").unwrap()), vectors(&own[0]));
+        assert!(bank.state().commit.segments.len() <= 3);
+    }
+    file.write_all_at(&byte, place).unwrap();
+    let bank = open(&model, &path, Access::Write);
+    assert_eq!((bank.len(), bank.verify().unwrap()), (4, 0));
+    assert_eq!(vectors(&bank.adapter("second").unwrap()), vectors(&own[1]));
+}
+
+/// A record has room for so many segments; a bank that would need more says so, and loses nothing.
+#[test]
+fn a_bank_of_damaged_segments_refuses_at_last() {
+    let folder = Folder::new("damaged-segments");
+    let (path, model) = (folder.path("bank"), model_of(&[0, 1, 2], Box::new(Ear::default())));
+    let own = adapter(&model, 2, 1);
+    drop(open(&model, &path, Access::Create));
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    for round in 0.. {
+        let bank = open(&model, &path, Access::Write);
+        assert_eq!((bank.len(), bank.usage().damaged), (0, round));
+        if let Err(error) = bank.append(&[("a", &own)], Dtype::F32) {
+            let says = error.message().contains("compact it with the option repair");
+            assert!(error.code() == Code::Format && says && round == 48, "{round}: {error}");
+            break;
+        }
+        let segment = *bank.state().commit.segments.last().unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, segment.offset + 36).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], segment.offset + 36).unwrap();
+    }
+    let options = Options { access: Access::Write, repair: true, ..Options::default() };
+    let bank = Bank::open(&model, &path, &options).unwrap();
+    bank.compact().unwrap();
+    bank.append(&[("a", &own)], Dtype::F32).unwrap();
+    assert_eq!((bank.len(), bank.verify().unwrap()), (1, 0));
+}
+
 /// Two stores that no key draws, of which the first one's projections are damaged.
 #[test]
 fn damaged_projections_hinder_only_adapters_that_have_them() {
@@ -242,6 +314,34 @@ fn damaged_projections_hinder_only_adapters_that_have_them() {
         assert!(found.store().same_values(own.store()) && vectors(&found) == vectors(own), "{name}");
     }
     assert!(ear.heard().is_empty());
+}
+
+/// Each damaged store is told and counted, in memory or not, and what comes after it is looked at all the same.
+#[test]
+fn a_check_goes_on_after_a_damaged_store() {
+    let folder = Folder::new("damaged-stores");
+    let (path, ear) = (folder.path("bank"), Ear::default());
+    let model = model_of(&[0, 1, 2], Box::new(ear.clone()));
+    let own = [held(&model, 0.5), held(&model, 1.5), held(&model, 2.5)];
+    let bank = open(&model, &path, Access::Create);
+    bank.append(&[("a", &own[0]), ("b", &own[1]), ("c", &own[2])], Dtype::F32).unwrap();
+    drop(bank);
+    let reader = open(&model, &path, Access::Read);
+    assert_eq!(reader.verify().unwrap(), 0);
+    let vectors = reader.state().index.find("b").unwrap().1.offset;
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    // Each store lies before the first adapter that has it: 28 numbers of A, 18 of B, then 5 and 4 of the vectors.
+    let store = |number: u64| 4096 + 4 * (28 + 18 + 5 + 4) * number;
+    for (count, place) in [store(0), store(2) + 4 * 30, vectors].into_iter().enumerate() {
+        file.write_all_at(&[0x55], place + 1).unwrap();
+        for bank in [&reader, &open(&model, &path, Access::Read)] {
+            assert_eq!(bank.verify().unwrap(), count + 1);
+            let heard = ear.heard();
+            let says = |words: &str| heard.iter().filter(|warning| warning.contains(words)).count();
+            let told = [says("store 0: "), says("store 1: "), says("store 2: "), says("vectors of adapter 'b'")];
+            assert_eq!(told, [1, 0, usize::from(count > 0), usize::from(count > 1)], "{heard:?}");
+        }
+    }
 }
 
 /// An adapter on projections that no key draws.

@@ -2,6 +2,7 @@
 
 mod damage;
 mod files;
+mod refresh;
 
 use std::fs;
 use std::sync::Mutex;

@@ -53,7 +53,15 @@ public:
         return calls::finish_at(border, pvera_bank_compact(get()));
     }
 
-    // Reads everything, and gives how many adapters are damaged.
+    // Takes the newest commit of the file at the path, and gives whether there was one.
+    outcome<bool> refresh() const {
+        calls::border border;
+        bool changed = false;
+        pvera_error *const failed = pvera_bank_refresh(get(), &changed);
+        return calls::finish_at(border, failed, changed);
+    }
+
+    // Reads everything, and gives how many adapters and stores are damaged.
     [[nodiscard]] outcome<std::size_t> verify() const {
         calls::border border;
         std::size_t damaged = 0;

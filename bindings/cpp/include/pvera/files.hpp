@@ -26,6 +26,13 @@ struct shrunk {
     std::size_t in_max;
 };
 
+// Whether a checkpoint holds projections, and how its key's were rounded.
+struct checked {
+    bool held;
+    dtype base_dtype;
+    int32_t grid;
+};
+
 inline namespace PVERA_CPP_ERRORS {
 
 // The layers that a checkpoint adapts, with the sizes that they have in a model's files.
@@ -66,6 +73,14 @@ inline outcome<shrunk> shrink_checkpoint(const text &folder, const text &out,
     shrunk told{};
     pvera_error *const failed =
         pvera_checkpoint_shrink(folder.c_str(), out.c_str(), &options, &told.base_dtype, &told.in_max);
+    return calls::finish_at(border, failed, told);
+}
+
+// Whether the projections that a checkpoint holds are those of its key.
+[[nodiscard]] inline outcome<checked> check_checkpoint(const text &folder, const pvera_files_options &options = files_options()) {
+    calls::border border;
+    checked told{};
+    pvera_error *const failed = pvera_checkpoint_check(folder.c_str(), &options, &told.held, &told.base_dtype, &told.grid);
     return calls::finish_at(border, failed, told);
 }
 

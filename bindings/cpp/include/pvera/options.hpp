@@ -50,6 +50,7 @@ struct context_options : detail::sized<pvera_context_options> {};
 struct model_options : detail::sized<pvera_model_options> {};
 struct adapter_options : detail::sized<pvera_adapter_options> {};
 struct bank_usage : detail::sized<pvera_bank_usage> {};
+struct outline_info : detail::sized<pvera_outline_info> {};
 
 struct bank_options : detail::sized<pvera_bank_options> {
     constexpr bank_options() noexcept = default;

@@ -1,4 +1,4 @@
-// What the host passes to kernels. src/backend/cuda/arguments.rs has the same structs; a test compares their sizes.
+// What the host passes to kernels. src/backend/cuda/arguments.rs has the same structs; tests compare their fields and sizes.
 //
 // Every kernel takes one struct by value. Pointers are device addresses. A row of a call with several draws is `draw *
 // rows.count + row`; whose row it is (term, identity, sample) is asked for `row`. Kernels whose grid has rows as its y
