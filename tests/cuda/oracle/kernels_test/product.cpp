@@ -175,7 +175,7 @@ static void test_specials(const Form &form) {
         ProductCase(random, form, {round % 4 == 0 ? 18u : 2u, 5, 37}, Special::LAST_ROW).run();
     const size_t rows = form.tiled ? 64 : 5;
     for (size_t round = 0; round < 2; round++)
-        ProductCase(random, form, {rows, 64, 300}, Special::ZEROS).run();
+        ProductCase(random, form, {rows, 64, 520}, Special::ZEROS).run();
     if (!form.tiled) return;
     for (size_t round = 0; round < 4; round++)
         ProductCase(random, form, {rows, 63, 260}, Special::COLUMN_SHORT).run();
