@@ -213,7 +213,7 @@ impl Bank {
         Ok((Snapshot::of(self.model.layers(), Arc::new(table))?, slots))
     }
 
-    /// Reads every adapter's vectors and every store's projections, and warns of each that is damaged. Returns how many are:
+    /// Reads every adapter's vectors and the projections that the file holds for them, and warns of each that is damaged. Returns how many are:
     /// entries that were left out, adapters and stores, each once. Stops when the listener says so.
     pub fn verify(&self) -> Result<usize> {
         let state = self.state();

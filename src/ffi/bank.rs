@@ -275,9 +275,10 @@ pub unsafe extern "C" fn pvera_bank_refresh(bank: *const pvera_bank, changed: *m
     })
 }
 
-/// Reads everything, warns of each adapter and each store (projections in the file) that is damaged, and goes on. `damaged` gets how
-/// many they are, with the entries that were left out when the bank was opened or last refreshed: each adapter and each store
-/// once. Adapters of a damaged store are counted only where their own vectors are damaged. The progress callback may stop it.
+/// Reads everything that adapters use, warns of each adapter and each store (projections in the file) that is damaged, and goes
+/// on. `damaged` gets how many they are, with the entries that were left out when the bank was opened or last refreshed: each
+/// adapter and each store once. Adapters of a damaged store are counted only where their own vectors are damaged. Nothing is
+/// drawn, and nothing is kept in memory. The progress callback may stop it.
 ///
 /// # Safety
 /// `bank` is a bank; `damaged` is a place for the result.
