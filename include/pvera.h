@@ -2694,8 +2694,9 @@ pvera_error *pvera_adapter_export_lora(const pvera_adapter *adapter,
                                        const pvera_files_options *options);
 
 /**
- * Writes the same LoRA as a GGUF adapter, which llama.cpp loads: rows of q and k are permuted where its converter permutes
- * the model's. The file appears at once, or not at all.
+ * Writes the same LoRA as a GGUF adapter, in the layout that llama.cpp documents (tested against the gguf package; llama.cpp
+ * itself was not run): rows of q and k are permuted where its converter permutes the model's.
+ * The file appears at once, or not at all.
  *
  * GGUF holds no learned bias and no carried tensor: PVERA_ERROR_UNSUPPORTED names the first, unless options.flags has
  * PVERA_FILES_LEAVE_OUT. PVERA_ERROR_EXISTS for a file that is there, unless it has PVERA_FILES_REPLACE;

@@ -240,8 +240,9 @@ pub unsafe extern "C" fn pvera_adapter_export_lora(
     })
 }
 
-/// Writes the same LoRA as a GGUF adapter, which llama.cpp loads: rows of q and k are permuted where its converter permutes
-/// the model's. The file appears at once, or not at all.
+/// Writes the same LoRA as a GGUF adapter, in the layout that llama.cpp documents (tested against the gguf package; llama.cpp
+/// itself was not run): rows of q and k are permuted where its converter permutes the model's.
+/// The file appears at once, or not at all.
 ///
 /// GGUF holds no learned bias and no carried tensor: PVERA_ERROR_UNSUPPORTED names the first, unless options.flags has
 /// PVERA_FILES_LEAVE_OUT. PVERA_ERROR_EXISTS for a file that is there, unless it has PVERA_FILES_REPLACE;

@@ -26,7 +26,7 @@ pub struct Lora {
     common: Common,
 }
 
-/// A GGUF adapter, which llama.cpp loads
+/// A GGUF adapter for llama.cpp
 #[derive(Args, Debug)]
 pub struct GgufFile {
     #[command(flatten)]
