@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::source::{inode, io};
 use crate::error::{Code, Error, Result};
@@ -13,6 +14,9 @@ use crate::fail;
 
 /// More folders of half-done saves than this beside one folder are somebody's mistake.
 const ATTEMPTS: usize = 1000;
+
+/// Milliseconds that a save waits for another to let go of the folder that it replaces.
+const PATIENCE: usize = 100;
 
 /// Between a folder's name and a number, in the names of its temporary folders: those that may hold what belongs to it, ...
 const HALF_SAVED: &str = ".pvera-";
@@ -55,8 +59,8 @@ pub fn replace_files(
     fresh.open(folder);
     sync_folder(&fresh.path)?;
     if place.exists {
-        // The old folder is about to stand where a sweep looks; whoever holds its lock is not done with it.
-        let _lock = Lock::try_on(folder);
+        // The old folder is about to stand where a sweep looks.
+        let lock = Lock::soon_on(folder);
         let is_current = inode(Path::new(".")).ok() == inode(folder).ok();
         exchange(&fresh.path, folder)?;
         fresh.kept = true;
@@ -65,13 +69,18 @@ pub fn replace_files(
             fresh.kept = false;
             return Err(error);
         }
+        // No sweep looks at it any more; who replaces it next wants the lock.
+        fresh.lock = None;
         if is_current {
             // Else the process would stay in the old folder, which is removed now.
             let _ = std::env::set_current_dir(folder);
         }
         sync_folder(parent)?;
         // The new checkpoint is in place and synced: what is left to tidy cannot fail the save, and the next one sweeps it.
-        let _ = settle(&fresh.path, folder, files);
+        // Without the lock, another may settle the same folder and a third begin anew under its name.
+        if lock.is_some_and(|lock| lock.is_on(&fresh.path)) {
+            let _ = settle(&fresh.path, folder, files);
+        }
     } else {
         fs::rename(&fresh.path, folder).map_err(|error| io(folder, "create", &error))?;
         fresh.kept = true;
@@ -269,7 +278,7 @@ struct Fresh {
     path: PathBuf,
     /// Those of a new folder.
     permissions: Option<Permissions>,
-    _lock: Lock,
+    lock: Option<Lock>,
     kept: bool,
 }
 
@@ -289,7 +298,7 @@ impl Fresh {
             if let Some(lock) = Lock::try_on(&path) {
                 let permissions = fs::metadata(&path).map(|data| data.permissions()).ok();
                 let _ = fs::set_permissions(&path, Permissions::from_mode(0o700));
-                return Ok(Self { path, permissions, _lock: lock, kept: false });
+                return Ok(Self { path, permissions, lock: Some(lock), kept: false });
             }
         }
         fail!(Io, "no free name for a fresh folder beside '{}' after {ATTEMPTS} attempts", folder.display())
@@ -324,7 +333,7 @@ fn prefix(folder: &Path, kind: &str) -> Option<OsString> {
 
 /// A lock on a folder, which ends with its holder, however that dies. It tells half-done saves from abandoned ones.
 struct Lock {
-    _folder: File,
+    folder: File,
 }
 
 impl Lock {
@@ -333,8 +342,24 @@ impl Lock {
         let folder = File::open(path).ok()?;
         // SAFETY: an open descriptor.
         let locked = unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
-        let still_there = inode(path).ok()? == super::source::inode_of(&folder.metadata().ok()?);
-        (locked && still_there).then_some(Self { _folder: folder })
+        let lock = Self { folder };
+        (locked && lock.is_on(path)).then_some(lock)
+    }
+
+    /// The same, where another holds it for a moment only.
+    fn soon_on(path: &Path) -> Option<Self> {
+        (0..PATIENCE).find_map(|_| {
+            Self::try_on(path).or_else(|| {
+                std::thread::sleep(Duration::from_millis(1));
+                None
+            })
+        })
+    }
+
+    /// Whether what it locks lies there.
+    fn is_on(&self, path: &Path) -> bool {
+        let own = self.folder.metadata().map(|data| super::source::inode_of(&data));
+        inode(path).is_ok_and(|found| own.is_ok_and(|own| own == found))
     }
 }
 
