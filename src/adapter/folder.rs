@@ -78,7 +78,7 @@ pub fn replace_files(
         sync_folder(parent)?;
         // The new checkpoint is in place and synced: what is left to tidy cannot fail the save, and the next one sweeps it.
         // Without the lock, another may settle the same folder and a third begin anew under its name.
-        if lock.is_some_and(|lock| lock.is_on(&fresh.path)) {
+        if lock.as_ref().is_some_and(|lock| lock.is_on(&fresh.path)) {
             let _ = settle(&fresh.path, folder, files);
         }
     } else {
