@@ -53,6 +53,10 @@ impl Gpu {
         result
     }
 
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
     pub fn wait(&self) {
         self.inside(|| call!(self, "cuStreamSynchronize"(self.stream) as fn(Handle)));
     }

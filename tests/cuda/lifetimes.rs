@@ -346,6 +346,30 @@ fn a_context_comes_and_goes_while_another_stream_is_captured() {
     all_given_back(&gpu, before);
 }
 
+/// Others capture in the global mode, PyTorch's own: nothing that the library does on another stream ruins that.
+#[test]
+#[ignore = "needs a libcuda"]
+fn calls_take_and_give_back_memory_while_another_stream_is_captured() {
+    let (gpu, on_cuda) = bench();
+    let (setup, stream) = (case().setup(5), gpu.new_stream(false));
+    let new_tape = || Tape::new(Policy::KeepDelta, Allocator::default());
+    let (wanted, mut tape) = (taped(&setup, &context(Kind::Cpu, 0), &mut new_tape()).unwrap(), new_tape());
+    let (x, mut y) = (setup.x.on(on_cuda.place()), Host::zeros(3, 10).on(on_cuda.place()));
+    let graph = gpu.capture_on(stream, || {
+        // The first call: the workspace, copies of the store and of the adapter, a tape; then a wait.
+        // SAFETY: nothing goes back over the tape.
+        unsafe { record(&on_cuda, &setup.linears(), &x.matrix(), &Request::default(), &mut tape, &[y.matrix_mut()]) }
+            .unwrap();
+        on_cuda.check().unwrap();
+        drop((setup, tape));
+    });
+    gpu.destroy_graph(graph);
+    assert_eq!(y.back().bits(), wanted);
+    gpu.destroy_stream(stream);
+    drop((x, on_cuda));
+    no_complaints(&gpu);
+}
+
 /// What a driver does not unload goes with the next context.
 #[test]
 #[ignore = "needs a libcuda"]

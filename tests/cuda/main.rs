@@ -2,6 +2,7 @@
 //! doubles of `double/` and `oracle/`. ctest runs these on both doubles; `docs/cuda.md` says how to on a GPU.
 
 mod bits;
+mod captures;
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;

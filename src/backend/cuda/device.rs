@@ -52,7 +52,6 @@ impl Device {
     /// `stream` is NULL or a live stream, which outlives the result.
     pub unsafe fn new(ordinal: Option<i32>, stream: Stream) -> Result<Self> {
         let driver = driver()?;
-        let _relaxed = driver.relax();
         if stream.is_null() {
             let primary = Primary::retain(driver, driver.device(ordinal.unwrap_or(0))?)?;
             let context = primary.context();
@@ -259,7 +258,6 @@ impl Device {
             return;
         }
         let Ok(_entered) = self.driver.enter(self.context) else { return };
-        let _relaxed = self.driver.relax();
         // There is nobody to tell of a failure.
         let _ = self.driver.wait_for(self.stream);
         workspace.release(self.driver, self.stream);

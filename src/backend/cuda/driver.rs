@@ -287,15 +287,15 @@ impl Driver {
         Ok(value)
     }
 
-    /// Makes a context current until the result is dropped; then the one before is again.
+    /// Makes a context current until the result is dropped; then the one before is again. Meanwhile the thread is relaxed.
     pub fn enter(&'static self, context: Context) -> Result<Entered> {
         // SAFETY: a live context.
         self.check("cuCtxPushCurrent", unsafe { (self.context_push)(context) })?;
-        Ok(Entered { driver: self })
+        Ok(Entered { driver: self, _relaxed: self.relax() })
     }
 
-    /// Lets this thread load and unload while other streams are captured, until the result is dropped. Without this a
-    /// capture in the global mode, on any thread, is ruined by them.
+    /// Lets this thread allocate, free, wait and unload while other streams are captured, until the result is dropped. Without
+    /// this a capture in the global mode, the usual one, on any thread, is ruined by them.
     pub fn relax(&'static self) -> Relaxed {
         let mut mode = CAPTURE_RELAXED;
         // SAFETY: a mode, in the place of which the one before is put.
@@ -444,6 +444,7 @@ impl Driver {
 #[derive(Debug)]
 pub struct Entered {
     driver: &'static Driver,
+    _relaxed: Relaxed,
 }
 
 impl Drop for Entered {

@@ -77,6 +77,7 @@ unsafe impl Sync for Primary {}
 
 impl Primary {
     pub fn retain(driver: &'static Driver, device: i32) -> Result<Self> {
+        let _relaxed = driver.relax();
         Ok(Self { driver, device, context: driver.retain_primary(device)? })
     }
 
@@ -152,7 +153,6 @@ impl Drop for House {
         houses.shrink_to_fit();
         drop(houses);
         if let Ok(_entered) = self.driver.enter(self.context) {
-            let _relaxed = self.driver.relax();
             self.driver.destroy_stream(self.uploads);
             self.driver.destroy_stream(self.releases);
             // All kernels have run: each device waited for its own when it closed.
@@ -233,7 +233,6 @@ impl Residents {
         }
         copies.try_reserve(1).map_err(|_| Error::out_of_memory())?;
         let (driver, stream) = (house.driver, house.uploads);
-        let _relaxed = driver.relax();
         let address = driver.allocate(bytes.len().max(1), stream)?;
         // SAFETY: allocated with this size.
         let copied = unsafe { driver.copy_to_device(address, bytes, stream) };

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -30,6 +31,7 @@ enum Result : int {
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
     STREAM_CAPTURE_UNSUPPORTED = 900,
+    STREAM_CAPTURE_INVALIDATED = 901,
     STREAM_CAPTURE_UNMATCHED = 903,
 };
 
@@ -42,6 +44,9 @@ using Work = std::function<Result()>;
 
 struct Graph {
     std::vector<Work> work;
+    int mode = 0;               // of CaptureMode
+    std::thread::id thread = {}; // whose capture it is, while it is one
+    bool ruined = false;        // by a call that a capture forbids
 };
 
 struct Stream {
@@ -115,6 +120,9 @@ void note(const std::string &line);
 // Does the work, or leaves it to the graph that the stream captures. Null and the two special handles are the default
 // stream.
 Result submit(Stream *stream, Work work);
+
+// Whether a capture forbids this thread to allocate, free, wait and unload; it is ruined then.
+bool is_forbidden();
 
 // Whether the handle names a stream; `stream` is null for the default one.
 bool find_stream(void *handle, Stream *&stream);

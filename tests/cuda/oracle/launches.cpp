@@ -60,6 +60,7 @@ EXPORT int cuModuleLoadDataEx(Module **module, const void *image, unsigned, int 
 
 EXPORT int cuModuleUnload(Module *module) {
     const Entry entry;
+    if (is_forbidden()) return STREAM_CAPTURE_UNSUPPORTED;
     return driver().modules.destroy(module) ? SUCCESS : INVALID_HANDLE;
 }
 

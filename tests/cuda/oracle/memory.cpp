@@ -131,7 +131,7 @@ EXPORT int cuMemAllocAsync(uintptr_t *at, size_t bytes, void *handle) {
     if (Result wrong = entry.result()) return wrong;
     Stream *stream;
     if (!find_stream(handle, stream)) return INVALID_HANDLE;
-    if (stream && stream->capture) return STREAM_CAPTURE_UNSUPPORTED;
+    if ((stream && stream->capture) || is_forbidden()) return STREAM_CAPTURE_UNSUPPORTED;
     return allocate(at, bytes, false);
 }
 
@@ -140,7 +140,7 @@ EXPORT int cuMemFreeAsync(uintptr_t at, void *handle) {
     if (Result wrong = entry.result()) return wrong;
     Stream *stream;
     if (!find_stream(handle, stream)) return INVALID_HANDLE;
-    if (stream && stream->capture) return STREAM_CAPTURE_UNSUPPORTED;
+    if ((stream && stream->capture) || is_forbidden()) return STREAM_CAPTURE_UNSUPPORTED;
     return release(at, false);
 }
 

@@ -13,13 +13,19 @@ constexpr uintptr_t LAST_SPECIAL = 2;
 
 enum CaptureStatus : int { CAPTURE_NONE = 0, CAPTURE_ACTIVE = 1 };
 
+enum CaptureMode : int { GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2 };
+
+// What captures may forbid to this thread.
+thread_local int own_mode = GLOBAL;
+
 double milliseconds() {
     using namespace std::chrono;
     return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
 }
 
 // Every stream that joined a capture leaves it.
-void end_capture(const Graph *graph) {
+void end_capture(Graph *graph) {
+    graph->thread = {};
     driver().streams.each([graph](Stream &stream) {
         if (stream.capture != graph) return;
         stream.capture = nullptr;
@@ -31,6 +37,17 @@ void end_capture(const Graph *graph) {
 }
 
 } // namespace
+
+bool is_forbidden() {
+    bool found = false;
+    driver().graphs.each([&found](Graph &graph) {
+        const bool is_own = graph.thread == std::this_thread::get_id();
+        const bool is_others = graph.thread != std::thread::id{} && graph.mode == GLOBAL && own_mode == GLOBAL;
+        if (own_mode == RELAXED || graph.mode == RELAXED || !(is_own || is_others)) return;
+        graph.ruined = found = true;
+    });
+    return found;
+}
 
 bool find_stream(void *handle, Stream *&stream) {
     stream = nullptr;
@@ -86,7 +103,7 @@ EXPORT int cuStreamSynchronize(void *handle) {
     if (Result wrong = entry.result()) return wrong;
     Stream *stream;
     if (!find_stream(handle, stream)) return INVALID_HANDLE;
-    return stream && stream->capture ? STREAM_CAPTURE_UNSUPPORTED : SUCCESS;
+    return (stream && stream->capture) || is_forbidden() ? STREAM_CAPTURE_UNSUPPORTED : SUCCESS;
 }
 
 EXPORT int cuStreamWaitEvent(void *handle, Event *event, unsigned) {
@@ -146,24 +163,24 @@ EXPORT int cuEventElapsedTime(float *elapsed, Event *first, Event *second) {
 
 // ---- Capture and graphs ---------------------------------------------------------------------------------------------
 
-EXPORT int cuStreamBeginCapture_v2(void *handle, int) {
+EXPORT int cuStreamBeginCapture_v2(void *handle, int mode) {
     const Entry entry;
     if (Result wrong = entry.result()) return wrong;
+    if (mode < GLOBAL || mode > RELAXED) return INVALID_VALUE;
     Stream *stream;
     if (!find_stream(handle, stream)) return INVALID_HANDLE;
     if (stream == nullptr) return STREAM_CAPTURE_UNSUPPORTED;
     if (stream->capture != nullptr) return INVALID_VALUE;
-    stream->capture = driver().graphs.make({});
+    stream->capture = driver().graphs.make({{}, mode, std::this_thread::get_id(), false});
     stream->origin = true;
     return SUCCESS;
 }
 
 EXPORT int cuThreadExchangeStreamCaptureMode(int *mode) {
-    thread_local int own = 0;
     const Entry entry;
     if (Result wrong = entry.result(false)) return wrong;
-    if (mode == nullptr || *mode < 0 || *mode > 2) return INVALID_VALUE;
-    std::swap(own, *mode);
+    if (mode == nullptr || *mode < GLOBAL || *mode > RELAXED) return INVALID_VALUE;
+    std::swap(own_mode, *mode);
     return SUCCESS;
 }
 
@@ -182,9 +199,15 @@ EXPORT int cuStreamEndCapture(void *handle, Graph **graph) {
     Stream *stream;
     if (!find_stream(handle, stream)) return INVALID_HANDLE;
     if (stream == nullptr || !stream->origin) return STREAM_CAPTURE_UNMATCHED;
-    *graph = stream->capture;
-    end_capture(*graph);
-    return SUCCESS;
+    Graph *captured = stream->capture;
+    end_capture(captured);
+    if (!captured->ruined) {
+        *graph = captured;
+        return SUCCESS;
+    }
+    *graph = nullptr;
+    driver().graphs.destroy(captured);
+    return STREAM_CAPTURE_INVALIDATED;
 }
 
 EXPORT int cuGraphDestroy(Graph *graph) {

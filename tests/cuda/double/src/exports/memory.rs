@@ -192,6 +192,7 @@ exports! {
             return Err(NOT_SUPPORTED);
         }
         driver.refuse_captured(stream, "cuMemAllocAsync: memory of a graph is not what a step may take")?;
+        driver.refuse_while_capturing("cuMemAllocAsync")?;
         driver.pooled += 1;
         if driver.pooled == driver.settings.fail_pooled {
             return Err(OUT_OF_MEMORY);
@@ -212,6 +213,7 @@ exports! {
         }
         driver.refuse_captured(stream, "cuMemFreeAsync")?;
         driver.refuse_implicit(stream)?;
+        driver.refuse_while_capturing("cuMemFreeAsync")?;
         let context = driver.streams[&stream].context;
         begin_free(driver, context, start, "cuMemFreeAsync")?;
         driver.enqueue(stream, Action::Close { start })

@@ -50,6 +50,7 @@ exports! {
         let stream = driver.stream(given)?;
         driver.refuse_implicit(stream)?;
         driver.refuse_captured(stream, "cuStreamSynchronize of a capturing stream")?;
+        driver.refuse_while_capturing("cuStreamSynchronize")?;
         driver.wait_for_stream(stream);
         let context = driver.context()?;
         driver.after_waiting(context)
