@@ -159,11 +159,11 @@ impl<'s, 'd, 'a> LayerBack<'s, 'd, 'a> {
             for group in prepared.groups {
                 let (group, index, terms, rows) = (group.index, group.term, prepared.terms, prepared.rows);
                 let divergence = Divergence { p: self.p, terms, rows, kl, group, index };
-                let grid = [call.rows.div_ceil(DIVERGENCE_THREADS as usize), 1, 1];
-                turn.launch(Kernel::Divergence, grid, DIVERGENCE_THREADS, &divergence)?;
+                turn.launch(Kernel::Divergence, [call.rows, 1, 1], DIVERGENCE_THREADS, &divergence)?;
             }
             let (rows, divisor) = (prepared.rows.count, self.kl_divisor(wanted));
-            turn.launch(Kernel::KlTotal, [1, 1, 1], 1, &KlTotal { kl, out: value, divisor, rows, reserved: 0 })
+            let total = KlTotal { kl, out: value, divisor, rows, reserved: 0 };
+            turn.launch(Kernel::KlTotal, [1, 1, 1], DIVERGENCE_THREADS, &total)
         }
     }
 

@@ -19,7 +19,7 @@
     ENTRY(weigh, Weigh, ELEMENT_THREADS)                                                                               \
     ENTRY(slopes, Slopes, LATENT_THREADS)                                                                              \
     ENTRY(divergence, Divergence, DIVERGENCE_THREADS)                                                                  \
-    ENTRY(kl_total, KlTotal, 1)                                                                                        \
+    ENTRY(kl_total, KlTotal, DIVERGENCE_THREADS)                                                                       \
     ENTRY(sums, Sums, SUM_COLS)                                                                                        \
     ENTRY(deliver, Deliver, ELEMENT_THREADS)                                                                           \
     ENTRY(accumulate, Accumulate, ELEMENT_THREADS)

@@ -295,8 +295,7 @@ struct Slopes {
 };
 
 // `divergence`: kl[row] += Σ_k −½ (1 + logvar − mu² − v), in f64, for k ascending from 0: d −= 0.5 · (((1 + logvar) −
-// mu · mu) − v), each operation rounded; rows of a group as in Latent. Grid (⌈rows/DIVERGENCE_THREADS⌉), block
-// (DIVERGENCE_THREADS).
+// mu · mu) − v), each operation rounded; rows of a group as in Latent. Grid (rows), block (DIVERGENCE_THREADS).
 #define DIVERGENCE_THREADS 128
 struct Divergence {
     Matrix p;
@@ -307,7 +306,7 @@ struct Divergence {
     u32 index;
 };
 
-// `kl_total`: *out = (Σ kl[row], ascending from 0) / divisor. Grid (1), block (1).
+// `kl_total`: *out = (Σ kl[row], ascending from 0) / divisor. Grid (1), block (DIVERGENCE_THREADS).
 struct KlTotal {
     const double *kl;
     double *out;

@@ -6,7 +6,6 @@
 
 // Rows whose loads are under way together.
 #define SUM_TOGETHER 8u
-#define KL_TOGETHER 16u
 
 KERNEL(ELEMENT_THREADS) weigh(Weigh args) {
     u32 col = blockIdx.x * blockDim.x + threadIdx.x;
@@ -122,41 +121,55 @@ KERNEL(LATENT_THREADS) slopes(Slopes args) {
     }
 }
 
-// In f64, as the sum over rows.
-KERNEL(DIVERGENCE_THREADS) divergence(Divergence args) {
-    u32 row = blockIdx.x * blockDim.x + threadIdx.x;
-    if (row >= args.rows.count) {
-        return;
+// Goes on with a sum by the values of a block's threads, in their order, which is the contract's: thread 0 has the result.
+// Zeros of threads to spare change no bit: a sum that began at 0 is never −0.
+INLINE double add_in_order(double sum, double value) {
+    __shared__ double values[DIVERGENCE_THREADS];
+    values[threadIdx.x] = value;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+#pragma unroll 8
+        for (u32 place = 0; place < DIVERGENCE_THREADS; place++) {
+            sum += values[place];
+        }
     }
+    __syncthreads();
+    return sum;
+}
+
+// What a latent adds to the divergence of its row.
+INLINE double divergence_of(const Divergence &args, const Term &term, u32 row, u32 k) {
+    Latents latents = latents_of(args.p, term, row, k);
+    float bounded_logvar = bounded(latents.logvar, term.bound);
+    double mu = latents.mu, logvar = bounded_logvar, variance = exp_f32(bounded_logvar);
+    return -0.5 * (1.0 + logvar - mu * mu - variance);
+}
+
+KERNEL(DIVERGENCE_THREADS) divergence(Divergence args) {
+    u32 row = blockIdx.x;
     const Term *term = term_of(args.rows.term, args.terms, row, args.group, args.index);
     if (term == nullptr) {
         return;
     }
     double sum = 0.0;
-    for (u32 k = 0; k < term->rank; k++) {
-        Latents latents = latents_of(args.p, *term, row, k);
-        float bounded_logvar = bounded(latents.logvar, term->bound);
-        double mu = latents.mu, logvar = bounded_logvar, variance = exp_f32(bounded_logvar);
-        sum -= 0.5 * (1.0 + logvar - mu * mu - variance);
+    for (u32 begin = 0; begin < term->rank; begin += DIVERGENCE_THREADS) {
+        u32 k = begin + threadIdx.x;
+        sum = add_in_order(sum, k < term->rank ? divergence_of(args, *term, row, k) : 0.0);
     }
-    args.kl[row] += sum;
+    if (threadIdx.x == 0) {
+        args.kl[row] += sum;
+    }
 }
 
-KERNEL(1) kl_total(KlTotal args) {
+KERNEL(DIVERGENCE_THREADS) kl_total(KlTotal args) {
     double sum = 0.0;
-    for (u32 begin = 0; begin < args.rows; begin += KL_TOGETHER) {
-        // Loads that are under way together; behind the last row, it is loaded again instead of the next.
-        double loaded[KL_TOGETHER];
-#pragma unroll
-        for (u32 place = 0; place < KL_TOGETHER; place++) {
-            loaded[place] = args.kl[min(begin + place, args.rows - 1)];
-        }
-#pragma unroll
-        for (u32 place = 0; place < KL_TOGETHER; place++) {
-            sum = begin + place < args.rows ? sum + loaded[place] : sum;
-        }
+    for (u32 begin = 0; begin < args.rows; begin += DIVERGENCE_THREADS) {
+        u32 row = begin + threadIdx.x;
+        sum = add_in_order(sum, row < args.rows ? args.kl[row] : 0.0);
     }
-    *args.out = sum / args.divisor;
+    if (threadIdx.x == 0) {
+        *args.out = sum / args.divisor;
+    }
 }
 
 // The chain of some rows from `begin` on, continued.

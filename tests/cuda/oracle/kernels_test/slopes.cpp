@@ -229,7 +229,7 @@ static void one_divergence(Random &random, size_t rank, size_t count, const floa
         kl.host.push_back(logvar == nullptr ? random.value() : 0.0);
     in.upload();
     const Divergence divergence{in.p.matrix(), in.terms.at(), in.rows.rows(), kl.upload(), in.group, in.index};
-    Device::launch("divergence", divided(count, DIVERGENCE_THREADS), 1, 1, DIVERGENCE_THREADS, divergence);
+    Device::launch("divergence", count, 1, 1, DIVERGENCE_THREADS, divergence);
     for (size_t row = 0; row < count; row++) {
         const OneTerm *term = in.rows.taken(row, in.group, in.index);
         if (term == nullptr) continue;
@@ -253,15 +253,16 @@ static void one_kl_total(Random &random, size_t count, bool zeros) {
         sum += kl.host.emplace_back(zeros ? 0.0 : random.value() / 3.0);
     const KlTotal total{kl.upload(), out.upload(), zeros ? 1.0 : 3.0 + static_cast<double>(count),
                         static_cast<u32>(count), 0};
-    Device::launch("kl_total", 1, 1, 1, 1, total);
+    Device::launch("kl_total", 1, 1, 1, DIVERGENCE_THREADS, total);
     out.host[0] = sum / total.divisor;
     out.compare("out");
 }
 
 void test_divergence() {
     Random random(9);
-    Sizes ranks(random, {1, 2, 7, 16, 17, 64, 256});
-    Sizes heights = heights_of(random, {1, 2, 127, 128, 129, 200});
+    // Around the threads of a block, which take as many latents at a time.
+    Sizes ranks(random, {1, 2, 7, 8, 9, 64, 127, 128, 129, 256, 300});
+    Sizes heights = heights_of(random, {1, 2, 17, 40});
     for (int round = 0; round < rounds(60); round++)
         one_divergence(random, ranks.next(), heights.next());
     std::vector<float> logvars = TELLING_EXPONENTS;
@@ -275,7 +276,12 @@ void test_divergence() {
 
 void test_kl_total() {
     Random random(14);
-    for (size_t count = 0; count <= 40; count++)
+    for (size_t count = 0; count <= 20; count++)
         one_kl_total(random, count, false);
+    for (size_t count : {127, 128, 129, 255, 256, 257, 300})
+        one_kl_total(random, count, false);
+    // Enough of them for each addition's rounding to show.
+    for (int round = 0; round < 8; round++)
+        one_kl_total(random, 128, false);
     one_kl_total(random, 5, true);
 }
