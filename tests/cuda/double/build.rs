@@ -7,10 +7,7 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     // target/<profile>/build/<package>-<hash>/out
-    let profile = Path::new(&out)
-        .ancestors()
-        .nth(3)
-        .expect("OUT_DIR lies four levels down");
+    let profile = Path::new(&out).ancestors().nth(3).expect("OUT_DIR lies four levels down");
     let link = profile.join("libcuda.so.1");
     if link.symlink_metadata().is_err() {
         std::os::unix::fs::symlink("libcuda.so", &link).expect("libcuda.so.1 can be linked");

@@ -22,8 +22,6 @@ impl Clock {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.0
-            .iter()
-            .map(|(&stream, &operation)| (stream, operation))
+        self.0.iter().map(|(&stream, &operation)| (stream, operation))
     }
 }

@@ -29,11 +29,7 @@ thread_local! {
 /// The handle on top of the thread's stack, 0 for none.
 pub fn current_handle() -> u64 {
     // A thread that is ending may call from destructors that run after this one's.
-    STACK
-        .try_with(|stack| stack.borrow().last().copied())
-        .ok()
-        .flatten()
-        .unwrap_or(0)
+    STACK.try_with(|stack| stack.borrow().last().copied()).ok().flatten().unwrap_or(0)
 }
 
 pub fn set_current(handle: u64) {
@@ -51,10 +47,7 @@ pub fn push_current(handle: u64) {
 }
 
 pub fn pop_current() -> Option<u64> {
-    STACK
-        .try_with(|stack| stack.borrow_mut().pop())
-        .ok()
-        .flatten()
+    STACK.try_with(|stack| stack.borrow_mut().pop()).ok().flatten()
 }
 
 impl Driver {
@@ -78,21 +71,13 @@ impl Driver {
     }
 
     pub fn owner(&self, context: u64) -> u8 {
-        self.contexts
-            .get(&context)
-            .map_or(0, |context| context.owner)
+        self.contexts.get(&context).map_or(0, |context| context.owner)
     }
 
     pub fn new_context(&mut self, device: u64, primary: bool) -> u64 {
         let handle = self.handle();
-        let used: Vec<u8> = self
-            .contexts
-            .values()
-            .map(|context| context.owner)
-            .collect();
-        let owner = (1..=127)
-            .find(|owner| !used.contains(owner))
-            .expect("fewer than 127 contexts live at once");
+        let used: Vec<u8> = self.contexts.values().map(|context| context.owner).collect();
+        let owner = (1..=127).find(|owner| !used.contains(owner)).expect("fewer than 127 contexts live at once");
         self.contexts_made += 1;
         let context = Context {
             device,
@@ -127,57 +112,27 @@ impl Driver {
             memory
                 .iter()
                 .filter(|&&at| {
-                    self.arena
-                        .get(at)
-                        .is_some_and(|a| !a.freed && a.origin != crate::memory::Origin::Module)
+                    self.arena.get(at).is_some_and(|a| !a.freed && a.origin != crate::memory::Origin::Module)
                 })
                 .count(),
         );
         count(
             "streams",
-            self.streams
-                .values()
-                .filter(|stream| stream.context == handle && stream.made && !stream.destroyed)
-                .count(),
+            self.streams.values().filter(|stream| stream.context == handle && stream.made && !stream.destroyed).count(),
         );
-        count(
-            "events",
-            self.events
-                .values()
-                .filter(|event| event.context == handle)
-                .count(),
-        );
-        count(
-            "modules",
-            self.modules
-                .values()
-                .filter(|module| module.context == handle)
-                .count(),
-        );
-        count(
-            "host allocations",
-            self.hosts
-                .values()
-                .filter(|host| host.context == handle)
-                .count(),
-        );
+        count("events", self.events.values().filter(|event| event.context == handle).count());
+        count("modules", self.modules.values().filter(|module| module.context == handle).count());
+        count("host allocations", self.hosts.values().filter(|host| host.context == handle).count());
         // A broken context does not let its things be freed.
-        let broken = self
-            .contexts
-            .get(&handle)
-            .is_some_and(|context| context.error.is_some());
+        let broken = self.contexts.get(&handle).is_some_and(|context| context.error.is_some());
         if !left.is_empty() && !broken {
-            self.fault(&format!(
-                "leak: the context ends and still holds {}",
-                left.join(", ")
-            ));
+            self.fault(&format!("leak: the context ends and still holds {}", left.join(", ")));
         }
         memory.into_iter().for_each(|start| self.arena.close(start));
         self.streams.retain(|_, stream| stream.context != handle);
         self.events.retain(|_, event| event.context != handle);
         self.modules.retain(|_, module| module.context != handle);
-        self.functions
-            .retain(|_, function| self.modules.contains_key(&function.module));
+        self.functions.retain(|_, function| self.modules.contains_key(&function.module));
         self.captures.retain(|_, capture| capture.context != handle);
         self.contexts.remove(&handle);
     }

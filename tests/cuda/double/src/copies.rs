@@ -23,10 +23,7 @@ impl Driver {
             self.fault(&format!("{}: the ranges overlap", at.what.describe()));
             return Err(LAUNCH_FAILED);
         }
-        let (data, states) = (
-            self.arena.bytes_of(from, bytes).to_vec(),
-            self.arena.states_of(from, bytes).to_vec(),
-        );
+        let (data, states) = (self.arena.bytes_of(from, bytes).to_vec(), self.arena.states_of(from, bytes).to_vec());
         self.arena.bytes_of_mut(to, bytes).copy_from_slice(&data);
         self.arena.states_of_mut(to, bytes).copy_from_slice(&states);
         Ok(())
@@ -38,40 +35,22 @@ impl Driver {
     }
 
     /// Checks that a range may be used, and notes its use.
-    pub(crate) fn check(
-        &mut self,
-        address: u64,
-        bytes: u64,
-        kind: Kind,
-        written: bool,
-        at: &At,
-    ) -> Outcome {
+    pub(crate) fn check(&mut self, address: u64, bytes: u64, kind: Kind, written: bool, at: &At) -> Outcome {
         let owner = self.owner(at.context);
         let inside = address >= self.arena.base
             && bytes <= self.arena.span
             && address - self.arena.base <= self.arena.span - bytes;
         let bad = if inside {
-            self.arena
-                .states_of(address, bytes)
-                .iter()
-                .position(|&state| state >> 1 != owner)
+            self.arena.states_of(address, bytes).iter().position(|&state| state >> 1 != owner)
         } else {
             Some(0)
         };
         if let Some(bad) = bad {
-            let text = format!(
-                "{}: {}",
-                at.what.describe(),
-                self.outside(address + bad as u64, kind == Kind::Write)
-            );
+            let text = format!("{}: {}", at.what.describe(), self.outside(address + bad as u64, kind == Kind::Write));
             self.fault(&text);
             return Err(ILLEGAL_ADDRESS);
         }
-        let unwritten = self
-            .arena
-            .states_of(address, bytes)
-            .iter()
-            .position(|&state| state & 1 == 0);
+        let unwritten = self.arena.states_of(address, bytes).iter().position(|&state| state & 1 == 0);
         if let Some(unwritten) = unwritten.filter(|_| written) {
             let text = format!(
                 "{}: reads memory that nothing wrote: {}",
@@ -86,35 +65,18 @@ impl Driver {
 
     pub(crate) fn note(&mut self, address: u64, bytes: u64, kind: Kind, at: &At) -> Outcome {
         let mark = Mark { thread: 1, at: 0 };
-        let (start, end) = (
-            (address - self.arena.base) as usize,
-            (address - self.arena.base + bytes) as usize,
-        );
-        let (whole, rest) = (
-            start.next_multiple_of(4).min(end),
-            (end / 4 * 4).max(start.next_multiple_of(4).min(end)),
-        );
+        let (start, end) = ((address - self.arena.base) as usize, (address - self.arena.base + bytes) as usize);
+        let (whole, rest) = (start.next_multiple_of(4).min(end), (end / 4 * 4).max(start.next_multiple_of(4).min(end)));
         for (from, to) in [(start, whole), (whole, rest), (rest, end)] {
             if from == to {
                 continue;
             }
-            let touched = self.arena.shadow.touch(
-                from,
-                to - from,
-                kind,
-                By {
-                    mark,
-                    epoch: at.epoch,
-                    order: at.before,
-                },
-            );
+            let touched =
+                self.arena.shadow.touch(from, to - from, kind, By { mark, epoch: at.epoch, order: at.before });
             if let Err(conflict) = touched {
                 let with = self.unordered(&conflict);
                 let place = self.whereabouts(self.arena.base + from as u64);
-                self.fault(&format!(
-                    "{}: collides at or after {place} with {with}",
-                    at.what.describe()
-                ));
+                self.fault(&format!("{}: collides at or after {place} with {with}", at.what.describe()));
                 return Err(LAUNCH_FAILED);
             }
         }
@@ -128,29 +90,13 @@ impl Driver {
         };
         let bytes = known.size;
         let unknown = |record: &Record| self.host_clock.get(record.stream) < record.operation;
-        let unordered = self
-            .records
-            .iter()
-            .filter(|(_, record)| unknown(record))
-            .map(|(&epoch, _)| epoch);
+        let unordered = self.records.iter().filter(|(_, record)| unknown(record)).map(|(&epoch, _)| epoch);
         let before = Before::new(&unordered.collect::<Vec<u32>>());
-        let epoch = self.record(Record {
-            stream: 0,
-            operation: 0,
-            node: None,
-            what: "cuMemFree".into(),
-        });
+        let epoch = self.record(Record { stream: 0, operation: 0, node: None, what: "cuMemFree".into() });
         let offset = (start - self.arena.base) as usize;
         // Allocations begin at whole words; the rest of the last word is nobody else's.
         let bytes = bytes.next_multiple_of(4) as usize;
-        let by = By {
-            mark: Mark { thread: 1, at: 0 },
-            epoch,
-            order: &before,
-        };
-        self.arena
-            .shadow
-            .touch(offset, bytes, Kind::Write, by)
-            .is_ok()
+        let by = By { mark: Mark { thread: 1, at: 0 }, epoch, order: &before };
+        self.arena.shadow.touch(offset, bytes, Kind::Write, by).is_ok()
     }
 }

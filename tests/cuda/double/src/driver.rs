@@ -93,11 +93,7 @@ impl Driver {
     }
 
     pub fn ready(&self) -> Outcome {
-        if self.initialised {
-            Ok(())
-        } else {
-            Err(NOT_INITIALIZED)
-        }
+        if self.initialised { Ok(()) } else { Err(NOT_INITIALIZED) }
     }
 
     pub fn fault(&mut self, text: &str) {
@@ -114,12 +110,7 @@ pub fn with<T>(body: impl FnOnce(&mut Driver) -> T) -> T {
 pub fn call(name: &str, body: impl FnOnce(&mut Driver) -> Outcome) -> i32 {
     let work = || {
         with(|driver| {
-            if let Some((_, code)) = driver
-                .settings
-                .code
-                .as_ref()
-                .filter(|(function, _)| function == name)
-            {
+            if let Some((_, code)) = driver.settings.code.as_ref().filter(|(function, _)| function == name) {
                 return *code;
             }
             match body(driver) {

@@ -1,8 +1,6 @@
 //! Faults of kernels and copies in words, and the codes that they come to.
 
-use crate::codes::{
-    Code, ILLEGAL_ADDRESS, ILLEGAL_INSTRUCTION, LAUNCH_FAILED, LAUNCH_TIMEOUT, MISALIGNED_ADDRESS,
-};
+use crate::codes::{Code, ILLEGAL_ADDRESS, ILLEGAL_INSTRUCTION, LAUNCH_FAILED, LAUNCH_TIMEOUT, MISALIGNED_ADDRESS};
 use crate::driver::Driver;
 use crate::run::block::{Failure, coordinates};
 use crate::run::reach::{Place, Trouble};
@@ -29,15 +27,8 @@ impl Driver {
 
     pub(crate) fn outside(&self, address: u64, write: bool) -> String {
         let verb = if write { "writes" } else { "reads" };
-        let inside = self
-            .arena
-            .find(address)
-            .is_some_and(|allocation| allocation.open);
-        let why = if inside {
-            "memory of another context"
-        } else {
-            "memory that is not allocated"
-        };
+        let inside = self.arena.find(address).is_some_and(|allocation| allocation.open);
+        let why = if inside { "memory of another context" } else { "memory that is not allocated" };
         format!("{verb} {why}: {}", self.whereabouts(address))
     }
 
@@ -46,70 +37,24 @@ impl Driver {
         let line = |instruction: usize| kernel.image.quote(code.lines[instruction]);
         let name = |place: Place| format!("{place:?}").to_lowercase();
         let (text, result) = match &failure.trouble {
-            Trouble::Misaligned {
-                place,
-                address,
-                bytes,
-            } => (
-                format!(
-                    "misaligned: {bytes} bytes at {address:#x} of {} memory",
-                    name(*place)
-                ),
-                MISALIGNED_ADDRESS,
-            ),
-            Trouble::Outside {
-                place: Place::Global,
-                address,
-                bytes,
-                write,
-            } => (
-                format!(
-                    "out of bounds, {bytes} bytes: {}",
-                    self.outside(*address, *write)
-                ),
-                ILLEGAL_ADDRESS,
-            ),
-            Trouble::Outside {
-                place,
-                address,
-                bytes,
-                ..
-            } => (
-                format!(
-                    "out of bounds: {bytes} bytes at {address:#x} of {} memory",
-                    name(*place)
-                ),
-                ILLEGAL_ADDRESS,
-            ),
-            Trouble::Unwritten {
-                place: Place::Global,
-                address,
-                bytes,
-            } => (
-                format!(
-                    "reads {bytes} bytes of memory that nothing wrote: {}",
-                    self.whereabouts(*address)
-                ),
+            Trouble::Misaligned { place, address, bytes } => {
+                (format!("misaligned: {bytes} bytes at {address:#x} of {} memory", name(*place)), MISALIGNED_ADDRESS)
+            }
+            Trouble::Outside { place: Place::Global, address, bytes, write } => {
+                (format!("out of bounds, {bytes} bytes: {}", self.outside(*address, *write)), ILLEGAL_ADDRESS)
+            }
+            Trouble::Outside { place, address, bytes, .. } => {
+                (format!("out of bounds: {bytes} bytes at {address:#x} of {} memory", name(*place)), ILLEGAL_ADDRESS)
+            }
+            Trouble::Unwritten { place: Place::Global, address, bytes } => (
+                format!("reads {bytes} bytes of memory that nothing wrote: {}", self.whereabouts(*address)),
                 LAUNCH_FAILED,
             ),
-            Trouble::Unwritten {
-                place,
-                address,
-                bytes,
-            } => (
-                format!(
-                    "reads {bytes} bytes at {address:#x} of {} memory that nothing wrote",
-                    name(*place)
-                ),
+            Trouble::Unwritten { place, address, bytes } => (
+                format!("reads {bytes} bytes at {address:#x} of {} memory that nothing wrote", name(*place)),
                 LAUNCH_FAILED,
             ),
-            Trouble::Race {
-                place,
-                address,
-                bytes,
-                kind,
-                conflict,
-            } => {
+            Trouble::Race { place, address, bytes, kind, conflict } => {
                 let verb = |kind: Kind| match kind {
                     Kind::Read | Kind::StrongRead => "read",
                     Kind::Write => "write",
@@ -133,31 +78,17 @@ impl Driver {
                 } else {
                     format!("{address:#x} of {} memory", name(*place))
                 };
-                (
-                    format!(
-                        "race: the {} of {bytes} bytes at {at} collides with {with}",
-                        verb(*kind)
-                    ),
-                    LAUNCH_FAILED,
-                )
+                (format!("race: the {} of {bytes} bytes at {at} collides with {with}", verb(*kind)), LAUNCH_FAILED)
             }
-            Trouble::UnwrittenRegister(register) => (
-                format!("reads the register {register} before it was written"),
-                LAUNCH_FAILED,
-            ),
+            Trouble::UnwrittenRegister(register) => {
+                (format!("reads the register {register} before it was written"), LAUNCH_FAILED)
+            }
             Trouble::DivisionByZero => ("divides an integer by zero".to_string(), LAUNCH_FAILED),
             Trouble::Trap => ("trap".to_string(), ILLEGAL_INSTRUCTION),
-            Trouble::JumpOutsideTable => (
-                "jumps outside of its table".to_string(),
-                ILLEGAL_INSTRUCTION,
-            ),
-            Trouble::TooManySteps => (
-                format!(
-                    "more than {} instructions in one launch",
-                    self.settings.steps
-                ),
-                LAUNCH_TIMEOUT,
-            ),
+            Trouble::JumpOutsideTable => ("jumps outside of its table".to_string(), ILLEGAL_INSTRUCTION),
+            Trouble::TooManySteps => {
+                (format!("more than {} instructions in one launch", self.settings.steps), LAUNCH_TIMEOUT)
+            }
             Trouble::Divergence(text) => (format!("barrier divergence: {text}"), LAUNCH_FAILED),
         };
         self.fault(&format!(

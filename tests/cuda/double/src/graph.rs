@@ -1,9 +1,8 @@
 //! Capture of streams into graphs, and what must not happen meanwhile.
 
 use crate::codes::{
-    CAPTURE_IMPLICIT, CAPTURE_INVALIDATED, CAPTURE_ISOLATION, CAPTURE_MERGE, CAPTURE_UNJOINED,
-    CAPTURE_UNMATCHED, CAPTURE_UNSUPPORTED, CAPTURE_WRONG_THREAD, CAPTURED_EVENT, ILLEGAL_STATE,
-    INVALID_VALUE, Outcome,
+    CAPTURE_IMPLICIT, CAPTURE_INVALIDATED, CAPTURE_ISOLATION, CAPTURE_MERGE, CAPTURE_UNJOINED, CAPTURE_UNMATCHED,
+    CAPTURE_UNSUPPORTED, CAPTURE_WRONG_THREAD, CAPTURED_EVENT, ILLEGAL_STATE, INVALID_VALUE, Outcome,
 };
 use crate::driver::Driver;
 use crate::work::Action;
@@ -128,10 +127,7 @@ impl Driver {
             self.fault("the capture ends while a stream that it forked into was not joined");
             return Err(CAPTURE_UNJOINED);
         }
-        Ok(Graph {
-            context: capture.context,
-            nodes: Arc::new(capture.nodes),
-        })
+        Ok(Graph { context: capture.context, nodes: Arc::new(capture.nodes) })
     }
 
     pub fn invalidate(&mut self, id: u64) {
@@ -142,12 +138,7 @@ impl Driver {
 
     /// 0 none, 1 active, 2 invalidated.
     pub fn capture_status(&self, stream: u64) -> i32 {
-        match self
-            .streams
-            .get(&stream)
-            .and_then(|stream| stream.capture)
-            .and_then(|id| self.captures.get(&id))
-        {
+        match self.streams.get(&stream).and_then(|stream| stream.capture).and_then(|id| self.captures.get(&id)) {
             None => 0,
             Some(capture) if capture.invalid => 2,
             Some(_) => 1,
@@ -162,9 +153,7 @@ impl Driver {
             return Err(CAPTURE_INVALIDATED);
         }
         let refused = match &action {
-            Action::Open { .. } => {
-                Some("cuMemAllocAsync: memory of a graph is not what a step may take")
-            }
+            Action::Open { .. } => Some("cuMemAllocAsync: memory of a graph is not what a step may take"),
             Action::Close { .. } => Some("cuMemFreeAsync"),
             Action::FromHost { .. } => Some("a copy from pageable host memory"),
             Action::ToHost { pinned: false, .. } => Some("a copy to pageable host memory"),
@@ -177,10 +166,7 @@ impl Driver {
             return Err(CAPTURE_UNSUPPORTED);
         }
         let end = capture.ends.entry(stream).or_default();
-        capture.nodes.push(Node {
-            action,
-            after: std::mem::take(end),
-        });
+        capture.nodes.push(Node { action, after: std::mem::take(end) });
         end.push(capture.nodes.len() - 1);
         Ok(())
     }
@@ -201,11 +187,7 @@ impl Driver {
             return Err(CAPTURE_MERGE);
         }
         if mine.is_none() && (self.is_legacy(stream) || !self.captures.contains_key(&id)) {
-            return Err(if self.is_legacy(stream) {
-                CAPTURE_IMPLICIT
-            } else {
-                CAPTURED_EVENT
-            });
+            return Err(if self.is_legacy(stream) { CAPTURE_IMPLICIT } else { CAPTURED_EVENT });
         }
         if let Some(capture) = self.captures.get_mut(&id) {
             if capture.invalid {
@@ -228,9 +210,7 @@ impl Driver {
             None => Ok(()),
             Some(id) => {
                 self.invalidate(id);
-                self.fault(
-                    "during capture: a wait for an event that was recorded outside of the capture",
-                );
+                self.fault("during capture: a wait for an event that was recorded outside of the capture");
                 Err(CAPTURE_ISOLATION)
             }
         }
@@ -255,9 +235,7 @@ impl Driver {
             return Ok(());
         }
         hit.into_iter().for_each(|id| self.invalidate(id));
-        self.fault(
-            "during capture: use of the legacy stream, which would wait for the capturing one",
-        );
+        self.fault("during capture: use of the legacy stream, which would wait for the capturing one");
         Err(CAPTURE_IMPLICIT)
     }
 
@@ -269,8 +247,7 @@ impl Driver {
             .iter()
             .filter(|(_, capture)| match own {
                 Mode::Global => {
-                    capture.mode == Mode::Global
-                        || (capture.mode == Mode::ThreadLocal && capture.thread == thread)
+                    capture.mode == Mode::Global || (capture.mode == Mode::ThreadLocal && capture.thread == thread)
                 }
                 Mode::ThreadLocal => capture.mode != Mode::Relaxed && capture.thread == thread,
                 Mode::Relaxed => false,
@@ -282,12 +259,7 @@ impl Driver {
 
     /// Waiting for a stream that is captured is never allowed.
     pub fn refuse_captured(&mut self, stream: u64, what: &str) -> Outcome {
-        let hit: Vec<u64> = self
-            .streams
-            .get(&stream)
-            .and_then(|stream| stream.capture)
-            .into_iter()
-            .collect();
+        let hit: Vec<u64> = self.streams.get(&stream).and_then(|stream| stream.capture).into_iter().collect();
         self.refuse(&hit, what)
     }
 
@@ -302,10 +274,6 @@ impl Driver {
 
     /// The captures that streams of a context take part in.
     pub fn captures_of(&self, context: u64) -> Vec<u64> {
-        self.captures
-            .iter()
-            .filter(|(_, capture)| capture.context == context)
-            .map(|(&id, _)| id)
-            .collect()
+        self.captures.iter().filter(|(_, capture)| capture.context == context).map(|(&id, _)| id).collect()
     }
 }

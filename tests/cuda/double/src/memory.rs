@@ -81,12 +81,7 @@ impl Arena {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         for shift in (30..=36).rev() {
             let span = 1u64 << shift;
-            let sizes = [
-                (span, libc::PROT_NONE),
-                (span, access),
-                (span + 16, access),
-                (span * 4, access),
-            ];
+            let sizes = [(span, libc::PROT_NONE), (span, access), (span + 16, access), (span * 4, access)];
             let mut maps = Vec::new();
             for (bytes, access) in sizes {
                 match map(bytes, access) {
@@ -117,14 +112,7 @@ impl Arena {
     }
 
     /// Takes addresses for `size` bytes, aligned to 256 and no more; the bytes are not there yet.
-    pub fn reserve(
-        &mut self,
-        size: u64,
-        context: u64,
-        device: u64,
-        origin: Origin,
-        random: u64,
-    ) -> Option<u64> {
+    pub fn reserve(&mut self, size: u64, context: u64, device: u64, origin: Origin, random: u64) -> Option<u64> {
         let needed = (size + GAP).next_multiple_of(PAGE);
         let mut wrapped = false;
         loop {
@@ -143,9 +131,7 @@ impl Arena {
                 .next_back()
                 .filter(|(_, other)| !other.is_gone() && other.start + other.size + GAP > from);
             match taken {
-                Some((_, other)) => {
-                    self.next = (other.start + other.size + GAP - self.base).next_multiple_of(PAGE)
-                }
+                Some((_, other)) => self.next = (other.start + other.size + GAP - self.base).next_multiple_of(PAGE),
                 None => break,
             }
         }
@@ -153,11 +139,8 @@ impl Arena {
         self.next += needed;
         self.made += 1;
         // Allocations of a first round, freed since, whose addresses are given out again.
-        let old: Vec<u64> = self
-            .allocations
-            .range(start.saturating_sub(PAGE)..start + needed)
-            .map(|(&at, _)| at)
-            .collect();
+        let old: Vec<u64> =
+            self.allocations.range(start.saturating_sub(PAGE)..start + needed).map(|(&at, _)| at).collect();
         old.iter().for_each(|at| {
             self.allocations.remove(at);
         });
@@ -166,16 +149,7 @@ impl Arena {
         }
         self.allocations.insert(
             start,
-            Allocation {
-                number: self.made,
-                start,
-                size,
-                context,
-                device,
-                origin,
-                freed: false,
-                open: false,
-            },
+            Allocation { number: self.made, start, size, context, device, origin, freed: false, open: false },
         );
         Some(start)
     }
@@ -190,11 +164,7 @@ impl Arena {
         if let Some(allocation) = self.allocations.get_mut(&start) {
             allocation.open = true;
             // SAFETY: the allocation lies inside of the arena.
-            unsafe {
-                self.states
-                    .add(offset)
-                    .write_bytes(owner << 1, allocation.size as usize)
-            };
+            unsafe { self.states.add(offset).write_bytes(owner << 1, allocation.size as usize) };
         }
     }
 
@@ -245,24 +215,12 @@ impl Arena {
 
     /// The allocation nearest to `address`.
     pub fn nearest(&self, address: u64) -> Option<&Allocation> {
-        let below = self
-            .allocations
-            .range(..=address)
-            .next_back()
-            .map(|(_, allocation)| allocation);
-        let above = self
-            .allocations
-            .range(address..)
-            .next()
-            .map(|(_, allocation)| allocation);
+        let below = self.allocations.range(..=address).next_back().map(|(_, allocation)| allocation);
+        let above = self.allocations.range(address..).next().map(|(_, allocation)| allocation);
         match (below, above) {
             (Some(below), Some(above)) => {
                 let past = address.saturating_sub(below.start + below.size);
-                Some(if past <= above.start - address {
-                    below
-                } else {
-                    above
-                })
+                Some(if past <= above.start - address { below } else { above })
             }
             (below, above) => below.or(above),
         }
@@ -284,9 +242,7 @@ impl Arena {
 
     pub fn states_of_mut(&mut self, address: u64, bytes: u64) -> &mut [u8] {
         // SAFETY: as above.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.states.add(self.offset(address)), bytes as usize)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.states.add(self.offset(address)), bytes as usize) }
     }
 
     pub fn bytes_of(&self, address: u64, bytes: u64) -> &[u8] {
@@ -296,9 +252,7 @@ impl Arena {
 
     pub fn bytes_of_mut(&mut self, address: u64, bytes: u64) -> &mut [u8] {
         // SAFETY: as above.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.data.add(self.offset(address)), bytes as usize)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(self.offset(address)), bytes as usize) }
     }
 }
 
@@ -327,10 +281,7 @@ impl Allocation {
         } else {
             format!("{} bytes into", address - self.start)
         };
-        format!(
-            "{place} allocation {} ({from}, {} bytes at {:#x}, {state})",
-            self.number, self.size, self.start
-        )
+        format!("{place} allocation {} ({from}, {} bytes at {:#x}, {state})", self.number, self.size, self.start)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Modules: PTX that was loaded, its variables in device memory, its entries ready to run.
 
 use crate::codes::{
-    Code, INVALID_IMAGE, INVALID_PTX, NO_BINARY_FOR_GPU, OUT_OF_MEMORY, Outcome,
-    UNSUPPORTED_PTX_VERSION,
+    Code, INVALID_IMAGE, INVALID_PTX, NO_BINARY_FOR_GPU, OUT_OF_MEMORY, Outcome, UNSUPPORTED_PTX_VERSION,
 };
 use crate::driver::Driver;
 use crate::memory::Origin;
@@ -23,14 +22,8 @@ pub struct Image {
 impl Image {
     /// A line of the PTX as reports quote it.
     pub fn quote(&self, line: u32) -> String {
-        let text = self
-            .lines
-            .get((line as usize).wrapping_sub(1))
-            .map_or("", |line| line.trim());
-        format!(
-            "PTX line {line} `{}`",
-            text.split_whitespace().collect::<Vec<_>>().join(" ")
-        )
+        let text = self.lines.get((line as usize).wrapping_sub(1)).map_or("", |line| line.trim());
+        format!("PTX line {line} `{}`", text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -73,21 +66,9 @@ fn newest_ptx(driver: u64) -> (u32, u32) {
 
 impl Driver {
     pub fn load_module(&mut self, context: u64, source: &str) -> Outcome<u64> {
-        let scenario = (
-            self.settings.driver,
-            self.settings.capability,
-            self.settings.mutant.clone(),
-        );
-        if let Some(known) = self
-            .loaded
-            .iter()
-            .find(|known| known.scenario == scenario && known.source == source)
-        {
-            let module = Module {
-                context,
-                image: known.image.clone(),
-                variables: Vec::new(),
-            };
+        let scenario = (self.settings.driver, self.settings.capability, self.settings.mutant.clone());
+        if let Some(known) = self.loaded.iter().find(|known| known.scenario == scenario && known.source == source) {
+            let module = Module { context, image: known.image.clone(), variables: Vec::new() };
             return Ok(self.add_module(module));
         }
         let mut module = match parse(source) {
@@ -97,11 +78,7 @@ impl Driver {
         if module.version > newest_ptx(self.settings.driver) {
             return Err(UNSUPPORTED_PTX_VERSION);
         }
-        let target = module
-            .target
-            .trim_start_matches("sm_")
-            .trim_end_matches(char::is_alphabetic)
-            .parse::<u64>();
+        let target = module.target.trim_start_matches("sm_").trim_end_matches(char::is_alphabetic).parse::<u64>();
         match target {
             Ok(target) if target <= self.settings.capability => {}
             Ok(_) => return Err(NO_BINARY_FOR_GPU),
@@ -112,46 +89,27 @@ impl Driver {
             && mutate::apply(&mut module, &entry, index) == Some(false)
         {
             keeps = false;
-            self.fault(&format!(
-                "PVERA_DOUBLE_MUTANT={entry}:{index}: there is no such mutation"
-            ));
+            self.fault(&format!("PVERA_DOUBLE_MUTANT={entry}:{index}: there is no such mutation"));
         }
         let (globals, variables) = self.place_variables(context, &module)?;
-        let shared: Vec<syntax::Variable> = module
-            .variables
-            .iter()
-            .filter(|variable| variable.space == Space::Shared)
-            .cloned()
-            .collect();
+        let shared: Vec<syntax::Variable> =
+            module.variables.iter().filter(|variable| variable.space == Space::Shared).cloned().collect();
         let mut entries = Vec::new();
         for entry in &module.entries {
             match lower(entry, &globals, &shared) {
                 Ok(code) => entries.push(code),
                 Err(error) => {
-                    variables
-                        .into_iter()
-                        .for_each(|start| self.arena.close(start));
+                    variables.into_iter().for_each(|start| self.arena.close(start));
                     return Err(self.refuse_ptx(source, &error));
                 }
             }
         }
-        let image = Arc::new(Image {
-            entries,
-            lines: source.lines().map(str::to_string).collect(),
-        });
+        let image = Arc::new(Image { entries, lines: source.lines().map(str::to_string).collect() });
         // Code with variables has their addresses in it.
         if variables.is_empty() && keeps && self.loaded.len() < LOADED {
-            self.loaded.push(Loaded {
-                source: source.to_string(),
-                scenario,
-                image: image.clone(),
-            });
+            self.loaded.push(Loaded { source: source.to_string(), scenario, image: image.clone() });
         }
-        Ok(self.add_module(Module {
-            context,
-            image,
-            variables,
-        }))
+        Ok(self.add_module(Module { context, image, variables }))
     }
 
     fn add_module(&mut self, module: Module) -> u64 {
@@ -161,43 +119,22 @@ impl Driver {
     }
 
     fn refuse_ptx(&mut self, source: &str, error: &syntax::Error) -> Code {
-        let text = source
-            .lines()
-            .nth((error.line as usize).wrapping_sub(1))
-            .unwrap_or("")
-            .trim();
-        self.fault(&format!(
-            "PTX line {} `{text}`: {}",
-            error.line, error.message
-        ));
+        let text = source.lines().nth((error.line as usize).wrapping_sub(1)).unwrap_or("").trim();
+        self.fault(&format!("PTX line {} `{text}`: {}", error.line, error.message));
         INVALID_PTX
     }
 
-    fn place_variables(
-        &mut self,
-        context: u64,
-        module: &syntax::Module,
-    ) -> Outcome<(Globals, Vec<u64>)> {
+    fn place_variables(&mut self, context: u64, module: &syntax::Module) -> Outcome<(Globals, Vec<u64>)> {
         let (mut globals, mut placed) = (Globals::new(), Vec::new());
         let owner = self.owner(context);
         let device = self.contexts[&context].device;
-        for variable in module
-            .variables
-            .iter()
-            .filter(|variable| variable.space != Space::Shared)
-        {
+        for variable in module.variables.iter().filter(|variable| variable.space != Space::Shared) {
             let at = random(&mut self.random);
-            let start = self
-                .arena
-                .reserve(variable.size.max(1), context, device, Origin::Module, at)
-                .ok_or(OUT_OF_MEMORY)?;
+            let start =
+                self.arena.reserve(variable.size.max(1), context, device, Origin::Module, at).ok_or(OUT_OF_MEMORY)?;
             self.arena.open(start, owner);
-            self.arena
-                .bytes_of_mut(start, variable.size)
-                .copy_from_slice(&variable.bytes);
-            self.arena
-                .states_of_mut(start, variable.size)
-                .fill(owner << 1 | 1);
+            self.arena.bytes_of_mut(start, variable.size).copy_from_slice(&variable.bytes);
+            self.arena.states_of_mut(start, variable.size).fill(owner << 1 | 1);
             globals.insert(variable.name.clone(), (variable.space, start));
             placed.push(start);
         }
@@ -206,12 +143,8 @@ impl Driver {
 
     pub fn unload_module(&mut self, handle: u64) {
         if let Some(module) = self.modules.remove(&handle) {
-            module
-                .variables
-                .into_iter()
-                .for_each(|start| self.arena.close(start));
-            self.functions
-                .retain(|_, function| function.module != handle);
+            module.variables.into_iter().for_each(|start| self.arena.close(start));
+            self.functions.retain(|_, function| function.module != handle);
         }
     }
 }

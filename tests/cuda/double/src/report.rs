@@ -18,10 +18,7 @@ impl Report {
         self.text.push_str(fault);
         self.text.push('\n');
         if let Some(path) = log {
-            let file = std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path);
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
             // A log that cannot be written must not hide the fault itself, which the report keeps.
             let _ = file.and_then(|mut file| writeln!(file, "{fault}"));
         }

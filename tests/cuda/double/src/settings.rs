@@ -32,25 +32,19 @@ pub struct Settings {
 }
 
 fn text(name: &str) -> Option<String> {
-    std::env::var(format!("PVERA_DOUBLE_{name}"))
-        .ok()
-        .filter(|value| !value.is_empty())
+    std::env::var(format!("PVERA_DOUBLE_{name}")).ok().filter(|value| !value.is_empty())
 }
 
 fn number(name: &str, default: u64) -> u64 {
     match text(name) {
         None => default,
-        Some(value) => value
-            .parse()
-            .unwrap_or_else(|_| panic!("PVERA_DOUBLE_{name}={value} is not a number")),
+        Some(value) => value.parse().unwrap_or_else(|_| panic!("PVERA_DOUBLE_{name}={value} is not a number")),
     }
 }
 
 fn pair(name: &str) -> Option<(String, u64)> {
     let value = text(name)?;
-    let parsed = value
-        .rsplit_once(':')
-        .and_then(|(name, number)| Some((name.to_string(), number.parse().ok()?)));
+    let parsed = value.rsplit_once(':').and_then(|(name, number)| Some((name.to_string(), number.parse().ok()?)));
     Some(parsed.unwrap_or_else(|| panic!("PVERA_DOUBLE_{name}={value} is not name:number")))
 }
 

@@ -62,15 +62,11 @@ impl Driver {
         match self.streams.get(&handle) {
             Some(stream) if !stream.destroyed && stream.context == context => Ok(handle),
             Some(stream) if !stream.destroyed => {
-                self.fault(&format!(
-                    "the stream {given:#x} is of another context than the current one"
-                ));
+                self.fault(&format!("the stream {given:#x} is of another context than the current one"));
                 Err(INVALID_HANDLE)
             }
             _ => {
-                self.fault(&format!(
-                    "{given:#x} is no stream, or one that was destroyed"
-                ));
+                self.fault(&format!("{given:#x} is no stream, or one that was destroyed"));
                 Err(INVALID_HANDLE)
             }
         }
@@ -107,19 +103,12 @@ impl Driver {
         if let Some(capture) = self.streams[&handle].capture {
             return self.capture_node(capture, handle, action);
         }
-        let (context, blocking) = (
-            self.streams[&handle].context,
-            self.streams[&handle].blocking,
-        );
+        let (context, blocking) = (self.streams[&handle].context, self.streams[&handle].blocking);
         let legacy = self.contexts[&context].legacy;
         let mut clock = self.streams[&handle].clock.clone();
         clock.join(&self.host_clock);
         if handle == legacy {
-            for other in self
-                .streams
-                .values()
-                .filter(|other| other.context == context && other.blocking)
-            {
+            for other in self.streams.values().filter(|other| other.context == context && other.blocking) {
                 clock.join(&other.clock);
             }
         } else if blocking {
@@ -127,11 +116,7 @@ impl Driver {
         }
         if let Some(stream) = self.streams.get_mut(&handle) {
             stream.enqueued += 1;
-            stream.queue.push_back(Work {
-                operation: stream.enqueued,
-                clock: clock.clone(),
-                action,
-            });
+            stream.queue.push_back(Work { operation: stream.enqueued, clock: clock.clone(), action });
             clock.raise(stream.number, stream.enqueued);
             stream.clock = clock;
         }
@@ -139,9 +124,7 @@ impl Driver {
     }
 
     fn over(&self, clock: &Clock) -> bool {
-        clock
-            .iter()
-            .all(|(stream, operation)| self.done.get(&stream).copied().unwrap_or(0) >= operation)
+        clock.iter().all(|(stream, operation)| self.done.get(&stream).copied().unwrap_or(0) >= operation)
     }
 
     /// Runs work of any streams, in an order that the seed shuffles, until `target` is over.
@@ -155,12 +138,7 @@ impl Driver {
         let mut ready: Vec<(u32, u64)> = self
             .streams
             .iter()
-            .filter(|(_, stream)| {
-                stream
-                    .queue
-                    .front()
-                    .is_some_and(|work| self.over(&work.clock))
-            })
+            .filter(|(_, stream)| stream.queue.front().is_some_and(|work| self.over(&work.clock)))
             .map(|(&handle, stream)| (stream.number, handle))
             .collect();
         if ready.is_empty() {
@@ -168,11 +146,7 @@ impl Driver {
         }
         ready.sort_unstable();
         let (number, handle) = ready[(random(&mut self.random) % ready.len() as u64) as usize];
-        let Some(work) = self
-            .streams
-            .get_mut(&handle)
-            .and_then(|stream| stream.queue.pop_front())
-        else {
+        let Some(work) = self.streams.get_mut(&handle).and_then(|stream| stream.queue.pop_front()) else {
             return false;
         };
         let context = self.streams[&handle].context;
@@ -188,11 +162,7 @@ impl Driver {
         if let Some(context) = self.contexts.get_mut(&context) {
             context.error = Some(error);
         }
-        for stream in self
-            .streams
-            .values_mut()
-            .filter(|stream| stream.context == context)
-        {
+        for stream in self.streams.values_mut().filter(|stream| stream.context == context) {
             stream.queue.clear();
             self.done.insert(stream.number, stream.enqueued);
         }
@@ -200,8 +170,7 @@ impl Driver {
 
     /// Forgets streams that were destroyed and are done, and executions that come before all that may run yet.
     fn settle(&mut self) {
-        self.streams
-            .retain(|_, stream| !stream.destroyed || !stream.queue.is_empty());
+        self.streams.retain(|_, stream| !stream.destroyed || !stream.queue.is_empty());
         let queued: Vec<(u32, &Clock)> = self
             .streams
             .values()
@@ -218,13 +187,7 @@ impl Driver {
             };
             !known || !queued.iter().all(waited_for)
         });
-        if self
-            .arena
-            .shadow
-            .split_epochs()
-            .iter()
-            .all(|epoch| !self.records.contains_key(epoch))
-        {
+        if self.arena.shadow.split_epochs().iter().all(|epoch| !self.records.contains_key(epoch)) {
             self.arena.shadow.forget_split();
         }
     }
@@ -245,11 +208,7 @@ impl Driver {
     /// Waits for all that is queued in a context.
     pub fn finish_context(&mut self, context: u64) {
         let mut target = Clock::default();
-        for stream in self
-            .streams
-            .values()
-            .filter(|stream| stream.context == context)
-        {
+        for stream in self.streams.values().filter(|stream| stream.context == context) {
             target.join(&stream.clock);
             target.raise(stream.number, stream.enqueued);
         }
@@ -258,9 +217,6 @@ impl Driver {
 
     /// What a call that waited gives: the context's fault, if it has one.
     pub fn after_waiting(&self, context: u64) -> Outcome {
-        self.contexts
-            .get(&context)
-            .and_then(|context| context.error)
-            .map_or(Ok(()), Err)
+        self.contexts.get(&context).and_then(|context| context.error).map_or(Ok(()), Err)
     }
 }

@@ -94,19 +94,13 @@ impl Before {
     /// `unordered` is ascending.
     pub(crate) fn new(unordered: &[u32]) -> Before {
         let (Some(first), Some(last)) = (unordered.first(), unordered.last()) else {
-            return Before {
-                floor: u32::MAX,
-                unordered: Vec::new(),
-            };
+            return Before { floor: u32::MAX, unordered: Vec::new() };
         };
         let mut bits = vec![0; (last - first) as usize / 64 + 1];
         for epoch in unordered {
             bits[(epoch - first) as usize / 64] |= 1 << ((epoch - first) % 64);
         }
-        Before {
-            floor: first - 1,
-            unordered: bits,
-        }
+        Before { floor: first - 1, unordered: bits }
     }
 }
 
@@ -122,9 +116,7 @@ impl Order for Before {
             return true;
         }
         let at = epoch - self.floor - 1;
-        self.unordered
-            .get(at as usize / 64)
-            .is_none_or(|bits| bits >> (at % 64) & 1 == 0)
+        self.unordered.get(at as usize / 64).is_none_or(|bits| bits >> (at % 64) & 1 == 0)
     }
 }
 
@@ -156,9 +148,7 @@ impl Action {
             Action::Copy { to, from, bytes } => {
                 format!("copy of {bytes} bytes from {from:#x} to {to:#x}")
             }
-            Action::Set {
-                to, width, count, ..
-            } => format!("set of {} bytes at {to:#x}", width * count),
+            Action::Set { to, width, count, .. } => format!("set of {} bytes at {to:#x}", width * count),
             Action::Open { start } => format!("cuMemAllocAsync of {start:#x}"),
             Action::Close { start } => format!("cuMemFreeAsync of {start:#x}"),
             Action::Graph { .. } => "graph".to_string(),
@@ -169,13 +159,7 @@ impl Action {
 impl Driver {
     pub fn execute(&mut self, stream: u64, context: u64, work: Work) -> Outcome {
         let number = self.streams[&stream].number;
-        let turn = Turn {
-            number,
-            operation: work.operation,
-            clock: &work.clock,
-            context,
-            node: None,
-        };
+        let turn = Turn { number, operation: work.operation, clock: &work.clock, context, node: None };
         let Action::Graph { uid, nodes } = &work.action else {
             return self.act(&turn, &work.action);
         };
@@ -185,25 +169,16 @@ impl Driver {
             let mut mine = vec![false; nodes.len()];
             for &earlier in &node.after {
                 mine[earlier] = true;
-                mine.iter_mut()
-                    .zip(&before[earlier])
-                    .for_each(|(mine, theirs)| *mine |= theirs);
+                mine.iter_mut().zip(&before[earlier]).for_each(|(mine, theirs)| *mine |= theirs);
             }
             before.push(mine);
         }
         let mut left: Vec<usize> = (0..nodes.len()).collect();
         while !left.is_empty() {
-            let ready: Vec<usize> = (0..left.len())
-                .filter(|&at| !left.iter().any(|&other| before[left[at]][other]))
-                .collect();
+            let ready: Vec<usize> =
+                (0..left.len()).filter(|&at| !left.iter().any(|&other| before[left[at]][other])).collect();
             let node = left.remove(ready[(random(&mut self.random) % ready.len() as u64) as usize]);
-            self.act(
-                &Turn {
-                    node: Some((*uid, node, &before[node])),
-                    ..turn
-                },
-                &nodes[node].action,
-            )?;
+            self.act(&Turn { node: Some((*uid, node, &before[node])), ..turn }, &nodes[node].action)?;
         }
         Ok(())
     }
@@ -248,76 +223,42 @@ impl Driver {
             let more = match action {
                 Action::Kernel(kernel) => {
                     let words: Vec<String> = kernel.params.chunks(8).map(trace_word).collect();
-                    format!(
-                        " grid {:?}, block {:?}: {}",
-                        kernel.grid,
-                        kernel.block,
-                        words.join(" ")
-                    )
+                    format!(" grid {:?}, block {:?}: {}", kernel.grid, kernel.block, words.join(" "))
                 }
                 _ => String::new(),
             };
-            eprintln!(
-                "stream {}, operation {}: {}{more}",
-                record.stream, record.operation, record.what
-            );
+            eprintln!("stream {}, operation {}: {}{more}", record.stream, record.operation, record.what);
         }
         let epoch = self.record(record);
-        let at = At {
-            epoch,
-            before: &before,
-            context: turn.context,
-            what: action,
-        };
+        let at = At { epoch, before: &before, context: turn.context, what: action };
         match action {
             Action::Kernel(kernel) => self.run_kernel(kernel, &at),
-            Action::FromHost { to, bytes } => {
-                self.write_from(*to, bytes.as_ptr(), bytes.len() as u64, &at)
-            }
-            Action::FromPinned { to, from, bytes } => {
-                self.write_from(*to, *from as *const u8, *bytes, &at)
-            }
-            Action::ToHost {
-                to, from, bytes, ..
-            } => {
+            Action::FromHost { to, bytes } => self.write_from(*to, bytes.as_ptr(), bytes.len() as u64, &at),
+            Action::FromPinned { to, from, bytes } => self.write_from(*to, *from as *const u8, *bytes, &at),
+            Action::ToHost { to, from, bytes, .. } => {
                 self.check(*from, *bytes, Kind::Read, true, &at)?;
                 let source = self.arena.bytes_of(*from, *bytes);
                 // SAFETY: the caller of the copy promised that many bytes at `to`.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(source.as_ptr(), *to as *mut u8, source.len())
-                };
+                unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), *to as *mut u8, source.len()) };
                 Ok(())
             }
             Action::Copy { to, from, bytes } => self.copy(*to, *from, *bytes, &at),
-            Action::Set {
-                to,
-                value,
-                width,
-                count,
-            } => {
+            Action::Set { to, value, width, count } => {
                 self.check(*to, width * count, Kind::Write, false, &at)?;
                 let pattern = value.to_le_bytes();
                 let target = self.arena.bytes_of_mut(*to, width * count);
-                target
-                    .chunks_mut(*width as usize)
-                    .for_each(|chunk| chunk.copy_from_slice(&pattern[..*width as usize]));
+                target.chunks_mut(*width as usize).for_each(|chunk| chunk.copy_from_slice(&pattern[..*width as usize]));
                 self.mark_written(*to, width * count, turn.context);
                 Ok(())
             }
             Action::Open { start } => {
                 let owner = self.owner(turn.context);
                 self.arena.open(*start, owner);
-                let bytes = self
-                    .arena
-                    .get(*start)
-                    .map_or(0, |allocation| allocation.size);
+                let bytes = self.arena.get(*start).map_or(0, |allocation| allocation.size);
                 self.note(*start, bytes, Kind::Write, &at)
             }
             Action::Close { start } => {
-                let bytes = self
-                    .arena
-                    .get(*start)
-                    .map_or(0, |allocation| allocation.size);
+                let bytes = self.arena.get(*start).map_or(0, |allocation| allocation.size);
                 self.note(*start, bytes, Kind::Write, &at)?;
                 self.arena.close(*start);
                 Ok(())
@@ -329,10 +270,7 @@ impl Driver {
     fn run_kernel(&mut self, kernel: &Kernel, at: &At) -> Outcome {
         let code = &kernel.image.entries[kernel.entry];
         if !self.modules.contains_key(&kernel.module) {
-            self.fault(&format!(
-                "kernel `{}` runs after its module was unloaded",
-                code.name
-            ));
+            self.fault(&format!("kernel `{}` runs after its module was unloaded", code.name));
             return Err(INVALID_HANDLE);
         }
         let launch = Launch {

@@ -83,10 +83,8 @@ fn values(seed: u64, count: usize) -> Vec<u64> {
             4 => doubles[(random >> 8) as usize % doubles.len()].to_bits(),
             // Floats of like sizes, so that sums and products are not all one operand.
             5 => u64::from(
-                ((index as f32 + 1.0)
-                    * 0.37
-                    * f32::from_bits(0x3f80_0000 | (random >> 40) as u32 & 0x7f_ffff))
-                .to_bits(),
+                ((index as f32 + 1.0) * 0.37 * f32::from_bits(0x3f80_0000 | (random >> 40) as u32 & 0x7f_ffff))
+                    .to_bits(),
             ),
             6 => (f64::from(random as u32) * 1e-5).to_bits(),
             _ => random,
@@ -110,9 +108,7 @@ fn evaluate(body: &str) -> Vec<([u64; 3], u64)> {
 
 fn evaluate_once(body: &str) -> Vec<([u64; 3], u64)> {
     let inputs: Vec<Vec<u64>> = (1..=3).map(|seed| values(seed, COUNT)).collect();
-    let interleaved: Vec<u64> = (0..COUNT)
-        .flat_map(|at| [inputs[0][at], inputs[1][at], inputs[2][at]])
-        .collect();
+    let interleaved: Vec<u64> = (0..COUNT).flat_map(|at| [inputs[0][at], inputs[1][at], inputs[2][at]]).collect();
     let source = upload(&interleaved);
     let target = allocate(COUNT * 8);
     let program = format!(
@@ -124,17 +120,7 @@ fn evaluate_once(body: &str) -> Vec<([u64; 3], u64)> {
          {body} \
          mul.wide.u32 %rd5, %r4, 8; add.s64 %rd5, %rd2, %rd5; st.global.u64 [%rd5], %rd20;"
     );
-    assert_eq!(
-        run(
-            &kernel("", &program),
-            COUNT as u32 / 64,
-            64,
-            [source, target, 0]
-        ),
-        0,
-        "{body}: {}",
-        report()
-    );
+    assert_eq!(run(&kernel("", &program), COUNT as u32 / 64, 64, [source, target, 0]), 0, "{body}: {}", report());
     let results: Vec<u64> = download(target, COUNT).unwrap();
     free(source);
     free(target);
@@ -147,48 +133,32 @@ fn evaluate_once(body: &str) -> Vec<([u64; 3], u64)> {
 
 fn compare(body: &str, expected: impl Fn([u64; 3]) -> u64) {
     for (input, result) in evaluate(body) {
-        assert_eq!(
-            result,
-            expected(input),
-            "{body} of {input:x?}: {result:x} instead of {:x}",
-            expected(input)
-        );
+        assert_eq!(result, expected(input), "{body} of {input:x?}: {result:x} instead of {:x}", expected(input));
     }
 }
 
 fn int32(op: &str, expected: impl Fn(u32, u32, u32) -> u32) {
-    compare(&format!("{op} cvt.u64.u32 %rd20, %r20;"), |[a, b, c]| {
-        u64::from(expected(a as u32, b as u32, c as u32))
-    });
+    compare(&format!("{op} cvt.u64.u32 %rd20, %r20;"), |[a, b, c]| u64::from(expected(a as u32, b as u32, c as u32)));
 }
 
 fn int16(op: &str, expected: impl Fn(u16, u16, u16) -> u16) {
-    compare(&format!("{op} cvt.u64.u16 %rd20, %h13;"), |[a, b, c]| {
-        u64::from(expected(a as u16, b as u16, c as u16))
-    });
+    compare(&format!("{op} cvt.u64.u16 %rd20, %h13;"), |[a, b, c]| u64::from(expected(a as u16, b as u16, c as u16)));
 }
 
 fn predicate(op: &str, expected: impl Fn([u64; 3]) -> bool) {
-    compare(&format!("{op} selp.b64 %rd20, 1, 0, %p1;"), |input| {
-        u64::from(expected(input))
-    });
+    compare(&format!("{op} selp.b64 %rd20, 1, 0, %p1;"), |input| u64::from(expected(input)));
 }
 
 /// NaN results of f32 arithmetic are all one NaN.
 fn canonical(value: f32) -> u64 {
-    u64::from(if value.is_nan() {
-        0x7fff_ffff
-    } else {
-        value.to_bits()
-    })
+    u64::from(if value.is_nan() { 0x7fff_ffff } else { value.to_bits() })
 }
 
 fn f32s(op: &str, expected: impl Fn(f32, f32, f32) -> f32) {
     let from = |bits: u64| f32::from_bits(bits as u32);
-    compare(
-        &format!("{op} mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;"),
-        |[a, b, c]| canonical(expected(from(a), from(b), from(c))),
-    );
+    compare(&format!("{op} mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;"), |[a, b, c]| {
+        canonical(expected(from(a), from(b), from(c)))
+    });
 }
 
 fn f64s(op: &str, expected: impl Fn(f64, f64, f64) -> f64) {
@@ -209,34 +179,16 @@ fn integers_of_32_bits() {
     int32("add.s32 %r20, %r10, %r11;", |a, b, _| a.wrapping_add(b));
     int32("sub.s32 %r20, %r10, %r11;", |a, b, _| a.wrapping_sub(b));
     int32("mul.lo.s32 %r20, %r10, %r11;", |a, b, _| a.wrapping_mul(b));
-    int32("mul.hi.u32 %r20, %r10, %r11;", |a, b, _| {
-        ((u128::from(a) * u128::from(b)) >> 32) as u32
-    });
-    int32("mul.hi.s32 %r20, %r10, %r11;", |a, b, _| {
-        ((i128::from(s(a)) * i128::from(s(b))) >> 32) as u32
-    });
-    int32("mad.lo.s32 %r20, %r10, %r11, %r12;", |a, b, c| {
-        a.wrapping_mul(b).wrapping_add(c)
-    });
+    int32("mul.hi.u32 %r20, %r10, %r11;", |a, b, _| ((u128::from(a) * u128::from(b)) >> 32) as u32);
+    int32("mul.hi.s32 %r20, %r10, %r11;", |a, b, _| ((i128::from(s(a)) * i128::from(s(b))) >> 32) as u32);
+    int32("mad.lo.s32 %r20, %r10, %r11, %r12;", |a, b, c| a.wrapping_mul(b).wrapping_add(c));
     int32("mad.hi.u32 %r20, %r10, %r11, %r12;", |a, b, c| {
         (((u128::from(a) * u128::from(b)) >> 32) as u32).wrapping_add(c)
     });
-    int32(
-        "or.b32 %r11, %r11, 1; div.u32 %r20, %r10, %r11;",
-        |a, b, _| a / (b | 1),
-    );
-    int32(
-        "or.b32 %r11, %r11, 1; div.s32 %r20, %r10, %r11;",
-        |a, b, _| s(a).wrapping_div(s(b | 1)) as u32,
-    );
-    int32(
-        "or.b32 %r11, %r11, 1; rem.u32 %r20, %r10, %r11;",
-        |a, b, _| a % (b | 1),
-    );
-    int32(
-        "or.b32 %r11, %r11, 1; rem.s32 %r20, %r10, %r11;",
-        |a, b, _| s(a).wrapping_rem(s(b | 1)) as u32,
-    );
+    int32("or.b32 %r11, %r11, 1; div.u32 %r20, %r10, %r11;", |a, b, _| a / (b | 1));
+    int32("or.b32 %r11, %r11, 1; div.s32 %r20, %r10, %r11;", |a, b, _| s(a).wrapping_div(s(b | 1)) as u32);
+    int32("or.b32 %r11, %r11, 1; rem.u32 %r20, %r10, %r11;", |a, b, _| a % (b | 1));
+    int32("or.b32 %r11, %r11, 1; rem.s32 %r20, %r10, %r11;", |a, b, _| s(a).wrapping_rem(s(b | 1)) as u32);
     int32("min.u32 %r20, %r10, %r11;", |a, b, _| a.min(b));
     int32("min.s32 %r20, %r10, %r11;", |a, b, _| s(a).min(s(b)) as u32);
     int32("max.u32 %r20, %r10, %r11;", |a, b, _| a.max(b));
@@ -247,51 +199,25 @@ fn integers_of_32_bits() {
     int32("not.b32 %r20, %r10;", |a, _, _| !a);
     int32("neg.s32 %r20, %r10;", |a, _, _| a.wrapping_neg());
     int32("abs.s32 %r20, %r10;", |a, _, _| s(a).wrapping_abs() as u32);
-    int32(
-        "shl.b32 %r20, %r10, %r11;",
-        |a, b, _| if b > 31 { 0 } else { a << b },
-    );
-    int32(
-        "shr.u32 %r20, %r10, %r11;",
-        |a, b, _| if b > 31 { 0 } else { a >> b },
-    );
-    int32("shr.s32 %r20, %r10, %r11;", |a, b, _| {
-        (s(a) >> b.min(31)) as u32
-    });
+    int32("shl.b32 %r20, %r10, %r11;", |a, b, _| if b > 31 { 0 } else { a << b });
+    int32("shr.u32 %r20, %r10, %r11;", |a, b, _| if b > 31 { 0 } else { a >> b });
+    int32("shr.s32 %r20, %r10, %r11;", |a, b, _| (s(a) >> b.min(31)) as u32);
     int32("shl.b32 %r20, %r10, 5;", |a, _, _| a << 5);
     int32("shf.l.wrap.b32 %r20, %r10, %r11, %r12;", |a, b, c| {
         ((u64::from(b) << 32 | u64::from(a)) << (c & 31) >> 32) as u32
     });
-    int32("shf.r.wrap.b32 %r20, %r10, %r11, %r12;", |a, b, c| {
-        ((u64::from(b) << 32 | u64::from(a)) >> (c & 31)) as u32
-    });
+    int32("shf.r.wrap.b32 %r20, %r10, %r11, %r12;", |a, b, c| ((u64::from(b) << 32 | u64::from(a)) >> (c & 31)) as u32);
     int32("shf.l.clamp.b32 %r20, %r10, %r11, %r12;", |a, b, c| {
-        if c >= 32 {
-            a
-        } else {
-            ((u64::from(b) << 32 | u64::from(a)) << c >> 32) as u32
-        }
+        if c >= 32 { a } else { ((u64::from(b) << 32 | u64::from(a)) << c >> 32) as u32 }
     });
     int32("shf.r.clamp.b32 %r20, %r10, %r11, %r12;", |a, b, c| {
-        if c >= 32 {
-            b
-        } else {
-            ((u64::from(b) << 32 | u64::from(a)) >> c) as u32
-        }
+        if c >= 32 { b } else { ((u64::from(b) << 32 | u64::from(a)) >> c) as u32 }
     });
-    int32("shf.l.wrap.b32 %r20, %r10, %r10, 7;", |a, _, _| {
-        a.rotate_left(7)
-    });
+    int32("shf.l.wrap.b32 %r20, %r10, %r10, 7;", |a, _, _| a.rotate_left(7));
     int32("popc.b32 %r20, %r10;", |a, _, _| a.count_ones());
     int32("clz.b32 %r20, %r10;", |a, _, _| a.leading_zeros());
     int32("brev.b32 %r20, %r10;", |a, _, _| a.reverse_bits());
-    int32("bfind.u32 %r20, %r10;", |a, _, _| {
-        if a == 0 {
-            u32::MAX
-        } else {
-            31 - a.leading_zeros()
-        }
-    });
+    int32("bfind.u32 %r20, %r10;", |a, _, _| if a == 0 { u32::MAX } else { 31 - a.leading_zeros() });
     device.finish_clean();
 }
 
@@ -302,50 +228,24 @@ fn bit_fields_and_bytes() {
     let bit = |value: u64, at: u32, width: u32| if at < width { value >> at & 1 } else { 0 };
     let bfe = |a: u64, b: u32, c: u32, width: u32, signed: bool| {
         let (pos, len) = (b & 255, c & 255);
-        let sign = if !signed || len == 0 {
-            0
-        } else {
-            bit(a, (pos + len - 1).min(width - 1), width)
+        let sign = if !signed || len == 0 { 0 } else { bit(a, (pos + len - 1).min(width - 1), width) };
+        (0..width)
+            .fold(0u64, |out, i| out | (if i < len && pos + i < width { bit(a, pos + i, width) } else { sign }) << i)
+    };
+    let bfi =
+        |a: u64, b: u64, c: u32, d: u32, width: u32| {
+            let (pos, len) = (c & 255, d & 255);
+            (0..len).fold(b, |out, i| {
+                if pos + i < width { out & !(1 << (pos + i)) | bit(a, i, width) << (pos + i) } else { out }
+            })
         };
-        (0..width).fold(0u64, |out, i| {
-            out | (if i < len && pos + i < width {
-                bit(a, pos + i, width)
-            } else {
-                sign
-            }) << i
-        })
-    };
-    let bfi = |a: u64, b: u64, c: u32, d: u32, width: u32| {
-        let (pos, len) = (c & 255, d & 255);
-        (0..len).fold(b, |out, i| {
-            if pos + i < width {
-                out & !(1 << (pos + i)) | bit(a, i, width) << (pos + i)
-            } else {
-                out
-            }
-        })
-    };
-    int32("bfe.u32 %r20, %r10, %r11, %r12;", |a, b, c| {
-        bfe(a.into(), b, c, 32, false) as u32
-    });
-    int32("bfe.s32 %r20, %r10, %r11, %r12;", |a, b, c| {
-        bfe(a.into(), b, c, 32, true) as u32
-    });
-    compare("bfe.u64 %rd20, %rd10, %r11, %r12;", |[a, b, c]| {
-        bfe(a, b as u32, c as u32, 64, false)
-    });
-    compare("bfe.s64 %rd20, %rd10, %r11, %r12;", |[a, b, c]| {
-        bfe(a, b as u32, c as u32, 64, true)
-    });
-    int32("bfi.b32 %r20, %r10, %r11, %r12, 9;", |a, b, c| {
-        bfi(a.into(), b.into(), c, 9, 32) as u32
-    });
-    int32("bfi.b32 %r20, %r10, %r11, 16, 16;", |a, b, _| {
-        a << 16 | b & 0xffff
-    });
-    compare("bfi.b64 %rd20, %rd10, %rd11, %r12, 40;", |[a, b, c]| {
-        bfi(a, b, c as u32, 40, 64)
-    });
+    int32("bfe.u32 %r20, %r10, %r11, %r12;", |a, b, c| bfe(a.into(), b, c, 32, false) as u32);
+    int32("bfe.s32 %r20, %r10, %r11, %r12;", |a, b, c| bfe(a.into(), b, c, 32, true) as u32);
+    compare("bfe.u64 %rd20, %rd10, %r11, %r12;", |[a, b, c]| bfe(a, b as u32, c as u32, 64, false));
+    compare("bfe.s64 %rd20, %rd10, %r11, %r12;", |[a, b, c]| bfe(a, b as u32, c as u32, 64, true));
+    int32("bfi.b32 %r20, %r10, %r11, %r12, 9;", |a, b, c| bfi(a.into(), b.into(), c, 9, 32) as u32);
+    int32("bfi.b32 %r20, %r10, %r11, 16, 16;", |a, b, _| a << 16 | b & 0xffff);
+    compare("bfi.b64 %rd20, %rd10, %rd11, %r12, 40;", |[a, b, c]| bfi(a, b, c as u32, 40, 64));
     let prmt = |a: u32, b: u32, c: u32| {
         let bytes = [a.to_le_bytes(), b.to_le_bytes()].concat();
         u32::from_le_bytes([0, 1, 2, 3].map(|at| {
@@ -363,14 +263,9 @@ fn bit_fields_and_bytes() {
     int32("prmt.b32 %r20, %r10, %r11, %r12;", prmt);
     int32("prmt.b32 %r20, %r10, 0, 291;", |a, _, _| a.swap_bytes());
     for table in [0x80u32, 0xfe, 0x96, 0xca, 0xe8, 0x1b] {
-        int32(
-            &format!("lop3.b32 %r20, %r10, %r11, %r12, {table};"),
-            |a, b, c| {
-                (0..32).fold(0, |out, i| {
-                    out | (table >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | (c >> i & 1)) & 1) << i
-                })
-            },
-        );
+        int32(&format!("lop3.b32 %r20, %r10, %r11, %r12, {table};"), |a, b, c| {
+            (0..32).fold(0, |out, i| out | (table >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | (c >> i & 1)) & 1) << i)
+        });
     }
     device.finish_clean();
 }
@@ -381,89 +276,46 @@ fn integers_of_16_and_64_bits() {
     int16("add.s16 %h13, %h10, %h11;", |a, b, _| a.wrapping_add(b));
     int16("sub.s16 %h13, %h10, %h11;", |a, b, _| a.wrapping_sub(b));
     int16("mul.lo.s16 %h13, %h10, %h11;", |a, b, _| a.wrapping_mul(b));
-    int16("mad.lo.s16 %h13, %h10, %h11, %h12;", |a, b, c| {
-        a.wrapping_mul(b).wrapping_add(c)
-    });
+    int16("mad.lo.s16 %h13, %h10, %h11, %h12;", |a, b, c| a.wrapping_mul(b).wrapping_add(c));
     int16("and.b16 %h13, %h10, %h11;", |a, b, _| a & b);
     int16("not.b16 %h13, %h10;", |a, _, _| !a);
     int16("neg.s16 %h13, %h10;", |a, _, _| a.wrapping_neg());
     int16("shl.b16 %h13, %h10, 3;", |a, _, _| a << 3);
     int16("shr.s16 %h13, %h10, 3;", |a, _, _| (a as i16 >> 3) as u16);
-    int16("max.s16 %h13, %h10, %h11;", |a, b, _| {
-        (a as i16).max(b as i16) as u16
-    });
-    int32("mul.wide.u16 %r20, %h10, %h11;", |a, b, _| {
-        (a & 0xffff) * (b & 0xffff)
-    });
-    int32("mul.wide.s16 %r20, %h10, %h11;", |a, b, _| {
-        (i32::from(a as i16) * i32::from(b as i16)) as u32
-    });
-    compare("add.s64 %rd20, %rd10, %rd11;", |[a, b, _]| {
-        a.wrapping_add(b)
-    });
-    compare("sub.s64 %rd20, %rd10, %rd11;", |[a, b, _]| {
-        a.wrapping_sub(b)
-    });
-    compare("mul.lo.s64 %rd20, %rd10, %rd11;", |[a, b, _]| {
-        a.wrapping_mul(b)
-    });
-    compare("mul.hi.u64 %rd20, %rd10, %rd11;", |[a, b, _]| {
-        ((u128::from(a) * u128::from(b)) >> 64) as u64
-    });
+    int16("max.s16 %h13, %h10, %h11;", |a, b, _| (a as i16).max(b as i16) as u16);
+    int32("mul.wide.u16 %r20, %h10, %h11;", |a, b, _| (a & 0xffff) * (b & 0xffff));
+    int32("mul.wide.s16 %r20, %h10, %h11;", |a, b, _| (i32::from(a as i16) * i32::from(b as i16)) as u32);
+    compare("add.s64 %rd20, %rd10, %rd11;", |[a, b, _]| a.wrapping_add(b));
+    compare("sub.s64 %rd20, %rd10, %rd11;", |[a, b, _]| a.wrapping_sub(b));
+    compare("mul.lo.s64 %rd20, %rd10, %rd11;", |[a, b, _]| a.wrapping_mul(b));
+    compare("mul.hi.u64 %rd20, %rd10, %rd11;", |[a, b, _]| ((u128::from(a) * u128::from(b)) >> 64) as u64);
     compare("mul.hi.s64 %rd20, %rd10, %rd11;", |[a, b, _]| {
         ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64
     });
-    compare("mad.lo.s64 %rd20, %rd10, %rd11, %rd12;", |[a, b, c]| {
-        a.wrapping_mul(b).wrapping_add(c)
-    });
-    compare("mul.wide.u32 %rd20, %r10, %r11;", |[a, b, _]| {
-        u64::from(a as u32) * u64::from(b as u32)
-    });
-    compare("mul.wide.s32 %rd20, %r10, %r11;", |[a, b, _]| {
-        (i64::from(a as i32) * i64::from(b as i32)) as u64
-    });
+    compare("mad.lo.s64 %rd20, %rd10, %rd11, %rd12;", |[a, b, c]| a.wrapping_mul(b).wrapping_add(c));
+    compare("mul.wide.u32 %rd20, %r10, %r11;", |[a, b, _]| u64::from(a as u32) * u64::from(b as u32));
+    compare("mul.wide.s32 %rd20, %r10, %r11;", |[a, b, _]| (i64::from(a as i32) * i64::from(b as i32)) as u64);
     compare("mad.wide.u32 %rd20, %r10, %r11, %rd12;", |[a, b, c]| {
         (u64::from(a as u32) * u64::from(b as u32)).wrapping_add(c)
     });
     compare("mad.wide.s32 %rd20, %r10, -4, %rd12;", |[a, _, c]| {
         (i64::from(a as i32) * -4).wrapping_add(c as i64) as u64
     });
-    compare(
-        "or.b64 %rd11, %rd11, 1; div.u64 %rd20, %rd10, %rd11;",
-        |[a, b, _]| a / (b | 1),
-    );
-    compare(
-        "or.b64 %rd11, %rd11, 1; rem.s64 %rd20, %rd10, %rd11;",
-        |[a, b, _]| (a as i64).wrapping_rem((b | 1) as i64) as u64,
-    );
-    compare("min.s64 %rd20, %rd10, %rd11;", |[a, b, _]| {
-        (a as i64).min(b as i64) as u64
+    compare("or.b64 %rd11, %rd11, 1; div.u64 %rd20, %rd10, %rd11;", |[a, b, _]| a / (b | 1));
+    compare("or.b64 %rd11, %rd11, 1; rem.s64 %rd20, %rd10, %rd11;", |[a, b, _]| {
+        (a as i64).wrapping_rem((b | 1) as i64) as u64
     });
+    compare("min.s64 %rd20, %rd10, %rd11;", |[a, b, _]| (a as i64).min(b as i64) as u64);
     compare("max.u64 %rd20, %rd10, %rd11;", |[a, b, _]| a.max(b));
     compare("xor.b64 %rd20, %rd10, %rd11;", |[a, b, _]| a ^ b);
     compare("not.b64 %rd20, %rd10;", |[a, _, _]| !a);
     compare("neg.s64 %rd20, %rd10;", |[a, _, _]| a.wrapping_neg());
-    compare("shl.b64 %rd20, %rd10, %r11;", |[a, b, _]| {
-        if b as u32 > 63 { 0 } else { a << (b as u32) }
-    });
-    compare("shr.u64 %rd20, %rd10, %r11;", |[a, b, _]| {
-        if b as u32 > 63 { 0 } else { a >> (b as u32) }
-    });
-    compare("shr.s64 %rd20, %rd10, %r11;", |[a, b, _]| {
-        (a as i64 >> (b as u32).min(63)) as u64
-    });
-    compare(
-        "clz.b64 %r20, %rd10; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| a.leading_zeros().into(),
-    );
-    compare(
-        "mov.b64 {%r20, %r21}, %rd10; mov.b64 %rd20, {%r21, %r20};",
-        |[a, _, _]| a.rotate_left(32),
-    );
-    int32(
-        "mov.b32 {%h13, %h14}, %r10; mov.b32 %r20, {%h14, %h13};",
-        |a, _, _| a.rotate_left(16),
-    );
+    compare("shl.b64 %rd20, %rd10, %r11;", |[a, b, _]| if b as u32 > 63 { 0 } else { a << (b as u32) });
+    compare("shr.u64 %rd20, %rd10, %r11;", |[a, b, _]| if b as u32 > 63 { 0 } else { a >> (b as u32) });
+    compare("shr.s64 %rd20, %rd10, %r11;", |[a, b, _]| (a as i64 >> (b as u32).min(63)) as u64);
+    compare("clz.b64 %r20, %rd10; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| a.leading_zeros().into());
+    compare("mov.b64 {%r20, %r21}, %rd10; mov.b64 %rd20, {%r21, %r20};", |[a, _, _]| a.rotate_left(32));
+    int32("mov.b32 {%h13, %h14}, %r10; mov.b32 %r20, {%h14, %h13};", |a, _, _| a.rotate_left(16));
     device.finish_clean();
 }
 
@@ -479,62 +331,33 @@ fn comparisons() {
         ("ge", [false, true, true]),
     ] {
         let met = |ordering: std::cmp::Ordering| int[(ordering as i8 + 1) as usize];
-        predicate(&format!("setp.{name}.s32 %p1, %r10, %r11;"), |[a, b, _]| {
-            met((a as i32).cmp(&(b as i32)))
-        });
-        predicate(&format!("setp.{name}.u32 %p1, %r10, %r11;"), |[a, b, _]| {
-            met((a as u32).cmp(&(b as u32)))
-        });
-        predicate(
-            &format!("setp.{name}.s64 %p1, %rd10, %rd11;"),
-            |[a, b, _]| met((a as i64).cmp(&(b as i64))),
-        );
-        predicate(
-            &format!("setp.{name}.u64 %p1, %rd10, %rd11;"),
-            |[a, b, _]| met(a.cmp(&b)),
-        );
-        predicate(&format!("setp.{name}.s16 %p1, %h10, %h11;"), |[a, b, _]| {
-            met((a as i16).cmp(&(b as i16)))
-        });
-        predicate(&format!("setp.{name}.u16 %p1, %h10, %h11;"), |[a, b, _]| {
-            met((a as u16).cmp(&(b as u16)))
-        });
+        predicate(&format!("setp.{name}.s32 %p1, %r10, %r11;"), |[a, b, _]| met((a as i32).cmp(&(b as i32))));
+        predicate(&format!("setp.{name}.u32 %p1, %r10, %r11;"), |[a, b, _]| met((a as u32).cmp(&(b as u32))));
+        predicate(&format!("setp.{name}.s64 %p1, %rd10, %rd11;"), |[a, b, _]| met((a as i64).cmp(&(b as i64))));
+        predicate(&format!("setp.{name}.u64 %p1, %rd10, %rd11;"), |[a, b, _]| met(a.cmp(&b)));
+        predicate(&format!("setp.{name}.s16 %p1, %h10, %h11;"), |[a, b, _]| met((a as i16).cmp(&(b as i16))));
+        predicate(&format!("setp.{name}.u16 %p1, %h10, %h11;"), |[a, b, _]| met((a as u16).cmp(&(b as u16))));
         predicate(&format!("setp.{name}.f32 %p1, %f10, %f11;"), |[a, b, _]| {
-            f32::from_bits(a as u32)
-                .partial_cmp(&f32::from_bits(b as u32))
-                .is_some_and(met)
+            f32::from_bits(a as u32).partial_cmp(&f32::from_bits(b as u32)).is_some_and(met)
         });
         predicate(&format!("setp.{name}.f64 %p1, %d10, %d11;"), |[a, b, _]| {
-            f64::from_bits(a)
-                .partial_cmp(&f64::from_bits(b))
-                .is_some_and(met)
+            f64::from_bits(a).partial_cmp(&f64::from_bits(b)).is_some_and(met)
         });
-        predicate(
-            &format!("setp.{name}u.f32 %p1, %f10, %f11;"),
-            |[a, b, _]| {
-                f32::from_bits(a as u32)
-                    .partial_cmp(&f32::from_bits(b as u32))
-                    .is_none_or(met)
-            },
-        );
+        predicate(&format!("setp.{name}u.f32 %p1, %f10, %f11;"), |[a, b, _]| {
+            f32::from_bits(a as u32).partial_cmp(&f32::from_bits(b as u32)).is_none_or(met)
+        });
     }
     predicate("setp.nan.f32 %p1, %f10, %f11;", |[a, b, _]| {
         f32::from_bits(a as u32).is_nan() || f32::from_bits(b as u32).is_nan()
     });
-    predicate("setp.num.f64 %p1, %d10, %d11;", |[a, b, _]| {
-        !f64::from_bits(a).is_nan() && !f64::from_bits(b).is_nan()
+    predicate("setp.num.f64 %p1, %d10, %d11;", |[a, b, _]| !f64::from_bits(a).is_nan() && !f64::from_bits(b).is_nan());
+    predicate("setp.lt.u32 %p2, %r12, 99; setp.lt.and.u32 %p1, %r10, %r11, %p2;", |[a, b, c]| {
+        (a as u32) < b as u32 && (c as u32) < 99
     });
-    predicate(
-        "setp.lt.u32 %p2, %r12, 99; setp.lt.and.u32 %p1, %r10, %r11, %p2;",
-        |[a, b, c]| (a as u32) < b as u32 && (c as u32) < 99,
-    );
-    predicate(
-        "setp.lt.u32 %p2, %r12, 99; setp.lt.or.u32 %p1, %r10, %r11, !%p2;",
-        |[a, b, c]| (a as u32) < b as u32 || (c as u32) >= 99,
-    );
-    predicate("setp.lo.u32 %p2|%p1, %r10, %r11;", |[a, b, _]| {
-        (a as u32) >= b as u32
+    predicate("setp.lt.u32 %p2, %r12, 99; setp.lt.or.u32 %p1, %r10, %r11, !%p2;", |[a, b, c]| {
+        (a as u32) < b as u32 || (c as u32) >= 99
     });
+    predicate("setp.lo.u32 %p2|%p1, %r10, %r11;", |[a, b, _]| (a as u32) >= b as u32);
     predicate(
         "setp.lt.u32 %p2, %r10, %r11; setp.eq.u32 %p3, %r12, 7; xor.pred %p1, %p2, %p3; not.pred %p1, %p1;",
         |[a, b, c]| ((a as u32) < b as u32) == (c as u32 == 7),
@@ -552,14 +375,12 @@ fn floats() {
     f32s("fma.rn.f32 %f20, %f10, %f11, %f12;", f32::mul_add);
     f32s("sqrt.rn.f32 %f20, %f10;", |a, _, _| a.sqrt());
     f32s("rcp.rn.f32 %f20, %f10;", |a, _, _| 1.0 / a);
-    compare(
-        "neg.f32 %f20, %f10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| u64::from(a as u32 ^ 1 << 31),
-    );
-    compare(
-        "abs.f32 %f20, %f10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| u64::from(a as u32 & !(1 << 31)),
-    );
+    compare("neg.f32 %f20, %f10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| {
+        u64::from(a as u32 ^ 1 << 31)
+    });
+    compare("abs.f32 %f20, %f10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| {
+        u64::from(a as u32 & !(1 << 31))
+    });
     f32s("min.f32 %f20, %f10, %f11;", |a, b, _| {
         if a.is_nan() {
             b
@@ -578,25 +399,13 @@ fn floats() {
             b
         }
     });
-    f32s(
-        "copysign.f32 %f20, %f10, %f11; add.rn.f32 %f20, %f20, 0f00000000;",
-        |a, b, _| b.copysign(a) + 0.0,
-    );
+    f32s("copysign.f32 %f20, %f10, %f11; add.rn.f32 %f20, %f20, 0f00000000;", |a, b, _| b.copysign(a) + 0.0);
     f32s("cvt.rni.f32.f32 %f20, %f10;", |a, _, _| a.round_ties_even());
     f32s("cvt.rzi.f32.f32 %f20, %f10;", |a, _, _| a.trunc());
     f32s("cvt.rmi.f32.f32 %f20, %f10;", |a, _, _| a.floor());
     f32s("cvt.rpi.f32.f32 %f20, %f10;", |a, _, _| a.ceil());
-    f32s("cvt.sat.f32.f32 %f20, %f10;", |a, _, _| {
-        if a.is_nan() {
-            0.0
-        } else {
-            a.clamp(0.0, 1.0) + 0.0
-        }
-    });
-    f32s(
-        "mov.f32 %f20, 0f3FC00000; add.rn.f32 %f20, %f20, %f10;",
-        |a, _, _| a + 1.5,
-    );
+    f32s("cvt.sat.f32.f32 %f20, %f10;", |a, _, _| if a.is_nan() { 0.0 } else { a.clamp(0.0, 1.0) + 0.0 });
+    f32s("mov.f32 %f20, 0f3FC00000; add.rn.f32 %f20, %f20, %f10;", |a, _, _| a + 1.5);
     f64s("add.rn.f64 %d20, %d10, %d11;", |a, b, _| a + b);
     f64s("sub.rn.f64 %d20, %d10, %d11;", |a, b, _| a - b);
     f64s("mul.rn.f64 %d20, %d10, %d11;", |a, b, _| a * b);
@@ -606,9 +415,7 @@ fn floats() {
     f64s("neg.f64 %d20, %d10;", |a, _, _| -a);
     f64s("abs.f64 %d20, %d10;", |a, _, _| a.abs());
     f64s("cvt.rni.f64.f64 %d20, %d10;", |a, _, _| a.round_ties_even());
-    f64s("cvt.f64.f32 %d20, %f10;", |a, _, _| {
-        f64::from(f32::from_bits(a.to_bits() as u32))
-    });
+    f64s("cvt.f64.f32 %d20, %f10;", |a, _, _| f64::from(f32::from_bits(a.to_bits() as u32)));
     compare(
         "selp.f32 %f20, %f10, %f11, %p1; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;"
             .replace("selp", "setp.lt.s32 %p1, %r12, 0; selp")
@@ -642,9 +449,7 @@ fn floats_to_zero() {
     let part = |value: f64| i128::from(value.to_bits() as u32);
     for (name, sign) in [("add", 1), ("sub", -1)] {
         f64s(
-            &format!(
-                "{whole} mul.rn.f64 %d11, %d11, 0d3D70000000000000; {name}.rz.f64 %d20, %d10, %d11;"
-            ),
+            &format!("{whole} mul.rn.f64 %d11, %d11, 0d3D70000000000000; {name}.rz.f64 %d20, %d10, %d11;"),
             |a, b, _| cut((part(a) << 40) + sign * part(b)) * 2f64.powi(-40),
         );
     }
@@ -656,15 +461,12 @@ fn floats_to_zero() {
             cut(exact(a) * exact(b))
         },
     );
-    f64s(
-        &format!("{whole} div.rz.f64 %d20, %d10, %d11;"),
-        |a, b, _| {
-            if part(b) == 0 {
-                return part(a) as f64 / 0.0;
-            }
-            cut((part(a) << 90) / part(b)) * 2f64.powi(-90)
-        },
-    );
+    f64s(&format!("{whole} div.rz.f64 %d20, %d10, %d11;"), |a, b, _| {
+        if part(b) == 0 {
+            return part(a) as f64 / 0.0;
+        }
+        cut((part(a) << 90) / part(b)) * 2f64.powi(-90)
+    });
     device.finish_clean();
 }
 
@@ -672,71 +474,36 @@ fn floats_to_zero() {
 fn conversions() {
     let device = Device::new();
     let f = |bits: u64| f32::from_bits(bits as u32);
-    int32("cvt.rzi.s32.f32 %r20, %f10;", |a, _, _| {
-        f(a.into()) as i32 as u32
-    });
+    int32("cvt.rzi.s32.f32 %r20, %f10;", |a, _, _| f(a.into()) as i32 as u32);
     int32("cvt.rzi.u32.f32 %r20, %f10;", |a, _, _| f(a.into()) as u32);
-    int32("cvt.rni.s32.f32 %r20, %f10;", |a, _, _| {
-        f(a.into()).round_ties_even() as i32 as u32
-    });
-    compare("cvt.rmi.s64.f32 %rd20, %f10;", |[a, _, _]| {
-        f(a).floor() as i64 as u64
-    });
-    compare("cvt.rzi.u64.f64 %rd20, %d10;", |[a, _, _]| {
-        f64::from_bits(a) as u64
-    });
-    compare("cvt.rpi.s64.f64 %rd20, %d10;", |[a, _, _]| {
-        f64::from_bits(a).ceil() as i64 as u64
-    });
-    f32s("cvt.rn.f32.s32 %f20, %r10;", |a, _, _| {
-        a.to_bits() as i32 as f32
-    });
+    int32("cvt.rni.s32.f32 %r20, %f10;", |a, _, _| f(a.into()).round_ties_even() as i32 as u32);
+    compare("cvt.rmi.s64.f32 %rd20, %f10;", |[a, _, _]| f(a).floor() as i64 as u64);
+    compare("cvt.rzi.u64.f64 %rd20, %d10;", |[a, _, _]| f64::from_bits(a) as u64);
+    compare("cvt.rpi.s64.f64 %rd20, %d10;", |[a, _, _]| f64::from_bits(a).ceil() as i64 as u64);
+    f32s("cvt.rn.f32.s32 %f20, %r10;", |a, _, _| a.to_bits() as i32 as f32);
     f32s("cvt.rn.f32.u32 %f20, %r10;", |a, _, _| a.to_bits() as f32);
-    compare(
-        "cvt.rn.f32.s64 %f20, %rd10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| u64::from((a as i64 as f32).to_bits()),
-    );
-    compare(
-        "cvt.rn.f32.u64 %f20, %rd10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| u64::from((a as f32).to_bits()),
-    );
-    compare(
-        "cvt.rn.f64.s64 %d20, %rd10; mov.b64 %rd20, %d20;",
-        |[a, _, _]| (a as i64 as f64).to_bits(),
-    );
-    compare(
-        "cvt.rn.f64.u32 %d20, %r10; mov.b64 %rd20, %d20;",
-        |[a, _, _]| f64::from(a as u32).to_bits(),
-    );
-    compare(
-        "cvt.rn.f32.f64 %f20, %d10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| canonical(f64::from_bits(a) as f32),
-    );
-    compare("cvt.s64.s32 %rd20, %r10;", |[a, _, _]| {
-        i64::from(a as i32) as u64
+    compare("cvt.rn.f32.s64 %f20, %rd10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| {
+        u64::from((a as i64 as f32).to_bits())
     });
+    compare("cvt.rn.f32.u64 %f20, %rd10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| {
+        u64::from((a as f32).to_bits())
+    });
+    compare("cvt.rn.f64.s64 %d20, %rd10; mov.b64 %rd20, %d20;", |[a, _, _]| (a as i64 as f64).to_bits());
+    compare("cvt.rn.f64.u32 %d20, %r10; mov.b64 %rd20, %d20;", |[a, _, _]| f64::from(a as u32).to_bits());
+    compare("cvt.rn.f32.f64 %f20, %d10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| {
+        canonical(f64::from_bits(a) as f32)
+    });
+    compare("cvt.s64.s32 %rd20, %r10;", |[a, _, _]| i64::from(a as i32) as u64);
     compare("cvt.u64.u32 %rd20, %r10;", |[a, _, _]| u64::from(a as u32));
-    compare("cvt.s64.s16 %rd20, %h10;", |[a, _, _]| {
-        i64::from(a as i16) as u64
-    });
+    compare("cvt.s64.s16 %rd20, %h10;", |[a, _, _]| i64::from(a as i16) as u64);
     int32("cvt.u32.u16 %r20, %h10;", |a, _, _| a & 0xffff);
-    int32("cvt.s32.s16 %r20, %h10;", |a, _, _| {
-        i32::from(a as i16) as u32
-    });
-    int32("cvt.s32.s8 %r20, %r10;", |a, _, _| {
-        i32::from(a as i8) as u32
-    });
+    int32("cvt.s32.s16 %r20, %h10;", |a, _, _| i32::from(a as i16) as u32);
+    int32("cvt.s32.s8 %r20, %r10;", |a, _, _| i32::from(a as i8) as u32);
     int32("cvt.u32.u8 %r20, %r10;", |a, _, _| a & 255);
-    int32("cvt.s8.s32 %r20, %r10;", |a, _, _| {
-        i32::from(a as i8) as u32
-    });
+    int32("cvt.s8.s32 %r20, %r10;", |a, _, _| i32::from(a as i8) as u32);
     int16("cvt.u16.u32 %h13, %r10;", |a, _, _| a);
-    f32s("cvt.rn.f32.s16 %f20, %h10;", |a, _, _| {
-        f32::from(a.to_bits() as i16)
-    });
-    f32s("cvt.rn.f32.u8 %f20, %r10;", |a, _, _| {
-        f32::from(a.to_bits() as u8)
-    });
+    f32s("cvt.rn.f32.s16 %f20, %h10;", |a, _, _| f32::from(a.to_bits() as i16));
+    f32s("cvt.rn.f32.u8 %f20, %r10;", |a, _, _| f32::from(a.to_bits() as u8));
     device.finish_clean();
 }
 
@@ -757,11 +524,7 @@ fn nearest_half(value: f32, table: &[(f64, u16)]) -> u16 {
     }
     let (below, bits_below) = table[at - 1];
     let (down, up) = (size - below, above - size);
-    sign | if down < up || (down == up && bits_below % 2 == 0) {
-        bits_below
-    } else {
-        bits_above
-    }
+    sign | if down < up || (down == up && bits_below % 2 == 0) { bits_below } else { bits_above }
 }
 
 #[test]
@@ -772,27 +535,20 @@ fn halves() {
         .map(|bits| {
             let (exponent, fraction) = (i32::from(bits >> 10), f64::from(bits & 1023));
             (
-                if exponent == 0 {
-                    fraction * 2f64.powi(-24)
-                } else {
-                    (1024.0 + fraction) * 2f64.powi(exponent - 25)
-                },
+                if exponent == 0 { fraction * 2f64.powi(-24) } else { (1024.0 + fraction) * 2f64.powi(exponent - 25) },
                 bits,
             )
         })
         .collect();
-    compare(
-        "cvt.f32.f16 %f20, %h10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;",
-        |[a, _, _]| {
-            let half = a as u16;
-            let size = match half & 0x7fff {
-                0x7c00 => f64::INFINITY,
-                bits if bits > 0x7c00 => f64::NAN,
-                bits => table[usize::from(bits)].0,
-            };
-            canonical(if half >> 15 != 0 { -size } else { size } as f32)
-        },
-    );
+    compare("cvt.f32.f16 %f20, %h10; mov.b32 %r20, %f20; cvt.u64.u32 %rd20, %r20;", |[a, _, _]| {
+        let half = a as u16;
+        let size = match half & 0x7fff {
+            0x7c00 => f64::INFINITY,
+            bits if bits > 0x7c00 => f64::NAN,
+            bits => table[usize::from(bits)].0,
+        };
+        canonical(if half >> 15 != 0 { -size } else { size } as f32)
+    });
     for (input, result) in evaluate("cvt.rn.f16.f32 %h13, %f10; cvt.u64.u16 %rd20, %h13;") {
         let value = f32::from_bits(input[0] as u32);
         assert_eq!(result as u16, nearest_half(value, &table), "{value:e}");
@@ -802,11 +558,7 @@ fn halves() {
         let middle = ((pair[0].0 + pair[1].0) / 2.0) as f32;
         for bits in middle.to_bits() - 1..=middle.to_bits() + 1 {
             let value = f32::from_bits(bits);
-            assert_eq!(
-                cuda::run::value::f32_to_half(value, 0),
-                nearest_half(value, &table),
-                "{value:e}"
-            );
+            assert_eq!(cuda::run::value::f32_to_half(value, 0), nearest_half(value, &table), "{value:e}");
         }
     }
     device.finish_clean();
@@ -815,14 +567,8 @@ fn halves() {
 /// What lies between zero and the exact result: checked against the two neighbours of the rounded one.
 #[test]
 fn rounding_to_zero() {
-    use cuda::run::value::{
-        add_to_zero, f32_to_half, f64_to_f32, fma_to_zero, half_to_f32, mul_to_zero,
-    };
-    let (a, b, c) = (
-        values(11, 200_000),
-        values(12, 200_000),
-        values(13, 200_000),
-    );
+    use cuda::run::value::{add_to_zero, f32_to_half, f64_to_f32, fma_to_zero, half_to_f32, mul_to_zero};
+    let (a, b, c) = (values(11, 200_000), values(12, 200_000), values(13, 200_000));
     // The sign of exact − candidate, from sums of doubles that lose nothing.
     let sign_of_difference = |exact: [f64; 2], candidate: f32| {
         let candidate = f64::from(candidate);
@@ -838,11 +584,7 @@ fn rounding_to_zero() {
                 terms[at] = (x - (sum - back)) + (y - back);
             }
         }
-        terms
-            .into_iter()
-            .rev()
-            .find(|&term| term != 0.0)
-            .map_or(0.0, f64::signum)
+        terms.into_iter().rev().find(|&term| term != 0.0).map_or(0.0, f64::signum)
     };
     let check = |name: &str, exact: [f64; 2], result: f32| {
         let rounded = exact[0] + exact[1];
@@ -856,21 +598,10 @@ fn rounding_to_zero() {
         } else {
             rounded.signum()
         };
-        assert!(
-            towards == 0.0 || towards == size_sign,
-            "{name} {exact:?}: {result:e}"
-        );
+        assert!(towards == 0.0 || towards == size_sign, "{name} {exact:?}: {result:e}");
         let further = f32::from_bits(result.to_bits() + 1);
-        let further = if result == 0.0 {
-            f32::from_bits(1).copysign(size_sign as f32)
-        } else {
-            further
-        };
-        assert_eq!(
-            sign_of_difference(exact, further),
-            -size_sign,
-            "{name} {exact:?}: {result:e}"
-        );
+        let further = if result == 0.0 { f32::from_bits(1).copysign(size_sign as f32) } else { further };
+        assert_eq!(sign_of_difference(exact, further), -size_sign, "{name} {exact:?}: {result:e}");
     };
     for at in 0..a.len() {
         let [a, b, c] = [a[at], b[at], c[at]].map(|bits| f32::from_bits(bits as u32));
@@ -879,19 +610,12 @@ fn rounding_to_zero() {
         }
         check("add", [a.into(), b.into()], add_to_zero(a, b));
         check("mul", [f64::from(a) * f64::from(b), 0.0], mul_to_zero(a, b));
-        check(
-            "fma",
-            [f64::from(a) * f64::from(b), c.into()],
-            fma_to_zero(a, b, c),
-        );
+        check("fma", [f64::from(a) * f64::from(b), c.into()], fma_to_zero(a, b, c));
         let double = f64::from_bits(values(at as u64, 1)[0]);
         check("cvt", [double, 0.0], f64_to_f32(double, 1));
         let half = half_to_f32(f32_to_half(a, 1));
         assert!(half.abs() <= a.abs());
-        assert!(
-            a.abs() >= 65_504.0 || half_to_f32((f32_to_half(a, 1) & 0x7fff) + 1) > a.abs(),
-            "{a:e}"
-        );
+        assert!(a.abs() >= 65_504.0 || half_to_f32((f32_to_half(a, 1) & 0x7fff) + 1) > a.abs(), "{a:e}");
     }
     assert!(fma_to_zero(f32::INFINITY, 0.0, 1.0).is_nan());
     assert_eq!(add_to_zero(f32::MAX, f32::MAX), f32::MAX);

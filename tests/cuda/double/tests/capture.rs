@@ -4,12 +4,8 @@ mod support;
 
 use cuda::exports::context::cuCtxSynchronize;
 use cuda::exports::double::{pvera_double_launches, pvera_double_live_objects};
-use cuda::exports::event::{
-    cuEventCreate, cuEventDestroy_v2, cuEventQuery, cuEventRecord, cuEventSynchronize,
-};
-use cuda::exports::graph::{
-    cuGraphDestroy, cuGraphExecDestroy, cuGraphInstantiateWithFlags, cuGraphLaunch,
-};
+use cuda::exports::event::{cuEventCreate, cuEventDestroy_v2, cuEventQuery, cuEventRecord, cuEventSynchronize};
+use cuda::exports::graph::{cuGraphDestroy, cuGraphExecDestroy, cuGraphInstantiateWithFlags, cuGraphLaunch};
 use cuda::exports::memory::*;
 use cuda::exports::module::cuModuleUnload;
 use cuda::exports::stream::*;
@@ -123,10 +119,7 @@ fn forks_and_joins() {
                     assert_eq!(cuGraphLaunch(executable, first), 0);
                     assert_eq!(cuStreamSynchronize(first), 0);
                     assert_eq!(download::<u32>(memory, 2).unwrap(), [1, 2]);
-                    assert_eq!(
-                        (cuGraphDestroy(graph), cuGraphExecDestroy(executable)),
-                        (0, 0)
-                    );
+                    assert_eq!((cuGraphDestroy(graph), cuGraphExecDestroy(executable)), (0, 0));
                 } else {
                     assert_eq!(end(first), Err(904));
                     assert_reported(&["was not joined"]);
@@ -135,10 +128,7 @@ fn forks_and_joins() {
                 assert_eq!(cuEventQuery(joined), 907);
                 assert_eq!(cuEventSynchronize(joined), 907);
                 pvera_reset();
-                assert_eq!(
-                    (cuEventDestroy_v2(forked), cuEventDestroy_v2(joined)),
-                    (0, 0)
-                );
+                assert_eq!((cuEventDestroy_v2(forked), cuEventDestroy_v2(joined)), (0, 0));
             }
             destroy_stream(first);
             destroy_stream(second);
@@ -169,10 +159,7 @@ fn branches_of_a_graph_that_nothing_orders() {
             cuGraphLaunch(executable, first);
             assert_eq!(cuStreamSynchronize(first), 719);
             assert_reported(&["which nothing orders before it"]);
-            assert_eq!(
-                (cuGraphDestroy(graph), cuGraphExecDestroy(executable)),
-                (0, 0)
-            );
+            assert_eq!((cuGraphDestroy(graph), cuGraphExecDestroy(executable)), (0, 0));
         }
     }
 }
@@ -200,53 +187,21 @@ fn calls_that_a_capture_does_not_allow() {
         for mode in [0, 1] {
             assert_eq!(refused(1, mode, |_| cuMemAlloc_v2(&mut at, 64)), (900, 901));
             assert_eq!(refused(1, mode, |_| cuMemFree_v2(0x1000)), (900, 901));
-            assert_eq!(
-                refused(1, mode, |_| cuMemAllocHost_v2(&mut host, 64)),
-                (900, 901)
-            );
-            assert_eq!(
-                refused(1, mode, |_| load(&kernel("", "")).unwrap_err()),
-                (900, 901)
-            );
+            assert_eq!(refused(1, mode, |_| cuMemAllocHost_v2(&mut host, 64)), (900, 901));
+            assert_eq!(refused(1, mode, |_| load(&kernel("", "")).unwrap_err()), (900, 901));
             assert_eq!(refused(1, mode, |_| cuCtxSynchronize()), (900, 901));
             let memory = [0u32; 1];
-            assert_eq!(
-                refused(1, mode, |_| cuMemcpyHtoD_v2(
-                    0x1000,
-                    memory.as_ptr().cast(),
-                    4
-                )),
-                (900, 901)
-            );
+            assert_eq!(refused(1, mode, |_| cuMemcpyHtoD_v2(0x1000, memory.as_ptr().cast(), 4)), (900, 901));
         }
         for mode in [0, 1, 2] {
-            assert_eq!(
-                refused(1, mode, |stream| cuMemAllocAsync(&mut at, 64, stream)),
-                (900, 901)
-            );
-            assert_eq!(
-                refused(1, mode, |stream| cuMemFreeAsync(0x1000, stream)),
-                (900, 901)
-            );
-            assert_eq!(
-                refused(1, mode, |stream| cuStreamSynchronize(stream)),
-                (900, 901)
-            );
+            assert_eq!(refused(1, mode, |stream| cuMemAllocAsync(&mut at, 64, stream)), (900, 901));
+            assert_eq!(refused(1, mode, |stream| cuMemFreeAsync(0x1000, stream)), (900, 901));
+            assert_eq!(refused(1, mode, |stream| cuStreamSynchronize(stream)), (900, 901));
             assert_eq!(refused(1, mode, |_| cuCtxSynchronize()), (900, 901));
-            assert_eq!(
-                refused(1, mode, |stream| cuStreamDestroy_v2(stream)),
-                (900, 901)
-            );
+            assert_eq!(refused(1, mode, |stream| cuStreamDestroy_v2(stream)), (900, 901));
             // The legacy stream waits for blocking streams, and must not wait for one that captures.
             assert_eq!(refused(0, mode, |_| cuStreamSynchronize(0)), (906, 901));
-            assert_eq!(
-                refused(0, mode, |_| cuMemcpyHtoD_v2(
-                    0x1000,
-                    (&raw const at).cast(),
-                    4
-                )),
-                (906, 901)
-            );
+            assert_eq!(refused(0, mode, |_| cuMemcpyHtoD_v2(0x1000, (&raw const at).cast(), 4)), (906, 901));
             let beside = if mode == 2 { (0, 0) } else { (900, 901) };
             assert_eq!(refused(1, mode, |_| cuStreamSynchronize(0)), beside);
             assert_eq!(refused(0, mode, |_| status(0)), (906, 0));
@@ -288,11 +243,7 @@ fn calls_that_a_capture_does_not_allow() {
             }),
             (0, 0)
         );
-        assert_eq!(
-            refused(1, 2, |_| load(&kernel("", ""))
-                .map_or_else(|code| code, |_| 0)),
-            (0, 0)
-        );
+        assert_eq!(refused(1, 2, |_| load(&kernel("", "")).map_or_else(|code| code, |_| 0)), (0, 0));
     }
     let device = Device::new();
     assert_eq!(begin(0, 0), 900);
@@ -316,10 +267,7 @@ fn copies_of_pageable_memory_in_a_capture() {
                 cuMemcpyDtoHAsync_v2((&raw mut value).cast(), memory, 4, stream)
             };
             assert_eq!(code, 900);
-            assert_eq!(
-                launch_on(stream, function(load_before(), "test"), 1, 1, [0; 3]),
-                901
-            );
+            assert_eq!(launch_on(stream, function(load_before(), "test"), 1, 1, [0; 3]), 901);
             assert_eq!(end(stream), Err(901));
         }
         // From page-locked memory the copy is recorded, and reads when it is replayed.
@@ -335,14 +283,7 @@ fn copies_of_pageable_memory_in_a_capture() {
         assert_eq!(cuGraphLaunch(executable, stream), 0);
         assert_eq!(cuStreamSynchronize(stream), 0);
         assert_eq!(download::<u32>(memory, 1).unwrap(), [44]);
-        assert_eq!(
-            (
-                cuGraphDestroy(graph),
-                cuGraphExecDestroy(executable),
-                cuMemFreeHost(locked.cast())
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((cuGraphDestroy(graph), cuGraphExecDestroy(executable), cuMemFreeHost(locked.cast())), (0, 0, 0));
     }
 }
 
@@ -355,10 +296,7 @@ fn load_before() -> u64 {
         let context = current();
         let module = std::thread::spawn(move || {
             // SAFETY: a context that is retained.
-            assert_eq!(
-                unsafe { cuda::exports::context::cuCtxSetCurrent(context) },
-                0
-            );
+            assert_eq!(unsafe { cuda::exports::context::cuCtxSetCurrent(context) }, 0);
             load(&kernel("", "")).unwrap()
         });
         MODULE.set(module.join().unwrap());
@@ -373,10 +311,7 @@ fn another_thread_ends_or_allocates() {
     let elsewhere = |call: fn(u64) -> i32, stream: u64| {
         std::thread::spawn(move || {
             // SAFETY: a context that is retained.
-            assert_eq!(
-                unsafe { cuda::exports::context::cuCtxSetCurrent(context) },
-                0
-            );
+            assert_eq!(unsafe { cuda::exports::context::cuCtxSetCurrent(context) }, 0);
             call(stream)
         })
         .join()

@@ -20,88 +20,40 @@ fn listed() -> Vec<(Class, String)> {
     let module = parse(&source()).unwrap();
     mutants(&module.entries[0])
         .iter()
-        .map(|mutant| {
-            (
-                mutant.class,
-                format!("{} => {}", mutant.original, mutant.text()),
-            )
-        })
+        .map(|mutant| (mutant.class, format!("{} => {}", mutant.original, mutant.text())))
         .collect()
 }
 
 fn outcome() -> Result<Vec<f32>, i32> {
     let memory = upload(&[-1f32; 8]);
     let code = run(&source(), 1, 8, [memory, 0, 0]);
-    if code == 0 {
-        download(memory, 8)
-    } else {
-        Err(code)
-    }
+    if code == 0 { download(memory, 8) } else { Err(code) }
 }
 
 #[test]
 fn every_class_is_listed() {
     let listed = listed();
     for (class, text) in [
-        (
-            Class::Arithmetic,
-            "add.s32 %r4, %r2, %r3; => sub.s32 %r4, %r2, %r3;",
-        ),
-        (
-            Class::Arithmetic,
-            "add.rn.f32 %f4, %f4, %f1; => mul.rn.f32 %f4, %f4, %f1;",
-        ),
-        (
-            Class::Arithmetic,
-            "fma.rn.f32 %f4, %f1, %f2, %f3; => fma.rn.f32 %f4, %f1, %f2, 0f00000000;",
-        ),
-        (
-            Class::Arithmetic,
-            "fma.rn.f32 %f4, %f1, %f2, %f3; => fma.rn.f32 %f4, %f1, %f3, %f2;",
-        ),
+        (Class::Arithmetic, "add.s32 %r4, %r2, %r3; => sub.s32 %r4, %r2, %r3;"),
+        (Class::Arithmetic, "add.rn.f32 %f4, %f4, %f1; => mul.rn.f32 %f4, %f4, %f1;"),
+        (Class::Arithmetic, "fma.rn.f32 %f4, %f1, %f2, %f3; => fma.rn.f32 %f4, %f1, %f2, 0f00000000;"),
+        (Class::Arithmetic, "fma.rn.f32 %f4, %f1, %f2, %f3; => fma.rn.f32 %f4, %f1, %f3, %f2;"),
         (
             Class::Arithmetic,
             "fma.rn.f32 %f4, %f1, %f2, %f3; => neg.f32 %mutant_f32, %f1; fma.rn.f32 %f4, %mutant_f32, %f2, %f3;",
         ),
-        (
-            Class::Comparison,
-            "setp.lt.u32 %p1, %r1, 7; => setp.le.u32 %p1, %r1, 7;",
-        ),
-        (
-            Class::Address,
-            "st.global.f32 [%rd5], %f4; => st.global.f32 [%rd5+4], %f4;",
-        ),
-        (
-            Class::Address,
-            "st.global.f32 [%rd5], %f4; => st.global.f32 [%rd5+-4], %f4;",
-        ),
+        (Class::Comparison, "setp.lt.u32 %p1, %r1, 7; => setp.le.u32 %p1, %r1, 7;"),
+        (Class::Address, "st.global.f32 [%rd5], %f4; => st.global.f32 [%rd5+4], %f4;"),
+        (Class::Address, "st.global.f32 [%rd5], %f4; => st.global.f32 [%rd5+-4], %f4;"),
         (Class::Barrier, "bar.sync 0; => (removed)"),
-        (
-            Class::Rounding,
-            "fma.rn.f32 %f4, %f1, %f2, %f3; => fma.rz.f32 %f4, %f1, %f2, %f3;",
-        ),
-        (
-            Class::Rounding,
-            "cvt.rn.f32.u32 %f1, %r5; => cvt.rz.f32.u32 %f1, %r5;",
-        ),
-        (
-            Class::Constant,
-            "setp.lt.u32 %p1, %r1, 7; => setp.lt.u32 %p1, %r1, 8;",
-        ),
-        (
-            Class::Constant,
-            "mov.f32 %f2, 0f40000000; => mov.f32 %f2, 0f40000001;",
-        ),
-        (
-            Class::Branch,
-            "@!%p1 mov.f32 %f4, 0f00000000; => @%p1 mov.f32 %f4, 0f00000000;",
-        ),
+        (Class::Rounding, "fma.rn.f32 %f4, %f1, %f2, %f3; => fma.rz.f32 %f4, %f1, %f2, %f3;"),
+        (Class::Rounding, "cvt.rn.f32.u32 %f1, %r5; => cvt.rz.f32.u32 %f1, %r5;"),
+        (Class::Constant, "setp.lt.u32 %p1, %r1, 7; => setp.lt.u32 %p1, %r1, 8;"),
+        (Class::Constant, "mov.f32 %f2, 0f40000000; => mov.f32 %f2, 0f40000001;"),
+        (Class::Branch, "@!%p1 mov.f32 %f4, 0f00000000; => @%p1 mov.f32 %f4, 0f00000000;"),
         (Class::Effect, "st.global.f32 [%rd5], %f4; => (removed)"),
     ] {
-        assert!(
-            listed.contains(&(class, text.to_string())),
-            "{class:?} {text}"
-        );
+        assert!(listed.contains(&(class, text.to_string())), "{class:?} {text}");
     }
 }
 
@@ -126,10 +78,8 @@ fn mutants_run_and_most_of_them_show() {
     }
     // Small whole numbers do not show how they are rounded; a barrier that only orders a thread with itself can go; so can changes of
     // what is not read.
-    let telling: Vec<_> = survivors
-        .iter()
-        .filter(|(class, _)| !matches!(class, Class::Rounding | Class::Barrier))
-        .collect();
+    let telling: Vec<_> =
+        survivors.iter().filter(|(class, _)| !matches!(class, Class::Rounding | Class::Barrier)).collect();
     assert!(telling.len() <= listed.len() / 8, "{telling:?}");
 }
 
@@ -156,26 +106,14 @@ fn the_program_lists_them() {
     let output = program().arg(&path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    let fields: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split('\t').collect())
-        .collect();
+    let fields: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(fields.len(), listed().len());
     assert!(
         fields
             .iter()
             .enumerate()
-            .all(|(at, fields)| fields.len() == 8
-                && fields[1] == "test"
-                && fields[2] == at.to_string())
+            .all(|(at, fields)| fields.len() == 8 && fields[1] == "test" && fields[2] == at.to_string())
     );
-    assert!(
-        program()
-            .arg("--check")
-            .arg(&path)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(program().arg("--check").arg(&path).status().unwrap().success());
     std::fs::remove_file(&path).unwrap();
 }

@@ -51,15 +51,7 @@ fn several_devices_do_not_share() {
         assert_eq!(cuDevicePrimaryCtxRetain(&mut other, 1), 0);
         assert_ne!(other, device.context);
         assert_eq!(cuda::exports::context::cuCtxSetCurrent(other), 0);
-        assert_eq!(
-            run(
-                &kernel("", "ld.global.u32 %r2, [%rd1];"),
-                1,
-                1,
-                [memory, 0, 0]
-            ),
-            700
-        );
+        assert_eq!(run(&kernel("", "ld.global.u32 %r2, [%rd1];"), 1, 1, [memory, 0, 0]), 700);
         assert_eq!(cuDevicePrimaryCtxRelease_v2(1), 0);
         assert_eq!(cuDevicePrimaryCtxRelease_v2(1), 201);
         assert_eq!(cuda::exports::context::cuCtxSetCurrent(device.context), 0);
@@ -70,22 +62,14 @@ fn several_devices_do_not_share() {
 fn drivers_older_than_the_ptx() {
     let _device = Device::new();
     let source = kernel("", "");
-    for (driver, code) in [
-        (11_080, Err(222)),
-        (12_000, Err(222)),
-        (12_010, Ok(())),
-        (12_080, Ok(())),
-        (13_000, Ok(())),
-    ] {
+    for (driver, code) in [(11_080, Err(222)), (12_000, Err(222)), (12_010, Ok(())), (12_080, Ok(())), (13_000, Ok(()))]
+    {
         set("PVERA_DOUBLE_DRIVER", driver);
         assert_eq!(load(&source).map(|_| ()), code, "{driver}");
     }
     let mut version = 0;
     // SAFETY: a place for the result.
-    assert_eq!(
-        (unsafe { cuDriverGetVersion(&mut version) }, version),
-        (0, 13_000)
-    );
+    assert_eq!((unsafe { cuDriverGetVersion(&mut version) }, version), (0, 13_000));
     set("PVERA_DOUBLE_CAPABILITY", 70);
     assert_eq!(load(&source), Err(209));
     assert_eq!(load("not PTX"), Err(218));
@@ -169,10 +153,7 @@ fn a_function_gives_any_code() {
     assert_eq!(synchronize(), 99_999);
     set("PVERA_DOUBLE_CODE=", 0);
     assert_eq!(synchronize(), 0);
-    assert_process(
-        "code_from_the_environment",
-        &[("PVERA_DOUBLE_CODE", "cuCtxSynchronize:99999")],
-    );
+    assert_process("code_from_the_environment", &[("PVERA_DOUBLE_CODE", "cuCtxSynchronize:99999")]);
 }
 
 #[test]
@@ -187,18 +168,9 @@ fn names_of_errors() {
     let (mut name, mut text) = (std::ptr::null(), std::ptr::null());
     // SAFETY: places for results, and strings that end with a zero.
     unsafe {
-        assert_eq!(
-            (
-                cuGetErrorName(700, &mut name),
-                cuGetErrorString(700, &mut text)
-            ),
-            (0, 0)
-        );
+        assert_eq!((cuGetErrorName(700, &mut name), cuGetErrorString(700, &mut text)), (0, 0));
         assert_eq!(CStr::from_ptr(name), c"CUDA_ERROR_ILLEGAL_ADDRESS");
-        assert_eq!(
-            CStr::from_ptr(text),
-            c"an illegal memory access was encountered"
-        );
+        assert_eq!(CStr::from_ptr(text), c"an illegal memory access was encountered");
         assert_eq!(cuGetErrorName(99_999, &mut name), 1);
         assert!(name.is_null());
     }
@@ -228,15 +200,8 @@ fn nothing_works_before_cu_init() {
 #[test]
 fn the_host_cannot_touch_device_memory() {
     use std::os::unix::process::ExitStatusExt;
-    for name in [
-        "the_host_reads_device_memory",
-        "the_host_writes_device_memory",
-    ] {
-        assert_eq!(
-            process(name, &[]).status.signal(),
-            Some(libc::SIGSEGV),
-            "{name}"
-        );
+    for name in ["the_host_reads_device_memory", "the_host_writes_device_memory"] {
+        assert_eq!(process(name, &[]).status.signal(), Some(libc::SIGSEGV), "{name}");
     }
 }
 
@@ -261,26 +226,17 @@ fn the_host_writes_device_memory() {
 #[test]
 fn reports_go_to_a_file_too() {
     let path = std::env::temp_dir().join(format!("pvera-double-{}.log", std::process::id()));
-    assert_process(
-        "reports_something",
-        &[("PVERA_DOUBLE_LOG", path.to_str().unwrap())],
-    );
+    assert_process("reports_something", &[("PVERA_DOUBLE_LOG", path.to_str().unwrap())]);
     let log = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert!(
-        log.contains("kernel `test`") && log.contains("out of bounds"),
-        "{log}"
-    );
+    assert!(log.contains("kernel `test`") && log.contains("out of bounds"), "{log}");
 }
 
 #[test]
 #[ignore = "run by reports_go_to_a_file_too"]
 fn reports_something() {
     let _device = Device::new();
-    assert_eq!(
-        run(&kernel("", "ld.global.u32 %r2, [%rd1];"), 1, 1, [0; 3]),
-        700
-    );
+    assert_eq!(run(&kernel("", "ld.global.u32 %r2, [%rd1];"), 1, 1, [0; 3]), 700);
 }
 
 #[test]
@@ -288,26 +244,14 @@ fn launches_that_no_device_takes() {
     let _device = Device::new();
     let module = load(&kernel("", "").replace("\n{\n", "\n.maxntid 64, 1, 1\n{\n")).unwrap();
     let test = function(module, "test");
-    for (grid, block, code) in [
-        (0, 1, 1),
-        (1, 0, 1),
-        (1, 1025, 1),
-        (1, 65, 701),
-        (i32::MAX as u32 + 1, 1, 1),
-        (1, 64, 0),
-    ] {
-        assert_eq!(
-            launch_on(0, test, grid, block, [0; 3]),
-            code,
-            "{grid} {block}"
-        );
+    for (grid, block, code) in
+        [(0, 1, 1), (1, 0, 1), (1, 1025, 1), (1, 65, 701), (i32::MAX as u32 + 1, 1, 1), (1, 64, 0)]
+    {
+        assert_eq!(launch_on(0, test, grid, block, [0; 3]), code, "{grid} {block}");
     }
     let mut value = 0;
     // SAFETY: a place for the result.
-    assert_eq!(
-        (unsafe { cuFuncGetAttribute(&mut value, 0, test) }, value),
-        (0, 64)
-    );
+    assert_eq!((unsafe { cuFuncGetAttribute(&mut value, 0, test) }, value), (0, 64));
     assert_eq!(synchronize(), 0);
     assert!(pvera_double_instructions() > 0);
 }
@@ -315,14 +259,9 @@ fn launches_that_no_device_takes() {
 #[test]
 fn the_library_has_the_drivers_names() {
     // Beside this program lies the library; `cargo build` puts it beside its other name.
-    let library = std::env::current_exe()
-        .unwrap()
-        .with_file_name("libcuda.so");
+    let library = std::env::current_exe().unwrap().with_file_name("libcuda.so");
     let link = std::path::Path::new(env!("CARGO_BIN_EXE_mutants")).with_file_name("libcuda.so.1");
-    assert_eq!(
-        std::fs::read_link(link).unwrap().to_str(),
-        Some("libcuda.so")
-    );
+    assert_eq!(std::fs::read_link(link).unwrap().to_str(), Some("libcuda.so"));
     let path = std::ffi::CString::new(library.to_str().unwrap()).unwrap();
     // SAFETY: a library without constructors that matter.
     let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
@@ -331,10 +270,6 @@ fn the_library_has_the_drivers_names() {
         let symbol = std::ffi::CString::new(name).unwrap();
         // SAFETY: a library that is open.
         let missing = unsafe { libc::dlsym(library, symbol.as_ptr()) }.is_null();
-        assert_eq!(
-            missing,
-            cfg!(feature = "without-cuCtxGetId") && name == "cuCtxGetId",
-            "{name}"
-        );
+        assert_eq!(missing, cfg!(feature = "without-cuCtxGetId") && name == "cuCtxGetId", "{name}");
     }
 }

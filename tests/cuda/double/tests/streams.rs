@@ -4,18 +4,13 @@ mod support;
 
 use cuda::exports::context::cuCtxCreate_v2;
 use cuda::exports::context::{cuCtxDestroy_v2, cuCtxPopCurrent_v2, cuCtxSetCurrent};
-use cuda::exports::double::{
-    pvera_double_launches, pvera_double_live_bytes, pvera_double_live_objects,
-};
+use cuda::exports::double::{pvera_double_launches, pvera_double_live_bytes, pvera_double_live_objects};
 use cuda::exports::event::{
-    cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventQuery, cuEventRecord,
-    cuEventSynchronize,
+    cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventQuery, cuEventRecord, cuEventSynchronize,
 };
 use cuda::exports::memory::*;
 use cuda::exports::module::{cuModuleGetFunction, cuModuleUnload};
-use cuda::exports::stream::{
-    cuStreamDestroy_v2, cuStreamGetCtx, cuStreamSynchronize, cuStreamWaitEvent,
-};
+use cuda::exports::stream::{cuStreamDestroy_v2, cuStreamGetCtx, cuStreamSynchronize, cuStreamWaitEvent};
 use std::ptr::null_mut;
 use support::*;
 
@@ -63,8 +58,7 @@ fn work_runs_when_somebody_waits() {
     assert_eq!(download::<u32>(memory, 32).unwrap(), [15; 32]);
     // Arguments are taken at the call.
     let mut argument = [memory, 0, 7];
-    let mut params: Vec<*mut std::ffi::c_void> =
-        argument.iter_mut().map(|a| (&raw mut *a).cast()).collect();
+    let mut params: Vec<*mut std::ffi::c_void> = argument.iter_mut().map(|a| (&raw mut *a).cast()).collect();
     // SAFETY: a pointer for each parameter.
     assert_eq!(
         unsafe {
@@ -89,16 +83,7 @@ fn work_runs_when_somebody_waits() {
     assert_eq!(synchronize_stream(stream), 0);
     assert_eq!(download::<u32>(memory, 1).unwrap(), [22]);
     // SAFETY: handles that were made, memory that was allocated.
-    unsafe {
-        assert_eq!(
-            (
-                cuModuleUnload(module),
-                cuStreamDestroy_v2(stream),
-                cuMemFree_v2(memory)
-            ),
-            (0, 0, 0)
-        )
-    };
+    unsafe { assert_eq!((cuModuleUnload(module), cuStreamDestroy_v2(stream), cuMemFree_v2(memory)), (0, 0, 0)) };
     device.finish_clean();
 }
 
@@ -177,12 +162,7 @@ fn the_legacy_stream_orders_blocking_streams_only() {
             set_on(stream, memory, 3, 16);
             let code = synchronize();
             if flags == 0 {
-                assert_eq!(
-                    (code, download::<u32>(memory, 1)),
-                    (0, Ok(vec![3])),
-                    "{}",
-                    report()
-                );
+                assert_eq!((code, download::<u32>(memory, 1)), (0, Ok(vec![3])), "{}", report());
             } else {
                 assert_eq!(code, 719);
             }
@@ -307,10 +287,7 @@ fn copies_that_do_not_fit_and_overlap() {
         assert_eq!(cuMemcpyDtoH_v2(room.as_mut_ptr().cast(), memory, 68), 1);
         assert_eq!(cuMemcpyHtoD_v2(memory + 4, room.as_ptr().cast(), 64), 1);
         assert_eq!(cuMemsetD32Async(memory + 2, 0, 1, 0), 1);
-        assert_eq!(
-            cuMemcpyHtoD_v2(room.as_mut_ptr() as u64, room.as_ptr().cast(), 4),
-            1
-        );
+        assert_eq!(cuMemcpyHtoD_v2(room.as_mut_ptr() as u64, room.as_ptr().cast(), 4), 1);
         assert_eq!(cuMemcpyDtoH_v2((memory + 32) as *mut _, memory, 4), 1);
         assert_reported(&["takes the device address"]);
         assert_eq!(cuMemcpyDtoH_v2(null_mut(), memory, 0), 0);
@@ -346,14 +323,8 @@ fn pageable_and_page_locked_memory() {
         let mut pageable = 5u32;
         locked.write(6);
         // Pageable bytes are taken at the call, page-locked ones when the copy runs.
-        assert_eq!(
-            cuMemcpyHtoDAsync_v2(memory, (&raw const pageable).cast(), 4, stream),
-            0
-        );
-        assert_eq!(
-            cuMemcpyHtoDAsync_v2(memory + 4, locked.cast(), 4, stream),
-            0
-        );
+        assert_eq!(cuMemcpyHtoDAsync_v2(memory, (&raw const pageable).cast(), 4, stream), 0);
+        assert_eq!(cuMemcpyHtoDAsync_v2(memory + 4, locked.cast(), 4, stream), 0);
         pageable = 50;
         std::hint::black_box(pageable);
         locked.write(60);
@@ -449,16 +420,10 @@ fn contexts_do_not_share() {
         // The first one's stream, function and memory in the second.
         assert_eq!(synchronize_stream(stream), 400);
         assert_eq!(launch_on(0, test, 1, 32, [memory, 0, 1]), 400);
-        assert_eq!(
-            cuModuleGetFunction(&mut found, module, c"test".as_ptr()),
-            400
-        );
+        assert_eq!(cuModuleGetFunction(&mut found, module, c"test".as_ptr()), 400);
         assert_eq!(cuModuleUnload(module), 400);
         assert_eq!(cuMemFree_v2(memory), 1);
-        assert_reported(&[
-            "of another context than the current one",
-            "another context's",
-        ]);
+        assert_reported(&["of another context than the current one", "another context's"]);
         pvera_reset();
         assert_eq!(run(&kernel("", ADD), 1, 32, [memory, 0, 1]), 700);
         assert_reported(&["memory of another context"]);
@@ -475,14 +440,7 @@ fn contexts_do_not_share() {
         let mut at = 0;
         assert_eq!(cuMemAlloc_v2(&mut at, 4), 201);
         assert_eq!(cuCtxSetCurrent(device.context), 0);
-        assert_eq!(
-            (
-                cuModuleUnload(module),
-                cuStreamDestroy_v2(stream),
-                cuMemFree_v2(memory)
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((cuModuleUnload(module), cuStreamDestroy_v2(stream), cuMemFree_v2(memory)), (0, 0, 0));
     }
     device.finish_clean();
 }
@@ -497,60 +455,30 @@ fn what_is_left_is_counted_and_a_leak_at_the_end() {
     assert_eq!(pvera_double_live_objects(), 4);
     let _ = (memory, stream);
     drop(device);
-    assert_reported(&[
-        "leak: the context ends and still holds 1 allocations, 1 streams, 1 events, 1 modules",
-    ]);
-    assert_eq!(
-        (pvera_double_live_bytes(), pvera_double_live_objects()),
-        (0, 0)
-    );
+    assert_reported(&["leak: the context ends and still holds 1 allocations, 1 streams, 1 events, 1 modules"]);
+    assert_eq!((pvera_double_live_bytes(), pvera_double_live_objects()), (0, 0));
 }
 
 #[test]
 fn pointers_tell_what_they_are() {
     let device = Device::new();
     let memory = allocate(100);
-    let (mut kind, mut context, mut start, mut size, mut ordinal) =
-        (0u32, 0u64, 0u64, 0usize, -1i32);
+    let (mut kind, mut context, mut start, mut size, mut ordinal) = (0u32, 0u64, 0u64, 0usize, -1i32);
     // SAFETY: places for the results.
     unsafe {
-        assert_eq!(
-            cuPointerGetAttribute((&raw mut kind).cast(), 2, memory + 50),
-            0
-        );
-        assert_eq!(
-            cuPointerGetAttribute((&raw mut context).cast(), 1, memory + 99),
-            0
-        );
-        assert_eq!(
-            cuPointerGetAttribute((&raw mut start).cast(), 11, memory + 50),
-            0
-        );
+        assert_eq!(cuPointerGetAttribute((&raw mut kind).cast(), 2, memory + 50), 0);
+        assert_eq!(cuPointerGetAttribute((&raw mut context).cast(), 1, memory + 99), 0);
+        assert_eq!(cuPointerGetAttribute((&raw mut start).cast(), 11, memory + 50), 0);
         assert_eq!(cuPointerGetAttribute((&raw mut size).cast(), 12, memory), 0);
-        assert_eq!(
-            cuPointerGetAttribute((&raw mut ordinal).cast(), 9, memory),
-            0
-        );
-        assert_eq!(
-            (kind, context, start, size, ordinal),
-            (2, device.context, memory, 100, 0)
-        );
-        assert_eq!(
-            cuPointerGetAttribute((&raw mut kind).cast(), 2, memory + 100),
-            1
-        );
-        assert_eq!(
-            cuPointerGetAttribute((&raw mut kind).cast(), 2, (&raw const start) as u64),
-            1
-        );
+        assert_eq!(cuPointerGetAttribute((&raw mut ordinal).cast(), 9, memory), 0);
+        assert_eq!((kind, context, start, size, ordinal), (2, device.context, memory, 100, 0));
+        assert_eq!(cuPointerGetAttribute((&raw mut kind).cast(), 2, memory + 100), 1);
+        assert_eq!(cuPointerGetAttribute((&raw mut kind).cast(), 2, (&raw const start) as u64), 1);
         assert_eq!(memory % 256, 0);
         assert_ne!(memory % 4096, 0);
     }
     free(memory);
     // SAFETY: a place for the result.
-    assert_eq!(
-        unsafe { cuPointerGetAttribute((&raw mut kind).cast(), 2, memory) },
-        1
-    );
+    assert_eq!(unsafe { cuPointerGetAttribute((&raw mut kind).cast(), 2, memory) }, 1);
     device.finish_clean();
 }

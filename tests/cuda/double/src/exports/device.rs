@@ -7,9 +7,7 @@ use std::ffi::{c_char, c_int, c_uint};
 
 fn device(driver: &Driver, device: c_int) -> Outcome<u64> {
     driver.ready()?;
-    let known = u64::try_from(device)
-        .ok()
-        .filter(|&device| device < driver.settings.devices);
+    let known = u64::try_from(device).ok().filter(|&device| device < driver.settings.devices);
     known.ok_or(INVALID_DEVICE)
 }
 
@@ -149,9 +147,5 @@ exports! {
 
 fn text(text: Option<&'static std::ffi::CStr>, to: *mut *const c_char) -> Outcome {
     put(to, text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr))?;
-    if text.is_none() {
-        Err(INVALID_VALUE)
-    } else {
-        Ok(())
-    }
+    if text.is_none() { Err(INVALID_VALUE) } else { Ok(()) }
 }

@@ -23,14 +23,7 @@ pub extern "C" fn pvera_double_reset() {
 /// Bytes of device and page-locked memory that were allocated and not freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvera_double_live_bytes() -> u64 {
-    with(|driver| {
-        driver.arena.used_in_all()
-            + driver
-                .hosts
-                .values()
-                .map(|host| host.bytes as u64)
-                .sum::<u64>()
-    })
+    with(|driver| driver.arena.used_in_all() + driver.hosts.values().map(|host| host.bytes as u64).sum::<u64>())
 }
 
 /// Streams, events, modules, graphs (executable ones apart), and how often contexts are retained or made.
@@ -40,19 +33,9 @@ pub extern "C" fn pvera_double_live_objects() -> u64 {
 }
 
 fn objects(driver: &Driver) -> u64 {
-    let streams = driver
-        .streams
-        .values()
-        .filter(|stream| stream.made && !stream.destroyed)
-        .count();
-    let rest =
-        driver.events.len() + driver.modules.len() + driver.graphs.len() + driver.executables.len();
-    (streams + rest) as u64
-        + driver
-            .contexts
-            .values()
-            .map(|context| context.retained)
-            .sum::<u64>()
+    let streams = driver.streams.values().filter(|stream| stream.made && !stream.destroyed).count();
+    let rest = driver.events.len() + driver.modules.len() + driver.graphs.len() + driver.executables.len();
+    (streams + rest) as u64 + driver.contexts.values().map(|context| context.retained).sum::<u64>()
 }
 
 /// Calls of cuMemAllocAsync since PVERA_DOUBLE_FAIL_POOLED was set or since a reset.

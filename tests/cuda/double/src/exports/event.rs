@@ -19,9 +19,7 @@ fn known<'a>(driver: &'a mut Driver, event: u64, call: &str) -> Outcome<&'a mut 
 }
 
 fn is_over(driver: &Driver, clock: &crate::clock::Clock) -> bool {
-    clock
-        .iter()
-        .all(|(stream, operation)| driver.done.get(&stream).copied().unwrap_or(0) >= operation)
+    clock.iter().all(|(stream, operation)| driver.done.get(&stream).copied().unwrap_or(0) >= operation)
 }
 
 exports! {

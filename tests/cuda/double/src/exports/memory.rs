@@ -18,8 +18,7 @@ fn admit(driver: &mut Driver, context: u64, bytes: usize, on_device: bool) -> Ou
         return Err(OUT_OF_MEMORY);
     }
     let device = driver.contexts[&context].device;
-    if on_device && driver.arena.used(device).saturating_add(bytes as u64) > driver.settings.memory
-    {
+    if on_device && driver.arena.used(device).saturating_add(bytes as u64) > driver.settings.memory {
         return Err(OUT_OF_MEMORY);
     }
     Ok(())
@@ -29,22 +28,15 @@ fn allocate(driver: &mut Driver, context: u64, bytes: usize, origin: Origin) -> 
     admit(driver, context, bytes, true)?;
     let device = driver.contexts[&context].device;
     let place = random(&mut driver.random);
-    driver
-        .arena
-        .reserve(bytes as u64, context, device, origin, place)
-        .ok_or(OUT_OF_MEMORY)
+    driver.arena.reserve(bytes as u64, context, device, origin, place).ok_or(OUT_OF_MEMORY)
 }
 
 /// Takes note that an allocation will be freed.
 fn begin_free(driver: &mut Driver, context: u64, start: u64, call: &str) -> Outcome {
     let problem = match driver.arena.get(start) {
         None => Some("which no allocation starts at".to_string()),
-        Some(known) if known.origin == Origin::Module => {
-            Some("which is a module's variable".to_string())
-        }
-        Some(known) if known.freed => {
-            Some(format!("which was freed before: {}", known.describe(start)))
-        }
+        Some(known) if known.origin == Origin::Module => Some("which is a module's variable".to_string()),
+        Some(known) if known.freed => Some(format!("which was freed before: {}", known.describe(start))),
         Some(known) if known.context != context => Some("which is another context's".to_string()),
         Some(_) => None,
     };
@@ -57,20 +49,10 @@ fn begin_free(driver: &mut Driver, context: u64, start: u64, call: &str) -> Outc
 }
 
 fn pinned(driver: &Driver, at: u64, bytes: usize) -> bool {
-    driver
-        .hosts
-        .range(..=at)
-        .next_back()
-        .is_some_and(|(&start, host)| at + bytes as u64 <= start + host.bytes as u64)
+    driver.hosts.range(..=at).next_back().is_some_and(|(&start, host)| at + bytes as u64 <= start + host.bytes as u64)
 }
 
-fn from_host(
-    driver: &mut Driver,
-    stream: u64,
-    to: u64,
-    from: *const c_void,
-    bytes: usize,
-) -> Outcome {
+fn from_host(driver: &mut Driver, stream: u64, to: u64, from: *const c_void, bytes: usize) -> Outcome {
     if bytes == 0 {
         return Ok(());
     }
@@ -81,17 +63,10 @@ fn from_host(
     refuse_device_address(driver, from as u64)?;
     let late = driver.settings.pageable != 0;
     let action = if late || pinned(driver, from as u64, bytes) {
-        Action::FromPinned {
-            to,
-            from: from as u64,
-            bytes: bytes as u64,
-        }
+        Action::FromPinned { to, from: from as u64, bytes: bytes as u64 }
     } else {
         // SAFETY: the caller gave `bytes` readable bytes.
-        Action::FromHost {
-            to,
-            bytes: unsafe { std::slice::from_raw_parts(from.cast::<u8>(), bytes) }.to_vec(),
-        }
+        Action::FromHost { to, bytes: unsafe { std::slice::from_raw_parts(from.cast::<u8>(), bytes) }.to_vec() }
     };
     driver.enqueue(stream, action)
 }
@@ -100,29 +75,22 @@ fn from_host(
 fn inside(driver: &mut Driver, stream: u64, at: u64, bytes: u64, call: &str) -> Outcome {
     let context = driver.streams[&stream].context;
     let known = driver.arena.find(at);
-    let fits = known.is_some_and(|known| {
-        !known.freed && known.context == context && known.start + known.size - at >= bytes
-    });
+    let fits =
+        known.is_some_and(|known| !known.freed && known.context == context && known.start + known.size - at >= bytes);
     if fits {
         return Ok(());
     }
     let place = known
         .or_else(|| driver.arena.nearest(at))
-        .map_or("nothing is allocated".to_string(), |known| {
-            known.describe(at)
-        });
-    driver.fault(&format!(
-        "{call} of {bytes} bytes at {at:#x}, which do not lie in memory of this context: {place}"
-    ));
+        .map_or("nothing is allocated".to_string(), |known| known.describe(at));
+    driver.fault(&format!("{call} of {bytes} bytes at {at:#x}, which do not lie in memory of this context: {place}"));
     Err(INVALID_VALUE)
 }
 
 /// A device address where the host's is wanted.
 fn refuse_device_address(driver: &mut Driver, at: u64) -> Outcome {
     if at.wrapping_sub(driver.arena.base) < driver.arena.span {
-        driver.fault(&format!(
-            "a copy takes the device address {at:#x} for one of the host"
-        ));
+        driver.fault(&format!("a copy takes the device address {at:#x} for one of the host"));
         return Err(INVALID_VALUE);
     }
     Ok(())
@@ -138,15 +106,7 @@ fn to_host(driver: &mut Driver, stream: u64, to: *mut c_void, from: u64, bytes: 
     inside(driver, stream, from, bytes as u64, "a copy to the host")?;
     refuse_device_address(driver, to as u64)?;
     let pinned = pinned(driver, to as u64, bytes);
-    driver.enqueue(
-        stream,
-        Action::ToHost {
-            to: to as u64,
-            from,
-            bytes: bytes as u64,
-            pinned,
-        },
-    )?;
+    driver.enqueue(stream, Action::ToHost { to: to as u64, from, bytes: bytes as u64, pinned })?;
     // Copies to pageable memory are over when the call returns.
     if !pinned {
         driver.wait_for_stream(stream);

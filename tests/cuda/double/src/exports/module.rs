@@ -3,8 +3,7 @@
 use super::device::SHARED_BYTES;
 use super::{exports, put};
 use crate::codes::{
-    INVALID_HANDLE, INVALID_IMAGE, INVALID_VALUE, LAUNCH_OUT_OF_RESOURCES, NOT_FOUND,
-    NOT_SUPPORTED, Outcome,
+    INVALID_HANDLE, INVALID_IMAGE, INVALID_VALUE, LAUNCH_OUT_OF_RESOURCES, NOT_FOUND, NOT_SUPPORTED, Outcome,
 };
 use crate::driver::Driver;
 use crate::module::Function;
@@ -42,37 +41,20 @@ fn entry(driver: &Driver, function: u64) -> Option<(&Function, &crate::module::M
 /// What a launch may be, on any device.
 fn fits(code: &Code, grid: [u32; 3], block: [u32; 3], dynamic_shared: u32) -> Outcome {
     let threads = block.iter().map(|&size| u64::from(size)).product::<u64>();
-    let within = |sizes: [u32; 3], limits: [u32; 3]| {
-        sizes
-            .iter()
-            .zip(limits)
-            .all(|(&size, limit)| size >= 1 && size <= limit)
-    };
-    if !within(grid, [i32::MAX as u32, 65_535, 65_535])
-        || !within(block, [1024, 1024, 64])
-        || threads > 1024
-    {
+    let within =
+        |sizes: [u32; 3], limits: [u32; 3]| sizes.iter().zip(limits).all(|(&size, limit)| size >= 1 && size <= limit);
+    if !within(grid, [i32::MAX as u32, 65_535, 65_535]) || !within(block, [1024, 1024, 64]) || threads > 1024 {
         return Err(INVALID_VALUE);
     }
-    if code
-        .max_threads
-        .is_some_and(|limit| threads > limit.iter().map(|&size| u64::from(size)).product())
-    {
+    if code.max_threads.is_some_and(|limit| threads > limit.iter().map(|&size| u64::from(size)).product()) {
         return Err(LAUNCH_OUT_OF_RESOURCES);
     }
-    if u64::from(code.dynamic_shared.unwrap_or(code.shared_bytes)) + u64::from(dynamic_shared)
-        > u64::from(SHARED_BYTES)
+    if u64::from(code.dynamic_shared.unwrap_or(code.shared_bytes)) + u64::from(dynamic_shared) > u64::from(SHARED_BYTES)
     {
         return Err(INVALID_VALUE);
     }
     // Threads are numbered by 32 bits here.
-    if grid
-        .iter()
-        .map(|&size| u64::from(size))
-        .product::<u64>()
-        .saturating_mul(threads)
-        >= u64::from(u32::MAX)
-    {
+    if grid.iter().map(|&size| u64::from(size)).product::<u64>().saturating_mul(threads) >= u64::from(u32::MAX) {
         return Err(NOT_SUPPORTED);
     }
     Ok(())

@@ -195,9 +195,7 @@ impl Virtual {
     pub fn is_wide(&self, field: usize) -> bool {
         match self.op.shape() {
             // An atomic's `sub` has these two bits in the same places.
-            Shape::Load | Shape::Store | Shape::Atomic if field == 1 => {
-                Access(self.sub).wide_address()
-            }
+            Shape::Load | Shape::Store | Shape::Atomic if field == 1 => Access(self.sub).wide_address(),
             Shape::Load | Shape::Store | Shape::Atomic => Access(self.sub).wide_values(),
             _ => self.op.widths().get(field) == Some(&b'6'),
         }

@@ -72,12 +72,7 @@ pub fn tokens(source: &str) -> Result<Vec<Token>, (u32, String)> {
             } else {
                 return Err((line, format!("the character {:?} is not PTX", byte as char)));
             };
-            out.push(Token {
-                kind,
-                start,
-                end: at,
-                line,
-            });
+            out.push(Token { kind, start, end: at, line });
         }
     }
     Ok(out)

@@ -47,13 +47,7 @@ pub fn mutants(entry: &Entry) -> Vec<Mutant> {
     for (statement, body) in entry.body.iter().enumerate() {
         if let Statement::Instruction(instruction) = body {
             for (class, instead) in variants(instruction) {
-                found.push(Mutant {
-                    class,
-                    statement,
-                    line: instruction.line,
-                    original: write(instruction),
-                    instead,
-                });
+                found.push(Mutant { class, statement, line: instruction.line, original: write(instruction), instead });
             }
         }
     }
@@ -65,22 +59,14 @@ pub fn mutants(entry: &Entry) -> Vec<Mutant> {
 pub fn apply(module: &mut Module, name: &str, index: usize) -> Option<bool> {
     let mut left = index;
     let mut seen = false;
-    for entry in module
-        .entries
-        .iter_mut()
-        .filter(|entry| name == "*" || entry.name == name)
-    {
+    for entry in module.entries.iter_mut().filter(|entry| name == "*" || entry.name == name) {
         seen = true;
         let found = mutants(entry);
         if let Some(mutant) = found.get(left) {
             let instead = mutant.instead.iter().cloned().map(Statement::Instruction);
-            entry
-                .body
-                .splice(mutant.statement..=mutant.statement, instead);
+            entry.body.splice(mutant.statement..=mutant.statement, instead);
             for kind in ["f32", "f64"] {
-                entry
-                    .registers
-                    .insert(format!("%mutant_{kind}"), kind.to_string());
+                entry.registers.insert(format!("%mutant_{kind}"), kind.to_string());
             }
             return Some(true);
         }
@@ -107,10 +93,7 @@ fn variants(instruction: &Instruction) -> Vec<(Class, Vec<Instruction>)> {
 type Found = Vec<(Class, Vec<Instruction>)>;
 
 fn with_opcode(instruction: &Instruction, opcode: &[&str]) -> Instruction {
-    Instruction {
-        opcode: opcode.iter().map(|part| part.to_string()).collect(),
-        ..instruction.clone()
-    }
+    Instruction { opcode: opcode.iter().map(|part| part.to_string()).collect(), ..instruction.clone() }
 }
 
 fn with_operand(instruction: &Instruction, at: usize, operand: Operand) -> Instruction {
@@ -139,11 +122,7 @@ fn arithmetic(instruction: &Instruction, out: &mut Found) {
     match opcode.as_slice() {
         ["add", rest @ ..] => {
             push(vec![with_opcode(instruction, &[&["sub"], rest].concat())]);
-            let product: &[&str] = if rest.len() == 1 {
-                &["mul", "lo"]
-            } else {
-                &["mul"]
-            };
+            let product: &[&str] = if rest.len() == 1 { &["mul", "lo"] } else { &["mul"] };
             push(vec![with_opcode(instruction, &[product, rest].concat())]);
         }
         ["sub", rest @ ..] => push(vec![with_opcode(instruction, &[&["add"], rest].concat())]),
@@ -152,9 +131,7 @@ fn arithmetic(instruction: &Instruction, out: &mut Found) {
         ["fma" | "mad", middle @ .., kind] => {
             push(vec![with_operand(instruction, 3, zero(kind))]);
             if middle != ["wide"] {
-                swapped(instruction, 2, 3)
-                    .into_iter()
-                    .for_each(|changed| push(vec![changed]));
+                swapped(instruction, 2, 3).into_iter().for_each(|changed| push(vec![changed]));
             }
             if opcode[0] == "fma" {
                 let register = Operand::Name(format!("%mutant_{kind}"));
@@ -172,18 +149,14 @@ fn arithmetic(instruction: &Instruction, out: &mut Found) {
         ["and", kind] => push(vec![with_opcode(instruction, &["or", kind])]),
         ["or", kind] => push(vec![with_opcode(instruction, &["and", kind])]),
         ["xor", kind] => push(vec![with_opcode(instruction, &["or", kind])]),
-        ["div" | "rem", ..] => swapped(instruction, 1, 2)
-            .into_iter()
-            .for_each(|changed| push(vec![changed])),
+        ["div" | "rem", ..] => swapped(instruction, 1, 2).into_iter().for_each(|changed| push(vec![changed])),
         _ => {}
     }
 }
 
 fn comparison(instruction: &Instruction, out: &mut Found) {
     if instruction.opcode[0] == "selp" {
-        swapped(instruction, 1, 2)
-            .into_iter()
-            .for_each(|changed| out.push((Class::Comparison, vec![changed])));
+        swapped(instruction, 1, 2).into_iter().for_each(|changed| out.push((Class::Comparison, vec![changed])));
     }
     if instruction.opcode[0] != "setp" {
         return;
@@ -216,11 +189,7 @@ fn address(instruction: &Instruction, out: &mut Found) {
             for by in [4, -4] {
                 out.push((
                     Class::Address,
-                    vec![with_operand(
-                        instruction,
-                        at,
-                        Operand::Address(base.clone(), offset + by),
-                    )],
+                    vec![with_operand(instruction, at, Operand::Address(base.clone(), offset + by))],
                 ));
             }
         }
@@ -259,11 +228,7 @@ fn constant(instruction: &Instruction, out: &mut Found) {
             }
             operand => changed_constants(operand),
         };
-        out.extend(
-            changes
-                .into_iter()
-                .map(|change| (Class::Constant, vec![with_operand(instruction, at, change)])),
-        );
+        out.extend(changes.into_iter().map(|change| (Class::Constant, vec![with_operand(instruction, at, change)])));
     }
 }
 
@@ -279,14 +244,8 @@ fn changed_constants(operand: &Operand) -> Vec<Operand> {
 /// Taken where it was not, and the other way round.
 fn branch(instruction: &Instruction, out: &mut Found) {
     if let Some(guard) = &instruction.guard {
-        let negated = Guard {
-            negated: !guard.negated,
-            ..guard.clone()
-        };
-        let changed = Instruction {
-            guard: Some(negated),
-            ..instruction.clone()
-        };
+        let negated = Guard { negated: !guard.negated, ..guard.clone() };
+        let changed = Instruction { guard: Some(negated), ..instruction.clone() };
         out.push((Class::Branch, vec![changed]));
     }
 }
@@ -298,12 +257,7 @@ fn effect(instruction: &Instruction, out: &mut Found) {
         "atom" => {
             let mut read = instruction.clone();
             let (space, kind) = (&instruction.opcode[1], instruction.opcode.last().unwrap());
-            read.opcode = vec![
-                "ld".to_string(),
-                "relaxed".to_string(),
-                space.clone(),
-                kind.clone(),
-            ];
+            read.opcode = vec!["ld".to_string(), "relaxed".to_string(), space.clone(), kind.clone()];
             read.operands.truncate(2);
             out.push((Class::Effect, vec![read]));
         }
@@ -313,20 +267,12 @@ fn effect(instruction: &Instruction, out: &mut Found) {
 
 /// An instruction as PTX.
 fn write(instruction: &Instruction) -> String {
-    let guard = instruction.guard.as_ref().map_or(String::new(), |guard| {
-        format!(
-            "@{}{} ",
-            if guard.negated { "!" } else { "" },
-            guard.register
-        )
-    });
+    let guard = instruction
+        .guard
+        .as_ref()
+        .map_or(String::new(), |guard| format!("@{}{} ", if guard.negated { "!" } else { "" }, guard.register));
     let operands: Vec<String> = instruction.operands.iter().map(write_operand).collect();
-    format!(
-        "{guard}{} {};",
-        instruction.opcode.join("."),
-        operands.join(", ")
-    )
-    .replace(" ;", ";")
+    format!("{guard}{} {};", instruction.opcode.join("."), operands.join(", ")).replace(" ;", ";")
 }
 
 fn write_operand(operand: &Operand) -> String {
@@ -342,13 +288,6 @@ fn write_operand(operand: &Operand) -> String {
             (Some(base), offset) => format!("[{base}+{offset}]"),
             (None, offset) => format!("[{offset}]"),
         },
-        Operand::Vector(parts) => format!(
-            "{{{}}}",
-            parts
-                .iter()
-                .map(write_operand)
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        Operand::Vector(parts) => format!("{{{}}}", parts.iter().map(write_operand).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -19,29 +19,17 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 
 pub fn parse(source: &str) -> Result<Module> {
     let tokens = tokens(source).map_err(|(line, message)| Error { line, message })?;
-    let mut parser = Parser {
-        source,
-        tokens,
-        at: 0,
-        scopes: Vec::new(),
-        scopes_seen: 0,
-    };
+    let mut parser = Parser { source, tokens, at: 0, scopes: Vec::new(), scopes_seen: 0 };
     parser.module()
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn line(&self) -> u32 {
-        self.tokens
-            .get(self.at)
-            .or(self.tokens.last())
-            .map_or(1, |token| token.line)
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |token| token.line)
     }
 
     pub(super) fn error<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err(Error {
-            line: self.line(),
-            message: message.into(),
-        })
+        Err(Error { line: self.line(), message: message.into() })
     }
 
     pub(super) fn text(&self, token: Token) -> &'a str {
@@ -49,9 +37,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn peek(&self) -> &'a str {
-        self.tokens
-            .get(self.at)
-            .map_or("", |&token| self.text(token))
+        self.tokens.get(self.at).map_or("", |&token| self.text(token))
     }
 
     pub(super) fn kind(&self) -> Option<Kind> {
@@ -71,11 +57,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn expect(&mut self, text: &str) -> Result<()> {
-        if self.eat(text) {
-            Ok(())
-        } else {
-            self.error(format!("{text:?} was expected, {:?} is there", self.peek()))
-        }
+        if self.eat(text) { Ok(()) } else { self.error(format!("{text:?} was expected, {:?} is there", self.peek())) }
     }
 
     pub(super) fn word(&mut self) -> Result<&'a str> {
@@ -87,12 +69,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn module(&mut self) -> Result<Module> {
-        let mut module = Module {
-            version: (0, 0),
-            target: String::new(),
-            variables: Vec::new(),
-            entries: Vec::new(),
-        };
+        let mut module = Module { version: (0, 0), target: String::new(), variables: Vec::new(), entries: Vec::new() };
         while self.at < self.tokens.len() {
             match self.peek() {
                 ".version" => {
@@ -137,9 +114,7 @@ impl<'a> Parser<'a> {
 
     pub(super) fn version(&mut self) -> Result<(u32, u32)> {
         let text = self.next();
-        let parsed = text
-            .split_once('.')
-            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let parsed = text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
         parsed.map_or_else(|| self.error(format!("{text:?} is not a PTX version")), Ok)
     }
 
@@ -247,8 +222,7 @@ impl<'a> Parser<'a> {
                     element = match size_of_type(&text[1..]) {
                         Some(size) => size,
                         None => {
-                            return self
-                                .error(format!("{text:?} is not a type that is supported here"));
+                            return self.error(format!("{text:?} is not a type that is supported here"));
                         }
                     };
                     self.at += 1;
@@ -270,14 +244,7 @@ impl<'a> Parser<'a> {
         if element == 0 {
             return self.error(format!("{name} has no type"));
         }
-        Ok(Variable {
-            name,
-            space,
-            align: align.max(element),
-            size,
-            bytes: Vec::new(),
-            dynamic,
-        })
+        Ok(Variable { name, space, align: align.max(element), size, bytes: Vec::new(), dynamic })
     }
 
     pub(super) fn initialiser(&mut self, size: u64) -> Result<Vec<u8>> {
@@ -305,8 +272,7 @@ impl<'a> Parser<'a> {
             }
         }
         if bytes.len() as u64 > size {
-            return self
-                .error("more values than the variable has bytes; only arrays of .b8 take lists");
+            return self.error("more values than the variable has bytes; only arrays of .b8 take lists");
         }
         Ok(bytes)
     }

@@ -40,14 +40,8 @@ fn flow(code: &[Virtual], tables: &[Vec<u32>]) -> Flow {
         let mut to = Vec::new();
         match last.op {
             Op::Jump => to.push(block_of(last.imm as usize)),
-            Op::JumpIf | Op::JumpUnless => {
-                to.extend([block_of(last.imm as usize), block_of(pair[1])])
-            }
-            Op::JumpTable => to.extend(
-                tables[last.imm as usize]
-                    .iter()
-                    .map(|&target| block_of(target as usize)),
-            ),
+            Op::JumpIf | Op::JumpUnless => to.extend([block_of(last.imm as usize), block_of(pair[1])]),
+            Op::JumpTable => to.extend(tables[last.imm as usize].iter().map(|&target| block_of(target as usize))),
             Op::Return | Op::Trap => {}
             _ => to.push(block_of(pair[1])),
         }
@@ -76,20 +70,14 @@ impl Set {
     }
     fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().enumerate().flat_map(|(word, &bits)| {
-            (0..64)
-                .filter(move |bit| bits >> bit & 1 != 0)
-                .map(move |bit| (word * 64 + bit) as u32)
+            (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| (word * 64 + bit) as u32)
         })
     }
 }
 
 /// The instructions with a field that some path reaches before the register is written: (instruction, register). Registers in
 /// `pinned` (constants, special registers) are always written.
-pub fn maybe_unwritten(
-    code: &[Virtual],
-    tables: &[Vec<u32>],
-    pinned: &[bool],
-) -> Vec<(usize, u32)> {
+pub fn maybe_unwritten(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool]) -> Vec<(usize, u32)> {
     let flow = flow(code, tables);
     let blocks = flow.next.len();
     let mut entry = vec![Set::new(pinned.len(), true); blocks];
@@ -125,12 +113,7 @@ pub fn maybe_unwritten(
     let mut found = Vec::new();
     for block in (0..blocks).filter(|&block| reached[block]) {
         let mut written = entry[block].clone();
-        for (at, inst) in code
-            .iter()
-            .enumerate()
-            .take(flow.starts[block + 1])
-            .skip(flow.starts[block])
-        {
+        for (at, inst) in code.iter().enumerate().take(flow.starts[block + 1]).skip(flow.starts[block]) {
             for &field in inst.reads() {
                 if !written.has(inst.s[field]) {
                     found.push((at, inst.s[field]));
@@ -146,12 +129,7 @@ pub fn maybe_unwritten(
 
 /// A place for each register, and how many places that takes. Registers that live at the same time get different places; `pinned`
 /// ones live always. `wide` ones take two.
-pub fn places(
-    code: &[Virtual],
-    tables: &[Vec<u32>],
-    pinned: &[bool],
-    wide: &[bool],
-) -> (Vec<u32>, usize) {
+pub fn places(code: &[Virtual], tables: &[Vec<u32>], pinned: &[bool], wide: &[bool]) -> (Vec<u32>, usize) {
     let flow = flow(code, tables);
     let blocks = flow.next.len();
     let count = pinned.len();
@@ -170,10 +148,7 @@ pub fn places(
             if live != live_out[block] {
                 live_out[block] = live.clone();
             }
-            for inst in code[flow.starts[block]..flow.starts[block + 1]]
-                .iter()
-                .rev()
-            {
+            for inst in code[flow.starts[block]..flow.starts[block + 1]].iter().rev() {
                 for &field in inst.writes() {
                     live.remove(inst.s[field]);
                 }
@@ -195,20 +170,12 @@ pub fn places(
     };
     for block in 0..blocks {
         let (start, end) = (flow.starts[block], flow.starts[block + 1]);
-        live_in[block]
-            .iter()
-            .for_each(|register| cover(register, start, start));
-        live_out[block]
-            .iter()
-            .for_each(|register| cover(register, end - 1, end));
+        live_in[block].iter().for_each(|register| cover(register, start, start));
+        live_out[block].iter().for_each(|register| cover(register, end - 1, end));
         for (at, inst) in code.iter().enumerate().take(end).skip(start) {
-            inst.reads()
-                .iter()
-                .for_each(|&field| cover(inst.s[field], at, at));
+            inst.reads().iter().for_each(|&field| cover(inst.s[field], at, at));
             // A vector load writes all its results at once, after reading its address: they must differ from it and each other.
-            inst.writes()
-                .iter()
-                .for_each(|&field| cover(inst.s[field], at, at + 1));
+            inst.writes().iter().for_each(|&field| cover(inst.s[field], at, at + 1));
         }
     }
     let mut place = vec![0; count];

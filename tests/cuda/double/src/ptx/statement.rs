@@ -77,12 +77,7 @@ impl Parser<'_> {
 
     /// A name of the body as the entry knows it.
     pub(super) fn scoped(&self, name: &str) -> String {
-        self.scopes
-            .iter()
-            .rev()
-            .find_map(|scope| scope.get(name))
-            .cloned()
-            .unwrap_or_else(|| name.to_string())
+        self.scopes.iter().rev().find_map(|scope| scope.get(name)).cloned().unwrap_or_else(|| name.to_string())
     }
 
     pub(super) fn statement(&mut self) -> Result<Statement> {
@@ -91,10 +86,7 @@ impl Parser<'_> {
         if self.eat("@") {
             let negated = self.eat("!");
             let register = self.word()?;
-            guard = Some(Guard {
-                register: self.scoped(register),
-                negated,
-            });
+            guard = Some(Guard { register: self.scoped(register), negated });
         }
         let word = self.word()?;
         if guard.is_none() && self.eat(":") {
@@ -117,12 +109,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        Ok(Statement::Instruction(Instruction {
-            guard,
-            opcode,
-            operands,
-            line,
-        }))
+        Ok(Statement::Instruction(Instruction { guard, opcode, operands, line }))
     }
 
     pub(super) fn operand(&mut self) -> Result<Operand> {
@@ -187,17 +174,12 @@ impl Parser<'_> {
                 .filter(|_| digits.len() == 8)
                 .map(|bits| Operand::F32(bits as u32 ^ (u32::from(negative) << 31)))
         } else if let Some(digits) = text.strip_prefix("0d").or(text.strip_prefix("0D")) {
-            bits(digits)
-                .filter(|_| digits.len() == 16)
-                .map(|bits| Operand::F64(bits ^ (u64::from(negative) << 63)))
+            bits(digits).filter(|_| digits.len() == 16).map(|bits| Operand::F64(bits ^ (u64::from(negative) << 63)))
         } else if text.contains('.') {
-            text.parse::<f64>()
-                .ok()
-                .map(|value| Operand::F64((if negative { -value } else { value }).to_bits()))
+            text.parse::<f64>().ok().map(|value| Operand::F64((if negative { -value } else { value }).to_bits()))
         } else {
             let plain = text.trim_end_matches('U');
-            let value = if let Some(digits) = plain.strip_prefix("0x").or(plain.strip_prefix("0X"))
-            {
+            let value = if let Some(digits) = plain.strip_prefix("0x").or(plain.strip_prefix("0X")) {
                 i128::from_str_radix(digits, 16).ok()
             } else if let Some(digits) = plain.strip_prefix("0b") {
                 i128::from_str_radix(digits, 2).ok()

@@ -84,10 +84,7 @@ impl Entry {
     /// Whether an instruction names this symbol.
     pub fn uses(&self, symbol: &str) -> bool {
         self.body.iter().any(|statement| match statement {
-            Statement::Instruction(instruction) => instruction
-                .operands
-                .iter()
-                .any(|operand| operand.names(symbol)),
+            Statement::Instruction(instruction) => instruction.operands.iter().any(|operand| operand.names(symbol)),
             _ => false,
         })
     }

@@ -16,29 +16,18 @@ macro_rules! row {
 // Reads STEP lanes of a field.
 macro_rules! take {
     ($frame:expr, $inst:expr, $k:expr, $kind:ty, $at:expr) => {
-        row!($frame, $inst, $k)
-            .cast::<$kind>()
-            .add($at)
-            .cast::<[$kind; STEP]>()
-            .read()
+        row!($frame, $inst, $k).cast::<$kind>().add($at).cast::<[$kind; STEP]>().read()
     };
 }
 
 macro_rules! give {
     ($alone:expr, $mask:expr, $frame:expr, $inst:expr, $kind:ty, $at:expr, $values:expr) => {{
         let mut values: [$kind; STEP] = $values;
-        let to = row!($frame, $inst, 0)
-            .cast::<$kind>()
-            .add($at)
-            .cast::<[$kind; STEP]>();
+        let to = row!($frame, $inst, 0).cast::<$kind>().add($at).cast::<[$kind; STEP]>();
         if !$alone {
             let old = to.read();
             for lane in 0..STEP {
-                values[lane] = if $mask[$at + lane] != 0 {
-                    values[lane]
-                } else {
-                    old[lane]
-                };
+                values[lane] = if $mask[$at + lane] != 0 { values[lane] } else { old[lane] };
             }
         }
         to.write(values);
@@ -63,10 +52,7 @@ macro_rules! all {
     ($alone:expr, $mask:expr, $frame:expr, $inst:expr, $d:ty; $a:ident: $ta:ty, $b:ident: $tb:ty; $f:expr) => {{
         let mut at = 0;
         while at < LANES {
-            let (a, b) = (
-                take!($frame, $inst, 1, $ta, at),
-                take!($frame, $inst, 2, $tb, at),
-            );
+            let (a, b) = (take!($frame, $inst, 1, $ta, at), take!($frame, $inst, 2, $tb, at));
             let mut to = [0; STEP];
             for lane in 0..STEP {
                 let ($a, $b) = (a[lane], b[lane]);
@@ -80,10 +66,7 @@ macro_rules! all {
         $a:ident: $ta:ty, $b:ident: $tb:ty, $c:ident: $tc:ty; $f:expr) => {{
         let mut at = 0;
         while at < LANES {
-            let (a, b) = (
-                take!($frame, $inst, 1, $ta, at),
-                take!($frame, $inst, 2, $tb, at),
-            );
+            let (a, b) = (take!($frame, $inst, 1, $ta, at), take!($frame, $inst, 2, $tb, at));
             let c = take!($frame, $inst, 3, $tc, at);
             let mut to = [0; STEP];
             for lane in 0..STEP {

@@ -49,16 +49,11 @@ impl Scatter {
         while gcd(stride, count) != 1 {
             stride += 2;
         }
-        Scatter {
-            count,
-            start: u64::from(random as u32) % count.max(1),
-            stride: stride % count.max(1),
-        }
+        Scatter { count, start: u64::from(random as u32) % count.max(1), stride: stride % count.max(1) }
     }
 
     pub fn get(&self, index: u64) -> u64 {
-        ((u128::from(index) * u128::from(self.stride) + u128::from(self.start))
-            % u128::from(self.count)) as u64
+        ((u128::from(index) * u128::from(self.stride) + u128::from(self.start)) % u128::from(self.count)) as u64
     }
 }
 
@@ -73,73 +68,36 @@ pub fn random(state: &mut u64) -> u64 {
 
 pub fn coordinates(index: u64, size: [u32; 3]) -> [u32; 3] {
     let (x, y) = (u64::from(size[0]), u64::from(size[1]));
-    [
-        (index % x) as u32,
-        (index / x % y) as u32,
-        (index / x / y) as u32,
-    ]
+    [(index % x) as u32, (index / x % y) as u32, (index / x / y) as u32]
 }
 
 pub fn run<O: Order>(launch: &Launch, memory: Memory<O>) -> Outcome {
     let code = launch.code;
     let threads = launch.block.iter().product::<u32>() as usize;
-    let shared_bytes = code
-        .dynamic_shared
-        .map_or(code.shared_bytes, |at| at + launch.dynamic_shared) as usize;
+    let shared_bytes = code.dynamic_shared.map_or(code.shared_bytes, |at| at + launch.dynamic_shared) as usize;
     let mut words = vec![Word::default(); shared_bytes.div_ceil(4)];
     // SAFETY: the words stay in the machine, beside the shadow, and are not resized.
     let shadow = unsafe { Shadow::new(words.as_mut_ptr(), words.len()) };
     let local = code.local_bytes.next_multiple_of(16) as usize;
-    let shared = Shared {
-        data: vec![0; shared_bytes],
-        written: vec![0; shared_bytes],
-        words,
-        shadow,
-        interval: 0,
-    };
-    let local = Local {
-        bytes: local,
-        data: vec![0; local * threads],
-        written: vec![0; local * threads],
-    };
-    let mut machine = Machine::new(
-        code,
-        memory,
-        launch.params,
-        shared,
-        local,
-        threads.div_ceil(LANES),
-    );
+    let shared = Shared { data: vec![0; shared_bytes], written: vec![0; shared_bytes], words, shadow, interval: 0 };
+    let local = Local { bytes: local, data: vec![0; local * threads], written: vec![0; local * threads] };
+    let mut machine = Machine::new(code, memory, launch.params, shared, local, threads.div_ceil(LANES));
     machine.limit = launch.step_limit;
     fill_frames(&mut machine, launch, threads);
-    let blocks = launch
-        .grid
-        .iter()
-        .map(|&size| u64::from(size))
-        .product::<u64>();
+    let blocks = launch.grid.iter().map(|&size| u64::from(size)).product::<u64>();
     let mut state = launch.seed;
     let order = Scatter::new(blocks, random(&mut state));
     for index in 0..blocks {
         let block = order.get(index);
         if let Err(failure) = run_block(&mut machine, launch, block, threads, &mut state) {
-            return Outcome {
-                instructions: machine.steps,
-                failure: Some(failure),
-            };
+            return Outcome { instructions: machine.steps, failure: Some(failure) };
         }
     }
-    Outcome {
-        instructions: machine.steps,
-        failure: None,
-    }
+    Outcome { instructions: machine.steps, failure: None }
 }
 
 fn fill_frames<O: Order>(machine: &mut Machine<O>, launch: &Launch, threads: usize) {
-    for (group, frame) in machine
-        .frames
-        .chunks_mut(launch.code.places.max(1))
-        .enumerate()
-    {
+    for (group, frame) in machine.frames.chunks_mut(launch.code.places.max(1)).enumerate() {
         for &(place, value, wide) in &launch.code.constants {
             let place = usize::from(place);
             if wide {
@@ -182,9 +140,7 @@ fn run_block<O: Order>(
     for &(place, special) in &code.specials {
         if let Special::Block(axis) = special {
             for group in 0..groups {
-                machine.frames[group * code.places + usize::from(place)]
-                    .0
-                    .fill(at_block[usize::from(axis)]);
+                machine.frames[group * code.places + usize::from(place)].0.fill(at_block[usize::from(axis)]);
             }
         }
     }
@@ -232,10 +188,7 @@ fn run_block<O: Order>(
 
 fn divergence(launch: &Launch, one: (usize, Option<u32>), other: (usize, Option<u32>)) -> String {
     let place = |rest: Option<u32>| match rest {
-        Some(at) => format!(
-            "waits at the barrier of PTX line {}",
-            launch.code.lines[at as usize]
-        ),
+        Some(at) => format!("waits at the barrier of PTX line {}", launch.code.lines[at as usize]),
         None => "has left the kernel".to_string(),
     };
     format!(

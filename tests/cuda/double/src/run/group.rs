@@ -5,8 +5,7 @@
 
 use super::arithmetic;
 use super::reach::{
-    Lane, Local, Memory, Place, Pointer, Shared, Trouble, atomic, narrow_address, pack, trouble,
-    unpack,
+    Lane, Local, Memory, Place, Pointer, Shared, Trouble, atomic, narrow_address, pack, trouble, unpack,
 };
 use super::shadow::{Kind, Mark, Order};
 use crate::ptx::instruction::{Access, Code, Inst, Op};
@@ -116,17 +115,10 @@ impl<'a, O: Order> Machine<'a, O> {
                 Step::Parted(one, other) => self.fragments.extend([one, other]),
                 Step::Scattered(to) => {
                     let lanes = (0..LANES).filter(|lane| fragment.lanes >> lane & 1 != 0);
-                    self.fragments.extend(lanes.map(|lane| Fragment {
-                        at: to[lane],
-                        lanes: 1 << lane,
-                    }));
+                    self.fragments.extend(lanes.map(|lane| Fragment { at: to[lane], lanes: 1 << lane }));
                 }
                 Step::Barrier(_) | Step::End => {
-                    let at = if let Step::Barrier(at) = step {
-                        Some(at)
-                    } else {
-                        None
-                    };
+                    let at = if let Step::Barrier(at) = step { Some(at) } else { None };
                     moving &= !fragment.lanes;
                     match rests.iter_mut().find(|(other, _)| *other == at) {
                         Some((_, lanes)) => *lanes |= fragment.lanes,
@@ -142,23 +134,13 @@ impl<'a, O: Order> Machine<'a, O> {
     /// Takes the fragment with the lowest instruction, all that are there together, and tells where the next one is.
     fn furthest_behind(&mut self) -> Option<(Fragment, u32)> {
         let lowest = self.fragments.iter().map(|fragment| fragment.at).min()?;
-        let mut taken = Fragment {
-            at: lowest,
-            lanes: 0,
-        };
+        let mut taken = Fragment { at: lowest, lanes: 0 };
         self.fragments.retain(|fragment| {
             let here = fragment.at == lowest;
             taken.lanes |= if here { fragment.lanes } else { 0 };
             !here
         });
-        Some((
-            taken,
-            self.fragments
-                .iter()
-                .map(|fragment| fragment.at)
-                .min()
-                .unwrap_or(u32::MAX),
-        ))
+        Some((taken, self.fragments.iter().map(|fragment| fragment.at).min().unwrap_or(u32::MAX)))
     }
 
     fn straight(&mut self, group: usize, fragment: Fragment, alone: bool, until: u32) -> Step {
@@ -190,20 +172,11 @@ impl<'a, O: Order> Machine<'a, O> {
     }
 
     /// Where a generic address points.
-    fn reach_generic(
-        &mut self,
-        thread: usize,
-        address: u64,
-        bytes: u32,
-        kind: Kind,
-        mark: Mark,
-    ) -> Pointer {
+    fn reach_generic(&mut self, thread: usize, address: u64, bytes: u32, kind: Kind, mark: Mark) -> Pointer {
         if address.wrapping_sub(SHARED_WINDOW) < WINDOW {
-            self.shared
-                .reach(address - SHARED_WINDOW, bytes, kind, mark)
+            self.shared.reach(address - SHARED_WINDOW, bytes, kind, mark)
         } else if address.wrapping_sub(LOCAL_WINDOW) < WINDOW {
-            self.local
-                .reach(thread, address - LOCAL_WINDOW, bytes, kind)
+            self.local.reach(thread, address - LOCAL_WINDOW, bytes, kind)
         } else {
             self.memory.reach(address, bytes, kind, mark)
         }
@@ -212,37 +185,18 @@ impl<'a, O: Order> Machine<'a, O> {
     fn reach_param(&self, address: u64, bytes: u32) -> Pointer {
         let place = Place::Param;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned {
-                place,
-                address,
-                bytes,
-            }));
+            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
         }
         if address.saturating_add(u64::from(bytes)) > self.params.len() as u64 {
-            return Err(trouble(Trouble::Outside {
-                place,
-                address,
-                bytes,
-                write: false,
-            }));
+            return Err(trouble(Trouble::Outside { place, address, bytes, write: false }));
         }
         // SAFETY: the bytes lie inside.
-        Ok(
-            unsafe {
-                NonNull::new_unchecked(self.params.as_ptr().add(address as usize).cast_mut())
-            },
-        )
+        Ok(unsafe { NonNull::new_unchecked(self.params.as_ptr().add(address as usize).cast_mut()) })
     }
 
     /// One lane's load, store or atomic.
     #[inline(always)]
-    fn access(
-        &mut self,
-        inst: &Inst,
-        lane: Lane,
-        mark: Mark,
-        index: usize,
-    ) -> Result<(), Box<Trouble>> {
+    fn access(&mut self, inst: &Inst, lane: Lane, mark: Mark, index: usize) -> Result<(), Box<Trouble>> {
         let thread = self.thread + index;
         let access = Access(inst.sub);
         let kind = match inst.op {
@@ -262,12 +216,8 @@ impl<'a, O: Order> Machine<'a, O> {
         let wide = base.wrapping_add(inst.imm as u64);
         let narrow = narrow_address(base, inst.imm);
         let at = match inst.op {
-            Op::LoadGlobal | Op::StoreGlobal | Op::AtomicGlobal => {
-                self.memory.reach(wide, bytes, kind, mark)
-            }
-            Op::LoadShared | Op::StoreShared | Op::AtomicShared => {
-                self.shared.reach(narrow, bytes, kind, mark)
-            }
+            Op::LoadGlobal | Op::StoreGlobal | Op::AtomicGlobal => self.memory.reach(wide, bytes, kind, mark),
+            Op::LoadShared | Op::StoreShared | Op::AtomicShared => self.shared.reach(narrow, bytes, kind, mark),
             Op::LoadLocal | Op::StoreLocal => self.local.reach(thread, narrow, bytes, kind),
             Op::LoadParam => self.reach_param(wide, bytes),
             _ => self.reach_generic(thread, wide, bytes, kind, mark),
@@ -283,12 +233,7 @@ impl<'a, O: Order> Machine<'a, O> {
                     } else {
                         u64::from(at.cast::<u32>().read_unaligned())
                     };
-                    let new = atomic(
-                        old,
-                        inst.sub,
-                        lane.get(inst.s[2], wide),
-                        lane.get(inst.s[3], wide),
-                    );
+                    let new = atomic(old, inst.sub, lane.get(inst.s[2], wide), lane.get(inst.s[3], wide));
                     if wide {
                         at.cast::<u64>().write_unaligned(new);
                     } else {
@@ -305,12 +250,7 @@ impl<'a, O: Order> Machine<'a, O> {
     /// Runs a fragment until it parts, rests, or comes to instruction `until`. `ALONE` when no other threads of the group move: then
     /// what is computed for lanes that are not in the fragment does not matter.
     #[inline(always)]
-    fn interpret<const ALONE: bool>(
-        &mut self,
-        group: usize,
-        fragment: Fragment,
-        until: u32,
-    ) -> Step {
+    fn interpret<const ALONE: bool>(&mut self, group: usize, fragment: Fragment, until: u32) -> Step {
         let code = self.code;
         let active = fragment.lanes;
         let many = u64::from(active.count_ones());
@@ -327,11 +267,7 @@ impl<'a, O: Order> Machine<'a, O> {
         // SAFETY: `frames` holds `places` rows for each group; lowering gives only places below that, and jumps to instructions
         // that are there; the last instruction is a return.
         unsafe {
-            let frame = self
-                .frames
-                .as_mut_ptr()
-                .add(group * code.places)
-                .cast::<u32>();
+            let frame = self.frames.as_mut_ptr().add(group * code.places).cast::<u32>();
             let instructions = code.instructions.as_ptr();
             macro_rules! stop {
                 ($step:expr) => {{
@@ -371,10 +307,7 @@ impl<'a, O: Order> Machine<'a, O> {
                 ($target:expr) => {{
                     pc = $target as usize;
                     if steps > limit {
-                        stop!(Step::Trouble(
-                            active.trailing_zeros() as usize,
-                            trouble(Trouble::TooManySteps)
-                        ));
+                        stop!(Step::Trouble(active.trailing_zeros() as usize, trouble(Trouble::TooManySteps)));
                     }
                 }};
             }
@@ -384,17 +317,8 @@ impl<'a, O: Order> Machine<'a, O> {
                     if taken == active {
                         jump!($inst.imm);
                     } else if taken != 0 {
-                        let stays = Fragment {
-                            at: pc as u32,
-                            lanes: active & !taken,
-                        };
-                        stop!(Step::Parted(
-                            stays,
-                            Fragment {
-                                at: $inst.imm as u32,
-                                lanes: taken
-                            }
-                        ));
+                        let stays = Fragment { at: pc as u32, lanes: active & !taken };
+                        stop!(Step::Parted(stays, Fragment { at: $inst.imm as u32, lanes: taken }));
                     }
                 }};
             }
@@ -452,9 +376,7 @@ impl<'a, O: Order> Machine<'a, O> {
                     Op::LoadParamOnce => {
                         let access = Access(inst.sub);
                         let address = Lane::new(frame, 0).get(inst.s[1], access.wide_address());
-                        match self
-                            .reach_param(address.wrapping_add(inst.imm as u64), access.bytes())
-                        {
+                        match self.reach_param(address.wrapping_add(inst.imm as u64), access.bytes()) {
                             Ok(from) => {
                                 each_lane!(lane; unpack(from, access, inst, Lane::new(frame, lane)))
                             }
@@ -475,10 +397,7 @@ impl<'a, O: Order> Machine<'a, O> {
                             }
                         });
                         if steps > limit {
-                            stop!(Step::Trouble(
-                                active.trailing_zeros() as usize,
-                                trouble(Trouble::TooManySteps)
-                            ));
+                            stop!(Step::Trouble(active.trailing_zeros() as usize, trouble(Trouble::TooManySteps)));
                         }
                         stop!(Step::Scattered(targets));
                     }
@@ -494,15 +413,11 @@ impl<'a, O: Order> Machine<'a, O> {
                     }
                     Op::Barrier => stop!(Step::Barrier(pc as u32 - 1)),
                     Op::Return => stop!(Step::End),
-                    Op::Trap => stop!(Step::Trouble(
-                        active.trailing_zeros() as usize,
-                        trouble(Trouble::Trap)
-                    )),
+                    Op::Trap => stop!(Step::Trouble(active.trailing_zeros() as usize, trouble(Trouble::Trap))),
                     Op::Fence => {}
 
                     _ => {
-                        if let Some(lane) = arithmetic::compute::<ALONE>(inst, frame, &mask, active)
-                        {
+                        if let Some(lane) = arithmetic::compute::<ALONE>(inst, frame, &mask, active) {
                             stop!(Step::Trouble(lane, trouble(Trouble::DivisionByZero)));
                         }
                     }
@@ -521,9 +436,7 @@ unsafe fn set_lanes(row: *const u32) -> u32 {
     let mut lanes = 0;
     #[cfg(target_arch = "x86_64")]
     for part in 0..LANES / 4 {
-        use std::arch::x86_64::{
-            __m128i, _mm_castsi128_ps, _mm_loadu_si128, _mm_movemask_ps, _mm_slli_epi32,
-        };
+        use std::arch::x86_64::{__m128i, _mm_castsi128_ps, _mm_loadu_si128, _mm_movemask_ps, _mm_slli_epi32};
         // SAFETY: four lanes of the row; the instructions are in every processor of this kind.
         let four = unsafe {
             let four = _mm_loadu_si128(row.add(4 * part).cast::<__m128i>());

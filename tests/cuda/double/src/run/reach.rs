@@ -105,21 +105,12 @@ impl<O: Order> Memory<'_, O> {
     pub(super) fn reach(&mut self, address: u64, bytes: u32, kind: Kind, mark: Mark) -> Pointer {
         let place = Place::Global;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned {
-                place,
-                address,
-                bytes,
-            }));
+            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
         }
         let offset = address.wrapping_sub(self.base);
         let write = matches!(kind, Kind::Write | Kind::Atomic);
         if offset > self.span - u64::from(bytes) {
-            return Err(trouble(Trouble::Outside {
-                place,
-                address,
-                bytes,
-                write,
-            }));
+            return Err(trouble(Trouble::Outside { place, address, bytes, write }));
         }
         let offset = offset as usize;
         // SAFETY: the bytes lie inside of the arena, whose data and states are mapped.
@@ -129,40 +120,18 @@ impl<O: Order> Memory<'_, O> {
             // SAFETY: as above.
             let mine = (0..bytes as usize).all(|at| unsafe { *states.add(at) } >> 1 == self.owner);
             if !mine {
-                return Err(trouble(Trouble::Outside {
-                    place,
-                    address,
-                    bytes,
-                    write,
-                }));
+                return Err(trouble(Trouble::Outside { place, address, bytes, write }));
             }
             if kind != Kind::Write {
-                return Err(trouble(Trouble::Unwritten {
-                    place,
-                    address,
-                    bytes,
-                }));
+                return Err(trouble(Trouble::Unwritten { place, address, bytes }));
             }
             // SAFETY: as above.
             unsafe { states.write_bytes(written, bytes as usize) };
         }
-        if let Err(conflict) = self.shadow.touch(
-            offset,
-            bytes as usize,
-            kind,
-            By {
-                mark,
-                epoch: self.epoch,
-                order: self.order,
-            },
-        ) {
-            return Err(trouble(Trouble::Race {
-                place,
-                address,
-                bytes,
-                kind,
-                conflict,
-            }));
+        if let Err(conflict) =
+            self.shadow.touch(offset, bytes as usize, kind, By { mark, epoch: self.epoch, order: self.order })
+        {
+            return Err(trouble(Trouble::Race { place, address, bytes, kind, conflict }));
         }
         // SAFETY: as above; a mapping does not begin at 0.
         Ok(unsafe { NonNull::new_unchecked(self.data.add(offset)) })
@@ -174,52 +143,26 @@ impl Shared {
     pub(super) fn reach(&mut self, address: u64, bytes: u32, kind: Kind, mark: Mark) -> Pointer {
         let place = Place::Shared;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned {
-                place,
-                address,
-                bytes,
-            }));
+            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
         }
         let write = matches!(kind, Kind::Write | Kind::Atomic);
         if address.saturating_add(u64::from(bytes)) > self.data.len() as u64 {
-            return Err(trouble(Trouble::Outside {
-                place,
-                address,
-                bytes,
-                write,
-            }));
+            return Err(trouble(Trouble::Outside { place, address, bytes, write }));
         }
         let offset = address as usize;
         // SAFETY: `written` is as long as `data`.
         let states = unsafe { self.written.as_mut_ptr().add(offset) };
         if !all_are(states, bytes, 1) {
             if kind != Kind::Write {
-                return Err(trouble(Trouble::Unwritten {
-                    place,
-                    address,
-                    bytes,
-                }));
+                return Err(trouble(Trouble::Unwritten { place, address, bytes }));
             }
             // SAFETY: as above.
             unsafe { states.write_bytes(1, bytes as usize) };
         }
-        if let Err(conflict) = self.shadow.touch(
-            offset,
-            bytes as usize,
-            kind,
-            By {
-                mark,
-                epoch: self.interval,
-                order: &Always,
-            },
-        ) {
-            return Err(trouble(Trouble::Race {
-                place,
-                address,
-                bytes,
-                kind,
-                conflict,
-            }));
+        if let Err(conflict) =
+            self.shadow.touch(offset, bytes as usize, kind, By { mark, epoch: self.interval, order: &Always })
+        {
+            return Err(trouble(Trouble::Race { place, address, bytes, kind, conflict }));
         }
         // SAFETY: the bytes lie inside.
         Ok(unsafe { NonNull::new_unchecked(self.data.as_mut_ptr().add(offset)) })
@@ -231,31 +174,18 @@ impl Local {
     pub(super) fn reach(&mut self, thread: usize, address: u64, bytes: u32, kind: Kind) -> Pointer {
         let place = Place::Local;
         if address & u64::from(bytes - 1) != 0 {
-            return Err(trouble(Trouble::Misaligned {
-                place,
-                address,
-                bytes,
-            }));
+            return Err(trouble(Trouble::Misaligned { place, address, bytes }));
         }
         let write = kind == Kind::Write;
         if address.saturating_add(u64::from(bytes)) > self.bytes as u64 {
-            return Err(trouble(Trouble::Outside {
-                place,
-                address,
-                bytes,
-                write,
-            }));
+            return Err(trouble(Trouble::Outside { place, address, bytes, write }));
         }
         let offset = thread * self.bytes + address as usize;
         // SAFETY: `written` is as long as `data`, which holds `bytes` bytes for each thread.
         let states = unsafe { self.written.as_mut_ptr().add(offset) };
         if !all_are(states, bytes, 1) {
             if !write {
-                return Err(trouble(Trouble::Unwritten {
-                    place,
-                    address,
-                    bytes,
-                }));
+                return Err(trouble(Trouble::Unwritten { place, address, bytes }));
             }
             // SAFETY: as above.
             unsafe { states.write_bytes(1, bytes as usize) };
@@ -295,11 +225,7 @@ impl Lane {
         // SAFETY: as promised to `new`.
         unsafe {
             let at = self.frame.add(usize::from(place) * LANES);
-            if wide {
-                *at.cast::<u64>().add(self.lane)
-            } else {
-                u64::from(*at.add(self.lane))
-            }
+            if wide { *at.cast::<u64>().add(self.lane) } else { u64::from(*at.add(self.lane)) }
         }
     }
 
@@ -337,28 +263,16 @@ pub(super) unsafe fn unpack(from: NonNull<u8>, access: Access, inst: &Inst, lane
             match access.element() {
                 4 => {
                     let value = from.cast::<u32>().add(index).read_unaligned();
-                    if signed {
-                        value as i32 as u64
-                    } else {
-                        u64::from(value)
-                    }
+                    if signed { value as i32 as u64 } else { u64::from(value) }
                 }
                 2 => {
                     let value = from.cast::<u16>().add(index).read_unaligned();
-                    if signed {
-                        value as i16 as u64
-                    } else {
-                        u64::from(value)
-                    }
+                    if signed { value as i16 as u64 } else { u64::from(value) }
                 }
                 8 => from.cast::<u64>().add(index).read_unaligned(),
                 _ => {
                     let value = *from.add(index);
-                    if signed {
-                        value as i8 as u64
-                    } else {
-                        u64::from(value)
-                    }
+                    if signed { value as i8 as u64 } else { u64::from(value) }
                 }
             }
         };
@@ -390,11 +304,7 @@ pub(super) unsafe fn pack(to: NonNull<u8>, access: Access, inst: &Inst, lane: La
 pub(super) fn atomic(old: u64, sub: u8, b: u64, c: u64) -> u64 {
     let wide = Access(sub).wide_values();
     let signed = |value: u64| {
-        if wide {
-            value as i64
-        } else {
-            i64::from(value as i32)
-        }
+        if wide { value as i64 } else { i64::from(value as i32) }
     };
     let known = [
         Atomic::CompareAndSwap,

@@ -114,11 +114,7 @@ impl Byte {
     fn touch(&mut self, kind: Kind, mark: Mark, epoch: u32) -> Result<(), Conflict> {
         let foreign = |other: Mark| other.thread != 0 && other.thread != mark.thread;
         let hit = |other: Mark, kind: Kind| {
-            if foreign(other) {
-                Err(Conflict { other, kind, epoch })
-            } else {
-                Ok(())
-            }
+            if foreign(other) { Err(Conflict { other, kind, epoch }) } else { Ok(()) }
         };
         hit(self.writer, Kind::Write)?;
         if matches!(kind, Kind::Write | Kind::Atomic) {
@@ -154,12 +150,7 @@ impl Shadow {
     /// # Safety
     /// `words` points at `count` words that live as long as this and that nothing else uses.
     pub unsafe fn new(words: *mut Word, count: usize) -> Shadow {
-        Shadow {
-            words,
-            count,
-            split: Vec::new(),
-            split_in: Vec::new(),
-        }
+        Shadow { words, count, split: Vec::new(), split_in: Vec::new() }
     }
 
     /// The epochs that split words are of.
@@ -175,13 +166,7 @@ impl Shadow {
 
     /// Notes an access of `bytes` bytes at `offset`, which lie inside; at most 4 of one word unless whole words.
     #[inline(always)]
-    pub fn touch<O: Order>(
-        &mut self,
-        offset: usize,
-        bytes: usize,
-        kind: Kind,
-        by: By<O>,
-    ) -> Result<(), Conflict> {
+    pub fn touch<O: Order>(&mut self, offset: usize, bytes: usize, kind: Kind, by: By<O>) -> Result<(), Conflict> {
         debug_assert!((offset + bytes).div_ceil(4) <= self.count);
         let tag = by.epoch << 4;
         if bytes < 4 || !matches!(kind, Kind::Read | Kind::Write) {
@@ -196,19 +181,14 @@ impl Shadow {
             // SAFETY: as above.
             let word = unsafe { &mut *self.words.add(index) };
             let flags = word.tag ^ tag;
-            if flags > FLAGS
-                && (word.tag >> 4 <= by.order.floor() || by.order.before(word.tag >> 4))
-            {
+            if flags > FLAGS && (word.tag >> 4 <= by.order.floor() || by.order.before(word.tag >> 4)) {
                 *word = Word::alone(tag, kind, by.mark);
             } else if flags > FLAGS {
                 self.touch_slowly(index, kind, by)?;
             } else if kind == Kind::Read && flags & SHARED != 0 {
             } else if kind == Kind::Read && flags & SPLIT == 0 && word.thread == by.mark.thread {
                 word.tag |= READ;
-            } else if kind == Kind::Write
-                && flags & (SPLIT | SHARED) == 0
-                && word.thread == by.mark.thread
-            {
+            } else if kind == Kind::Write && flags & (SPLIT | SHARED) == 0 && word.thread == by.mark.thread {
                 word.tag |= WRITTEN;
                 word.at[0] = by.mark.at as u16;
             } else {
@@ -219,12 +199,7 @@ impl Shadow {
     }
 
     #[inline(never)]
-    fn touch_slowly<O: Order>(
-        &mut self,
-        index: usize,
-        kind: Kind,
-        by: By<O>,
-    ) -> Result<(), Conflict> {
+    fn touch_slowly<O: Order>(&mut self, index: usize, kind: Kind, by: By<O>) -> Result<(), Conflict> {
         // SAFETY: as in touch.
         let word = unsafe { *self.words.add(index) };
         if word.tag >> 4 != by.epoch {
@@ -238,15 +213,7 @@ impl Shadow {
         word.byte().touch(kind, by.mark, by.epoch)?;
         // What remains without a collision is a second reader.
         let at = [word.at[0], by.mark.at as u16];
-        self.put(
-            index,
-            Word {
-                tag: word.tag | SHARED,
-                thread: word.thread,
-                other: by.mark.thread,
-                at,
-            },
-        );
+        self.put(index, Word { tag: word.tag | SHARED, thread: word.thread, other: by.mark.thread, at });
         Ok(())
     }
 
@@ -268,26 +235,15 @@ impl Shadow {
             return Ok(());
         }
         // Threads of different operations are different: a mark that is no thread's.
-        let stranger = Mark {
-            thread: u32::MAX,
-            at: 0,
-        };
+        let stranger = Mark { thread: u32::MAX, at: 0 };
         if word.tag & SPLIT == 0 {
             return word.byte().touch(kind, stranger, epoch);
         }
-        self.split[word.thread as usize - 1][lanes]
-            .iter_mut()
-            .try_for_each(|byte| byte.touch(kind, stranger, epoch))
+        self.split[word.thread as usize - 1][lanes].iter_mut().try_for_each(|byte| byte.touch(kind, stranger, epoch))
     }
 
     #[inline(never)]
-    fn touch_bytes<O: Order>(
-        &mut self,
-        offset: usize,
-        bytes: usize,
-        kind: Kind,
-        by: By<O>,
-    ) -> Result<(), Conflict> {
+    fn touch_bytes<O: Order>(&mut self, offset: usize, bytes: usize, kind: Kind, by: By<O>) -> Result<(), Conflict> {
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
             let index = at / 4;
@@ -297,22 +253,14 @@ impl Shadow {
             let mut word = unsafe { *self.words.add(index) };
             if word.tag >> 4 != by.epoch {
                 self.collide_with_old(word, kind, lanes.clone(), by)?;
-                word = Word {
-                    tag: by.epoch << 4,
-                    ..Word::default()
-                };
+                word = Word { tag: by.epoch << 4, ..Word::default() };
             }
             if word.tag & SPLIT == 0 {
                 self.split.push([word.byte(); 4]);
                 if self.split_in.last() != Some(&by.epoch) {
                     self.split_in.push(by.epoch);
                 }
-                word = Word {
-                    tag: by.epoch << 4 | SPLIT,
-                    thread: self.split.len() as u32,
-                    other: 0,
-                    at: [0; 2],
-                };
+                word = Word { tag: by.epoch << 4 | SPLIT, thread: self.split.len() as u32, other: 0, at: [0; 2] };
             }
             let four = &mut self.split[word.thread as usize - 1];
             for byte in &mut four[lanes] {
@@ -332,37 +280,17 @@ impl Word {
     #[inline(always)]
     fn alone(tag: u32, kind: Kind, mark: Mark) -> Word {
         let flag = if kind == Kind::Write { WRITTEN } else { READ };
-        Word {
-            tag: tag | flag,
-            thread: mark.thread,
-            other: 0,
-            at: [mark.at as u16, 0],
-        }
+        Word { tag: tag | flag, thread: mark.thread, other: 0, at: [mark.at as u16, 0] }
     }
 
     /// What is known of each byte of a word that is not split.
     fn byte(&self) -> Byte {
-        let first = Mark {
-            thread: self.thread,
-            at: u32::from(self.at[0]),
-        };
-        let second = Mark {
-            thread: self.other,
-            at: u32::from(self.at[1]),
-        };
+        let first = Mark { thread: self.thread, at: u32::from(self.at[0]) };
+        let second = Mark { thread: self.other, at: u32::from(self.at[1]) };
         let is = |flag: u32, mark: Mark| {
-            if self.tag & flag != 0 {
-                mark
-            } else {
-                Mark::default()
-            }
+            if self.tag & flag != 0 { mark } else { Mark::default() }
         };
-        Byte {
-            writer: is(WRITTEN, first),
-            reader: is(READ, first),
-            other: is(SHARED, second),
-            ..Byte::default()
-        }
+        Byte { writer: is(WRITTEN, first), reader: is(READ, first), other: is(SHARED, second), ..Byte::default() }
     }
 }
 

@@ -9,11 +9,7 @@ pub const NAN_F32: u32 = 0x7fff_ffff;
 pub fn bits_f32(value: f32) -> u32 {
     // On the bits, so that it becomes a conditional move.
     let bits = value.to_bits();
-    if bits & 0x7fff_ffff > 0x7f80_0000 {
-        NAN_F32
-    } else {
-        bits
-    }
+    if bits & 0x7fff_ffff > 0x7f80_0000 { NAN_F32 } else { bits }
 }
 
 #[inline(always)]
@@ -34,9 +30,7 @@ pub fn relation_f32(a: f32, b: f32) -> u8 {
 
 #[inline(always)]
 pub fn relation_of<T: Ord>(a: T, b: T) -> u8 {
-    (u8::from(a < b) * relation::LESS)
-        | (u8::from(a == b) * relation::EQUAL)
-        | (u8::from(a > b) * relation::GREATER)
+    (u8::from(a < b) * relation::LESS) | (u8::from(a == b) * relation::EQUAL) | (u8::from(a > b) * relation::GREATER)
 }
 
 /// The exact sum of `a` and `b` as a double and what it misses.
@@ -53,26 +47,14 @@ fn cut(value: f64, missed: f64) -> f32 {
     }
     // One step nearer to zero where the rest pulls that way, so that the cut below sees what lies under it.
     let pulled = missed != 0.0 && (missed < 0.0) != (value < 0.0) && value != 0.0;
-    let value = if pulled {
-        f64::from_bits(value.to_bits() - 1)
-    } else {
-        value
-    };
+    let value = if pulled { f64::from_bits(value.to_bits() - 1) } else { value };
     let near = value as f32;
-    if f64::from(near).abs() > value.abs() {
-        f32::from_bits(near.to_bits() - 1)
-    } else {
-        near
-    }
+    if f64::from(near).abs() > value.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
 }
 
 pub fn add_to_zero(a: f32, b: f32) -> f32 {
     let (sum, missed) = two_sum(f64::from(a), f64::from(b));
-    if sum == 0.0 {
-        a + b
-    } else {
-        cut(sum, if missed.is_nan() { 0.0 } else { missed })
-    }
+    if sum == 0.0 { a + b } else { cut(sum, if missed.is_nan() { 0.0 } else { missed }) }
 }
 
 pub fn mul_to_zero(a: f32, b: f32) -> f32 {
@@ -116,29 +98,17 @@ pub fn div_f64_to_zero(a: f64, b: f64) -> f64 {
 }
 
 pub fn f64_to_f32(value: f64, mode: u8) -> f32 {
-    if mode == rounding::ZERO {
-        cut(value, 0.0)
-    } else {
-        value as f32
-    }
+    if mode == rounding::ZERO { cut(value, 0.0) } else { value as f32 }
 }
 
 #[inline(always)]
 pub fn s32_to_f32(value: i32, mode: u8) -> f32 {
-    if mode == rounding::NEAREST {
-        value as f32
-    } else {
-        integer_to_f32(i128::from(value), mode)
-    }
+    if mode == rounding::NEAREST { value as f32 } else { integer_to_f32(i128::from(value), mode) }
 }
 
 #[inline(always)]
 pub fn u32_to_f32(value: u32, mode: u8) -> f32 {
-    if mode == rounding::NEAREST {
-        value as f32
-    } else {
-        integer_to_f32(i128::from(value), mode)
-    }
+    if mode == rounding::NEAREST { value as f32 } else { integer_to_f32(i128::from(value), mode) }
 }
 
 /// cvt.sat: NaN becomes +0.
@@ -150,20 +120,12 @@ pub fn saturate(value: f32) -> f32 {
 /// An integer as f32, to nearest or towards zero.
 pub fn integer_to_f32(value: i128, mode: u8) -> f32 {
     let near = value as f32;
-    if mode == rounding::ZERO && (near as i128).abs() > value.abs() {
-        f32::from_bits(near.to_bits() - 1)
-    } else {
-        near
-    }
+    if mode == rounding::ZERO && (near as i128).abs() > value.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
 }
 
 pub fn integer_to_f64(value: i128, mode: u8) -> f64 {
     let near = value as f64;
-    if mode == rounding::ZERO && (near as i128).abs() > value.abs() {
-        f64::from_bits(near.to_bits() - 1)
-    } else {
-        near
-    }
+    if mode == rounding::ZERO && (near as i128).abs() > value.abs() { f64::from_bits(near.to_bits() - 1) } else { near }
 }
 
 #[inline(always)]
@@ -213,25 +175,12 @@ pub fn f32_to_half(value: f32, mode: u8) -> u16 {
     let exponent = (size >> 23) as i32 - 127;
     let unit = (exponent - 10).max(-24);
     if exponent > 15 {
-        return sign
-            | if mode == rounding::ZERO {
-                0x7bff
-            } else {
-                0x7c00
-            };
+        return sign | if mode == rounding::ZERO { 0x7bff } else { 0x7c00 };
     }
     let scaled = f64::from(value.abs()) * f64::from_bits(((1023 - unit) as u64) << 52);
-    let whole = if mode == rounding::ZERO {
-        scaled.trunc()
-    } else {
-        scaled.round_ties_even()
-    } as u16;
+    let whole = if mode == rounding::ZERO { scaled.trunc() } else { scaled.round_ties_even() } as u16;
     // Carries run into the exponent, up to infinity.
-    if exponent < -14 {
-        sign | whole
-    } else {
-        sign | (((exponent + 15) as u16) << 10).wrapping_add(whole - 1024)
-    }
+    if exponent < -14 { sign | whole } else { sign | (((exponent + 15) as u16) << 10).wrapping_add(whole - 1024) }
 }
 
 #[inline(always)]
@@ -240,11 +189,7 @@ pub fn min_f32(a: f32, b: f32) -> u32 {
         return bits_f32(if a.is_nan() { b } else { a });
     }
     // −0 is less than +0.
-    if a < b || (a == b && a.is_sign_negative()) {
-        a.to_bits()
-    } else {
-        b.to_bits()
-    }
+    if a < b || (a == b && a.is_sign_negative()) { a.to_bits() } else { b.to_bits() }
 }
 
 #[inline(always)]
@@ -252,11 +197,7 @@ pub fn max_f32(a: f32, b: f32) -> u32 {
     if a.is_nan() || b.is_nan() {
         return bits_f32(if a.is_nan() { b } else { a });
     }
-    if a > b || (a == b && b.is_sign_negative()) {
-        a.to_bits()
-    } else {
-        b.to_bits()
-    }
+    if a > b || (a == b && b.is_sign_negative()) { a.to_bits() } else { b.to_bits() }
 }
 
 #[inline(always)]
@@ -264,11 +205,7 @@ pub fn min_f64(a: f64, b: f64) -> u64 {
     if a.is_nan() || b.is_nan() {
         return if a.is_nan() { b } else { a }.to_bits();
     }
-    if a < b || (a == b && a.is_sign_negative()) {
-        a.to_bits()
-    } else {
-        b.to_bits()
-    }
+    if a < b || (a == b && a.is_sign_negative()) { a.to_bits() } else { b.to_bits() }
 }
 
 #[inline(always)]
@@ -276,11 +213,7 @@ pub fn max_f64(a: f64, b: f64) -> u64 {
     if a.is_nan() || b.is_nan() {
         return if a.is_nan() { b } else { a }.to_bits();
     }
-    if a > b || (a == b && b.is_sign_negative()) {
-        a.to_bits()
-    } else {
-        b.to_bits()
-    }
+    if a > b || (a == b && b.is_sign_negative()) { a.to_bits() } else { b.to_bits() }
 }
 
 /// prmt in its default mode: each nibble of `selector` picks a byte of b:a, its top bit spreads that byte's sign.
@@ -291,11 +224,7 @@ pub fn permute(a: u32, b: u32, selector: u32) -> u32 {
     for at in 0..4 {
         let nibble = selector >> (4 * at) & 15;
         let byte = (bytes >> (8 * (nibble & 7))) as u8;
-        let byte = if nibble & 8 != 0 {
-            if byte & 128 != 0 { 255 } else { 0 }
-        } else {
-            byte
-        };
+        let byte = if nibble & 8 != 0 { if byte & 128 != 0 { 255 } else { 0 } } else { byte };
         out |= u32::from(byte) << (8 * at);
     }
     out
@@ -324,17 +253,9 @@ pub fn extract(value: u64, position: u32, length: u32, width: u32, signed: bool)
         (position + length - 1).min(width - 1)
     };
     let sign = signed && value >> sign_at & 1 != 0;
-    let taken = if position >= width {
-        0
-    } else {
-        value >> position
-    };
+    let taken = if position >= width { 0 } else { value >> position };
     let kept = length.min(width.saturating_sub(position));
-    let mask = if kept >= 64 {
-        u64::MAX
-    } else {
-        (1 << kept) - 1
-    };
+    let mask = if kept >= 64 { u64::MAX } else { (1 << kept) - 1 };
     (taken & mask) | if sign { !mask } else { 0 }
 }
 
@@ -345,10 +266,6 @@ pub fn insert(value: u64, base: u64, position: u32, length: u32, width: u32) -> 
         return base;
     }
     let length = length.min(width - position);
-    let mask = if length >= 64 {
-        u64::MAX
-    } else {
-        (1 << length) - 1
-    };
+    let mask = if length >= 64 { u64::MAX } else { (1 << length) - 1 };
     (base & !(mask << position)) | (value & mask) << position
 }

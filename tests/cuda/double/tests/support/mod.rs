@@ -8,9 +8,7 @@ use cuda::exports::double::{
     pvera_double_live_bytes, pvera_double_live_objects, pvera_double_report, pvera_double_set,
 };
 use cuda::exports::memory::{cuMemAlloc_v2, cuMemFree_v2, cuMemcpyDtoH_v2, cuMemcpyHtoD_v2};
-use cuda::exports::module::{
-    cuLaunchKernel, cuModuleGetFunction, cuModuleLoadData, cuModuleUnload,
-};
+use cuda::exports::module::{cuLaunchKernel, cuModuleGetFunction, cuModuleLoadData, cuModuleUnload};
 use cuda::exports::stream::{cuStreamCreate, cuStreamDestroy_v2};
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::null_mut;
@@ -61,10 +59,7 @@ pub fn turn() -> MutexGuard<'static, ()> {
 
 pub fn report() -> String {
     // SAFETY: the double's string ends with a zero.
-    unsafe { CStr::from_ptr(pvera_double_report()) }
-        .to_str()
-        .unwrap()
-        .to_string()
+    unsafe { CStr::from_ptr(pvera_double_report()) }.to_str().unwrap().to_string()
 }
 
 impl Device {
@@ -78,10 +73,7 @@ impl Device {
             assert_eq!(cuCtxSetCurrent(context), 0);
         }
         pvera_double_reset();
-        Device {
-            context,
-            _turn: turn,
-        }
+        Device { context, _turn: turn }
     }
 
     /// Ends a test that must have left nothing behind and reported nothing.
@@ -134,34 +126,15 @@ pub fn function(module: u64, name: &str) -> u64 {
     let name = CString::new(name).unwrap();
     let mut function = 0;
     // SAFETY: a name that ends with a zero.
-    assert_eq!(
-        unsafe { cuModuleGetFunction(&mut function, module, name.as_ptr()) },
-        0
-    );
+    assert_eq!(unsafe { cuModuleGetFunction(&mut function, module, name.as_ptr()) }, 0);
     function
 }
 
 pub fn launch_on(stream: u64, function: u64, grid: u32, block: u32, arguments: [u64; 3]) -> i32 {
-    let mut params: Vec<*mut c_void> = arguments
-        .iter()
-        .map(|argument| (&raw const *argument).cast_mut().cast())
-        .collect();
+    let mut params: Vec<*mut c_void> =
+        arguments.iter().map(|argument| (&raw const *argument).cast_mut().cast()).collect();
     // SAFETY: a pointer for each of the three parameters.
-    unsafe {
-        cuLaunchKernel(
-            function,
-            grid,
-            1,
-            1,
-            block,
-            1,
-            1,
-            0,
-            stream,
-            params.as_mut_ptr(),
-            null_mut(),
-        )
-    }
+    unsafe { cuLaunchKernel(function, grid, 1, 1, block, 1, 1, 0, stream, params.as_mut_ptr(), null_mut()) }
 }
 
 pub fn synchronize() -> i32 {
@@ -196,10 +169,7 @@ pub fn free(at: u64) {
 pub fn upload<T: Copy>(values: &[T]) -> u64 {
     let at = allocate(size_of_val(values));
     // SAFETY: as many bytes as were allocated.
-    assert_eq!(
-        unsafe { cuMemcpyHtoD_v2(at, values.as_ptr().cast(), size_of_val(values)) },
-        0
-    );
+    assert_eq!(unsafe { cuMemcpyHtoD_v2(at, values.as_ptr().cast(), size_of_val(values)) }, 0);
     at
 }
 

@@ -16,9 +16,7 @@ fn by_width(kind: &str, ops: [Op; 3]) -> Option<Op> {
 
 /// By the type: [s16, u16, s32, u32, s64, u64].
 fn by_sign(kind: &str, ops: [Op; 6]) -> Option<Op> {
-    let index = ["s16", "u16", "s32", "u32", "s64", "u64"]
-        .iter()
-        .position(|known| *known == kind)?;
+    let index = ["s16", "u16", "s32", "u32", "s64", "u64"].iter().position(|known| *known == kind)?;
     Some(ops[index])
 }
 
@@ -33,12 +31,7 @@ fn bits(kind: &str) -> bool {
 fn compare(name: &str, kind: &str) -> Option<u8> {
     use relation::{EQUAL, GREATER, LESS, UNORDERED};
     let float = kind.starts_with('f');
-    let unordered = |name: &str| {
-        float
-            .then(|| name.strip_suffix('u'))
-            .flatten()
-            .map(str::to_string)
-    };
+    let unordered = |name: &str| float.then(|| name.strip_suffix('u')).flatten().map(str::to_string);
     let plain = |name: &str| {
         Some(match name {
             "eq" => EQUAL,
@@ -53,14 +46,10 @@ fn compare(name: &str, kind: &str) -> Option<u8> {
     match name {
         "num" if float => Some(LESS | EQUAL | GREATER),
         "nan" if float => Some(UNORDERED),
-        "lo" | "ls" | "hi" | "hs" if kind.starts_with('u') => plain(
-            ["lt", "le", "gt", "ge"][["lo", "ls", "hi", "hs"].iter().position(|n| *n == name)?],
-        ),
-        _ => plain(name).or_else(|| {
-            unordered(name)
-                .and_then(|name| plain(&name))
-                .map(|set| set | UNORDERED)
-        }),
+        "lo" | "ls" | "hi" | "hs" if kind.starts_with('u') => {
+            plain(["lt", "le", "gt", "ge"][["lo", "ls", "hi", "hs"].iter().position(|n| *n == name)?])
+        }
+        _ => plain(name).or_else(|| unordered(name).and_then(|name| plain(&name)).map(|set| set | UNORDERED)),
     }
 }
 
@@ -80,22 +69,9 @@ impl<'a> Lower<'a> {
             ("red", _, _) => self.atomic(&opcode[1..], operands, false)?,
             ("setp", _, _) => self.set_predicate(&opcode[1..], operands)?,
             ("selp", [], [d, a, b, c]) => {
-                let (a, b, c) = (
-                    self.value(a, kind)?,
-                    self.value(b, kind)?,
-                    self.value(c, "pred")?,
-                );
+                let (a, b, c) = (self.value(a, kind)?, self.value(b, kind)?, self.value(c, "pred")?);
                 let d = self.result(d, kind)?;
-                self.emit(
-                    if is_wide(kind) {
-                        Op::Select64
-                    } else {
-                        Op::Select32
-                    },
-                    0,
-                    &[d, a, b, c],
-                    0,
-                );
+                self.emit(if is_wide(kind) { Op::Select64 } else { Op::Select32 }, 0, &[d, a, b, c], 0);
                 size_of_type(kind).is_some()
             }
             ("bra", _, [Operand::Name(target)]) => {
@@ -122,10 +98,7 @@ impl<'a> Lower<'a> {
             }
             ("bar" | "barrier", _, [Operand::Integer(0)]) => {
                 self.emit(Op::Barrier, 0, &[], 0);
-                matches!(
-                    &opcode[1..],
-                    ["sync"] | ["sync", "aligned"] | ["cta", "sync"] | ["cta", "sync", "aligned"]
-                )
+                matches!(&opcode[1..], ["sync"] | ["sync", "aligned"] | ["cta", "sync"] | ["cta", "sync", "aligned"])
             }
             ("membar", [], []) => {
                 self.emit(Op::Fence, 0, &[], 0);
@@ -133,9 +106,7 @@ impl<'a> Lower<'a> {
             }
             ("fence", _, []) => {
                 self.emit(Op::Fence, 0, &[], 0);
-                opcode[1..]
-                    .iter()
-                    .all(|part| matches!(*part, "sc" | "acq_rel" | "gpu" | "cta" | "sys"))
+                opcode[1..].iter().all(|part| matches!(*part, "sc" | "acq_rel" | "gpu" | "cta" | "sys"))
             }
             ("shf", [side @ ("l" | "r"), mode @ ("wrap" | "clamp")], [d, a, b, c]) => {
                 let op = match (*side, *mode) {
@@ -152,26 +123,12 @@ impl<'a> Lower<'a> {
                 kind == "b32"
             }
             ("lop3", [], [d, a, b, c, Operand::Integer(table)]) => {
-                self.three(
-                    Op::Logic3,
-                    d,
-                    [a, b, c],
-                    "b32",
-                    ["b32"; 3],
-                    *table as i32 & 255,
-                )?;
+                self.three(Op::Logic3, d, [a, b, c], "b32", ["b32"; 3], *table as i32 & 255)?;
                 kind == "b32"
             }
             ("bfe", [], [d, a, b, c]) => match by_sign(
                 kind,
-                [
-                    Op::Trap,
-                    Op::Trap,
-                    Op::ExtractS32,
-                    Op::ExtractU32,
-                    Op::ExtractS64,
-                    Op::ExtractU64,
-                ],
+                [Op::Trap, Op::Trap, Op::ExtractS32, Op::ExtractU32, Op::ExtractS64, Op::ExtractU64],
             ) {
                 Some(op) if op != Op::Trap => {
                     self.three(op, d, [a, b, c], kind, [kind, "u32", "u32"], 0)?;
@@ -180,18 +137,9 @@ impl<'a> Lower<'a> {
                 _ => false,
             },
             ("bfi", [], [d, a, b, c, e]) if matches!(kind, "b32" | "b64") => {
-                let fields = [
-                    self.value(a, kind)?,
-                    self.value(b, kind)?,
-                    self.value(c, "u32")?,
-                    self.value(e, "u32")?,
-                ];
+                let fields = [self.value(a, kind)?, self.value(b, kind)?, self.value(c, "u32")?, self.value(e, "u32")?];
                 let d = self.result(d, kind)?;
-                let op = if kind == "b32" {
-                    Op::Insert32
-                } else {
-                    Op::Insert64
-                };
+                let op = if kind == "b32" { Op::Insert32 } else { Op::Insert64 };
                 self.emit(op, 0, &[d, fields[0], fields[1], fields[2], fields[3]], 0);
                 true
             }
@@ -210,15 +158,7 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    pub(super) fn one(
-        &mut self,
-        op: Op,
-        d: &Operand,
-        a: &Operand,
-        to: &str,
-        from: &str,
-        sub: u8,
-    ) -> Result<()> {
+    pub(super) fn one(&mut self, op: Op, d: &Operand, a: &Operand, to: &str, from: &str, sub: u8) -> Result<()> {
         let a = self.value(a, from)?;
         let d = self.result(d, to)?;
         self.emit(op, sub, &[d, a], 0);
@@ -249,11 +189,7 @@ impl<'a> Lower<'a> {
         from: [&str; 3],
         imm: i32,
     ) -> Result<()> {
-        let (a, b, c) = (
-            self.value(a, from[0])?,
-            self.value(b, from[1])?,
-            self.value(c, from[2])?,
-        );
+        let (a, b, c) = (self.value(a, from[0])?, self.value(b, from[1])?, self.value(c, from[2])?);
         let d = self.result(d, to)?;
         self.emit(op, 0, &[d, a, b, c], imm);
         Ok(())
@@ -274,12 +210,8 @@ impl<'a> Lower<'a> {
             ("neg", [], "f64") => Some(Op::NegateF64),
             ("abs", [], "f32") => Some(Op::AbsoluteF32),
             ("abs", [], "f64") => Some(Op::AbsoluteF64),
-            ("neg", [], "s16" | "s32" | "s64") => {
-                by_width(kind, [Op::Negate16, Op::Negate32, Op::Negate64])
-            }
-            ("abs", [], "s16" | "s32" | "s64") => {
-                by_width(kind, [Op::Absolute16, Op::Absolute32, Op::Absolute64])
-            }
+            ("neg", [], "s16" | "s32" | "s64") => by_width(kind, [Op::Negate16, Op::Negate32, Op::Negate64]),
+            ("abs", [], "s16" | "s32" | "s64") => by_width(kind, [Op::Absolute16, Op::Absolute32, Op::Absolute64]),
             ("sqrt", ["rn"], "f32") => Some(Op::SqrtF32),
             ("sqrt", ["rz"], "f32") => Some(Op::SqrtF32Zero),
             ("sqrt", ["rn"], "f64") => Some(Op::SqrtF64),
@@ -330,35 +262,17 @@ impl<'a> Lower<'a> {
             "add" if integer(kind) && plain => by_width(kind, [Op::Add16, Op::Add32, Op::Add64]),
             "sub" if integer(kind) && plain => by_width(kind, [Op::Sub16, Op::Sub32, Op::Sub64]),
             // Without a rounding, add, sub and mul of floats are to nearest too, but may be fused: only `.rn` is what we mean.
-            "add" => floats(
-                true,
-                [Op::AddF32, Op::AddF64],
-                [Op::AddF32Zero, Op::AddF64Zero].map(Some),
-            ),
-            "sub" => floats(
-                true,
-                [Op::SubF32, Op::SubF64],
-                [Op::SubF32Zero, Op::SubF64Zero].map(Some),
-            ),
-            "mul" if kind.starts_with('f') => floats(
-                true,
-                [Op::MulF32, Op::MulF64],
-                [Op::MulF32Zero, Op::MulF64Zero].map(Some),
-            ),
-            "div" if kind.starts_with('f') => {
-                floats(true, [Op::DivF32, Op::DivF64], [None, Some(Op::DivF64Zero)])
+            "add" => floats(true, [Op::AddF32, Op::AddF64], [Op::AddF32Zero, Op::AddF64Zero].map(Some)),
+            "sub" => floats(true, [Op::SubF32, Op::SubF64], [Op::SubF32Zero, Op::SubF64Zero].map(Some)),
+            "mul" if kind.starts_with('f') => {
+                floats(true, [Op::MulF32, Op::MulF64], [Op::MulF32Zero, Op::MulF64Zero].map(Some))
             }
-            "min" if kind.starts_with('f') => {
-                floats(false, [Op::MinF32, Op::MinF64], none).filter(|_| plain)
-            }
-            "max" if kind.starts_with('f') => {
-                floats(false, [Op::MaxF32, Op::MaxF64], none).filter(|_| plain)
-            }
+            "div" if kind.starts_with('f') => floats(true, [Op::DivF32, Op::DivF64], [None, Some(Op::DivF64Zero)]),
+            "min" if kind.starts_with('f') => floats(false, [Op::MinF32, Op::MinF64], none).filter(|_| plain),
+            "max" if kind.starts_with('f') => floats(false, [Op::MaxF32, Op::MaxF64], none).filter(|_| plain),
             // copysign takes the sign of its first operand.
             "copysign" => floats(false, [Op::CopySignF32, Op::CopySignF64], none).filter(|_| plain),
-            "mul" if middle == ["lo"] && integer(kind) => {
-                by_width(kind, [Op::Mul16, Op::Mul32, Op::Mul64])
-            }
+            "mul" if middle == ["lo"] && integer(kind) => by_width(kind, [Op::Mul16, Op::Mul32, Op::Mul64]),
             "mul" if middle == ["hi"] => match kind {
                 "s32" => Some(Op::MulHighS32),
                 "u32" => Some(Op::MulHighU32),
@@ -377,59 +291,13 @@ impl<'a> Lower<'a> {
                 self.two(op, d, [a, b], to, [kind; 2], 0)?;
                 return Ok(true);
             }
-            "div" if plain => by_sign(
-                kind,
-                [
-                    Op::DivS16,
-                    Op::DivU16,
-                    Op::DivS32,
-                    Op::DivU32,
-                    Op::DivS64,
-                    Op::DivU64,
-                ],
-            ),
-            "rem" if plain => by_sign(
-                kind,
-                [
-                    Op::RemS16,
-                    Op::RemU16,
-                    Op::RemS32,
-                    Op::RemU32,
-                    Op::RemS64,
-                    Op::RemU64,
-                ],
-            ),
-            "min" if plain => by_sign(
-                kind,
-                [
-                    Op::MinS16,
-                    Op::MinU16,
-                    Op::MinS32,
-                    Op::MinU32,
-                    Op::MinS64,
-                    Op::MinU64,
-                ],
-            ),
-            "max" if plain => by_sign(
-                kind,
-                [
-                    Op::MaxS16,
-                    Op::MaxU16,
-                    Op::MaxS32,
-                    Op::MaxU32,
-                    Op::MaxS64,
-                    Op::MaxU64,
-                ],
-            ),
-            "and" if plain && (bits(kind) || kind == "pred") => {
-                Some(if is_wide(kind) { Op::And64 } else { Op::And32 })
-            }
-            "or" if plain && (bits(kind) || kind == "pred") => {
-                Some(if is_wide(kind) { Op::Or64 } else { Op::Or32 })
-            }
-            "xor" if plain && (bits(kind) || kind == "pred") => {
-                Some(if is_wide(kind) { Op::Xor64 } else { Op::Xor32 })
-            }
+            "div" if plain => by_sign(kind, [Op::DivS16, Op::DivU16, Op::DivS32, Op::DivU32, Op::DivS64, Op::DivU64]),
+            "rem" if plain => by_sign(kind, [Op::RemS16, Op::RemU16, Op::RemS32, Op::RemU32, Op::RemS64, Op::RemU64]),
+            "min" if plain => by_sign(kind, [Op::MinS16, Op::MinU16, Op::MinS32, Op::MinU32, Op::MinS64, Op::MinU64]),
+            "max" if plain => by_sign(kind, [Op::MaxS16, Op::MaxU16, Op::MaxS32, Op::MaxU32, Op::MaxS64, Op::MaxU64]),
+            "and" if plain && (bits(kind) || kind == "pred") => Some(if is_wide(kind) { Op::And64 } else { Op::And32 }),
+            "or" if plain && (bits(kind) || kind == "pred") => Some(if is_wide(kind) { Op::Or64 } else { Op::Or32 }),
+            "xor" if plain && (bits(kind) || kind == "pred") => Some(if is_wide(kind) { Op::Xor64 } else { Op::Xor32 }),
             "shl" | "shr" if plain => {
                 let op = match (name, kind) {
                     ("shl", "b16") => Op::Shl16,
@@ -523,17 +391,12 @@ impl<'a> Lower<'a> {
         let (a, b) = (self.value(a, kind)?, self.value(b, kind)?);
         let c = c.map(|c| self.value(c, "pred")).transpose()?;
         let (d, inverse) = match d {
-            Operand::Pair(d, q) => (
-                self.result(&Operand::Name(d.clone()), "pred")?,
-                Some(self.result(&Operand::Name(q.clone()), "pred")?),
-            ),
+            Operand::Pair(d, q) => {
+                (self.result(&Operand::Name(d.clone()), "pred")?, Some(self.result(&Operand::Name(q.clone()), "pred")?))
+            }
             d => (self.result(d, "pred")?, None),
         };
-        let met = if c.is_some() || inverse.is_some() {
-            self.fresh("pred", "a comparison".into())
-        } else {
-            d
-        };
+        let met = if c.is_some() || inverse.is_some() { self.fresh("pred", "a comparison".into()) } else { d };
         self.emit(op, relations, &[met, a, b], 0);
         let Some(logic) = (match combine {
             None | Some("and") => Some(Op::And32),

@@ -38,18 +38,7 @@ impl Lower<'_> {
                     self.emit(up, 0, &[high, a, sixteen], 0);
                 }
             }
-            _ => self.one(
-                if is_wide(kind) {
-                    Op::Move64
-                } else {
-                    Op::Move32
-                },
-                d,
-                a,
-                kind,
-                kind,
-                0,
-            )?,
+            _ => self.one(if is_wide(kind) { Op::Move64 } else { Op::Move32 }, d, a, kind, kind, 0)?,
         }
         Ok(size_of_type(kind).is_some())
     }
@@ -67,17 +56,9 @@ impl Lower<'_> {
             _ => None,
         };
         let float = |name: &str| name.starts_with('f');
-        let int = |name: &str| {
-            matches!(
-                name,
-                "s8" | "u8" | "s16" | "u16" | "s32" | "u32" | "s64" | "u64"
-            )
-        };
+        let int = |name: &str| matches!(name, "s8" | "u8" | "s16" | "u16" | "s32" | "u32" | "s64" | "u64");
         if int(to) && int(from) && middle.is_empty() {
-            let (source, target) = (
-                size_of_type(from).unwrap_or(8),
-                size_of_type(to).unwrap_or(8),
-            );
+            let (source, target) = (size_of_type(from).unwrap_or(8), size_of_type(to).unwrap_or(8));
             let a = self.value_of(a, from, true)?;
             let Operand::Name(name) = d else {
                 return Ok(false);
@@ -102,12 +83,8 @@ impl Lower<'_> {
             return Ok(true);
         }
         let (op, sub) = match (middle, to, from) {
-            ([mode], "f32", "f32") if whole(mode).is_some() => {
-                (Op::RoundF32, whole(mode).unwrap_or(0))
-            }
-            ([mode], "f64", "f64") if whole(mode).is_some() => {
-                (Op::RoundF64, whole(mode).unwrap_or(0))
-            }
+            ([mode], "f32", "f32") if whole(mode).is_some() => (Op::RoundF32, whole(mode).unwrap_or(0)),
+            ([mode], "f64", "f64") if whole(mode).is_some() => (Op::RoundF64, whole(mode).unwrap_or(0)),
             (["sat"], "f32", "f32") => (Op::SaturateF32, 0),
             ([], "f64", "f32") => (Op::F32ToF64, 0),
             (["rn"], "f32", "f64") => (Op::F64ToF32, rounding::NEAREST),
@@ -116,11 +93,7 @@ impl Lower<'_> {
             (["rn"], "f16", "f32") => (Op::F32ToF16, rounding::NEAREST),
             (["rz"], "f16", "f32") => (Op::F32ToF16, rounding::ZERO),
             ([mode @ ("rn" | "rz")], "f32" | "f64", from) if int(from) => {
-                let sub = if *mode == "rn" {
-                    rounding::NEAREST
-                } else {
-                    rounding::ZERO
-                };
+                let sub = if *mode == "rn" { rounding::NEAREST } else { rounding::ZERO };
                 return self.integer_to_float(sub, d, a, to, from);
             }
             ([mode], to, from) if float(from) && int(to) && whole(mode).is_some() => {
@@ -148,14 +121,7 @@ impl Lower<'_> {
         Ok(true)
     }
 
-    pub(super) fn integer_to_float(
-        &mut self,
-        sub: u8,
-        d: &Operand,
-        a: &Operand,
-        to: &str,
-        from: &str,
-    ) -> Result<bool> {
+    pub(super) fn integer_to_float(&mut self, sub: u8, d: &Operand, a: &Operand, to: &str, from: &str) -> Result<bool> {
         let mut a = self.value_of(a, from, true)?;
         if self.types[a as usize] != CONSTANT && self.is_wide(a) && !is_wide(from) {
             let narrow = self.fresh("b32", "a narrowed integer".into());

@@ -5,11 +5,7 @@ use crate::ptx::instruction::{Access, Atomic, Op};
 use crate::ptx::syntax::{Operand, Space, size_of_type};
 
 impl Lower<'_> {
-    pub(super) fn address(
-        &mut self,
-        operand: &Operand,
-        space: Option<Space>,
-    ) -> Result<(u32, i32)> {
+    pub(super) fn address(&mut self, operand: &Operand, space: Option<Space>) -> Result<(u32, i32)> {
         let Operand::Address(base, offset) = operand else {
             return self.error(format!("{operand:?} is not an address"));
         };
@@ -18,8 +14,7 @@ impl Lower<'_> {
             Some(name) => match self.symbols.get(name.as_str()) {
                 Some(&(of, address)) => {
                     // Constants lie in the device's memory here; a symbol's address is of its own space.
-                    let same =
-                        space == Some(of) || (space.is_none() && matches!(of, Space::Global));
+                    let same = space == Some(of) || (space.is_none() && matches!(of, Space::Global));
                     if !same {
                         return self.error(format!("{name} lies in the {of:?} space"));
                     }
@@ -32,8 +27,7 @@ impl Lower<'_> {
                     if kind == "pred"
                         || kind.starts_with('f')
                         || wide < 4
-                        || (wide == 4
-                            && matches!(space, None | Some(Space::Global | Space::Constant)))
+                        || (wide == 4 && matches!(space, None | Some(Space::Global | Space::Constant)))
                     {
                         return self.error(format!("{name} of type {kind} is not an address"));
                     }
@@ -51,12 +45,7 @@ impl Lower<'_> {
         self.types[register as usize] == CONSTANT || self.is_wide(register)
     }
 
-    pub(super) fn convert_address(
-        &mut self,
-        parts: &[&str],
-        d: &Operand,
-        a: &Operand,
-    ) -> Result<bool> {
+    pub(super) fn convert_address(&mut self, parts: &[&str], d: &Operand, a: &Operand) -> Result<bool> {
         let (to, space) = match parts {
             ["to", space, "u64"] => (true, *space),
             [space, "u64"] => (false, *space),
@@ -74,20 +63,12 @@ impl Lower<'_> {
             _ => return Ok(false),
         };
         let window = self.constant(window);
-        self.emit(
-            if to { Op::Sub64 } else { Op::Add64 },
-            0,
-            &[d, a, window],
-            0,
-        );
+        self.emit(if to { Op::Sub64 } else { Op::Add64 }, 0, &[d, a, window], 0);
         Ok(true)
     }
 
     /// Cache and ordering hints are dropped; returns the space, the count of a vector and the type.
-    pub(super) fn access<'p>(
-        &self,
-        parts: &[&'p str],
-    ) -> Option<(Option<Space>, u32, &'p str, bool)> {
+    pub(super) fn access<'p>(&self, parts: &[&'p str]) -> Option<(Option<Space>, u32, &'p str, bool)> {
         let (mut space, mut count, mut strong) = (None, 1, false);
         let (kind, parts) = parts.split_last()?;
         for part in parts {
@@ -100,8 +81,7 @@ impl Lower<'_> {
                 "v2" => count = 2,
                 "v4" => count = 4,
                 "volatile" | "relaxed" | "acquire" | "release" => strong = true,
-                "weak" | "nc" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" | "gpu" | "cta"
-                | "sys" => {}
+                "weak" | "nc" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" | "gpu" | "cta" | "sys" => {}
                 part if part.starts_with("L1::") || part.starts_with("L2::") => {}
                 _ => return None,
             }
@@ -111,9 +91,7 @@ impl Lower<'_> {
 
     pub(super) fn vector<'o>(&self, operand: &'o Operand, count: u32) -> Result<Vec<&'o Operand>> {
         match operand {
-            Operand::Vector(parts) if parts.len() as u32 == count && count > 1 => {
-                Ok(parts.iter().collect())
-            }
+            Operand::Vector(parts) if parts.len() as u32 == count && count > 1 => Ok(parts.iter().collect()),
             operand if count == 1 && !matches!(operand, Operand::Vector(_)) => Ok(vec![operand]),
             _ => self.error(format!("{count} values were expected")),
         }
@@ -147,33 +125,19 @@ impl Lower<'_> {
             self.fits(register, kind, true)?;
             registers.push(register);
         }
-        let wide = registers
-            .first()
-            .map_or(is_wide(kind), |&register| self.is_wide(register));
-        if registers
-            .iter()
-            .any(|&register| self.is_wide(register) != wide)
-        {
+        let wide = registers.first().map_or(is_wide(kind), |&register| self.is_wide(register));
+        if registers.iter().any(|&register| self.is_wide(register) != wide) {
             return self.error("registers of different widths in one vector");
         }
         let mut fields = [0; 5];
         fields[1] = base;
         let mut next = registers.iter();
         for (index, name) in names.into_iter().enumerate() {
-            let register = if name == "_" {
-                self.sink(wide)
-            } else {
-                next.next().copied().unwrap_or(0)
-            };
+            let register = if name == "_" { self.sink(wide) } else { next.next().copied().unwrap_or(0) };
             fields[if index == 0 { 0 } else { index + 1 }] = register;
         }
         let access = Access::new(size, count, kind.starts_with('s'), strong);
-        self.emit(
-            op,
-            access.in_registers(wide, self.is_address_wide(base)).0,
-            &fields,
-            offset,
-        );
+        self.emit(op, access.in_registers(wide, self.is_address_wide(base)).0, &fields, offset);
         for register in registers {
             // A signed value in a register of 16 bits.
             if kind.starts_with('s') && size_of_type(self.types[register as usize]) == Some(2) {
@@ -218,12 +182,7 @@ impl Lower<'_> {
         Ok(true)
     }
 
-    pub(super) fn atomic(
-        &mut self,
-        parts: &[&str],
-        operands: &[Operand],
-        result: bool,
-    ) -> Result<bool> {
+    pub(super) fn atomic(&mut self, parts: &[&str], operands: &[Operand], result: bool) -> Result<bool> {
         let Some((kind, parts)) = parts.split_last() else {
             return Ok(false);
         };
@@ -265,11 +224,7 @@ impl Lower<'_> {
         } else {
             (&nowhere, operands)
         };
-        let wanted = if atomic == Atomic::CompareAndSwap {
-            3
-        } else {
-            2
-        };
+        let wanted = if atomic == Atomic::CompareAndSwap { 3 } else { 2 };
         if rest.len() != wanted {
             return Ok(false);
         }
@@ -277,9 +232,7 @@ impl Lower<'_> {
         let b = self.value(&rest[1], kind)?;
         let c = rest.get(2).map_or(Ok(0), |c| self.value(c, kind))?;
         let d = self.result(d, kind)?;
-        let widths = Access(0)
-            .in_registers(is_wide(kind), self.is_address_wide(base))
-            .0;
+        let widths = Access(0).in_registers(is_wide(kind), self.is_address_wide(base)).0;
         self.emit(op, atomic as u8 | widths, &[d, base, b, c], offset);
         Ok(true)
     }

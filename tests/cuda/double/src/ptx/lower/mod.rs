@@ -50,15 +50,8 @@ fn is_wide(kind: &str) -> bool {
 /// Addresses of the module's own variables, by name.
 pub type Globals = HashMap<String, (Space, u64)>;
 
-pub fn lower(
-    entry: &Entry,
-    globals: &Globals,
-    module_shared: &[super::syntax::Variable],
-) -> Result<Code> {
-    let mut symbols: HashMap<&str, (Space, u64)> = globals
-        .iter()
-        .map(|(name, &at)| (name.as_str(), at))
-        .collect();
+pub fn lower(entry: &Entry, globals: &Globals, module_shared: &[super::syntax::Variable]) -> Result<Code> {
+    let mut symbols: HashMap<&str, (Space, u64)> = globals.iter().map(|(name, &at)| (name.as_str(), at)).collect();
     let mut params = Vec::new();
     let mut param_bytes = 0u64;
     for param in &entry.params {
@@ -70,29 +63,18 @@ pub fn lower(
     let (mut shared, mut local) = (0u64, 0u64);
     let mut dynamic = Vec::new();
     // A block has those of the module's shared variables that its kernel uses, as the assembler gives it.
-    for variable in module_shared
-        .iter()
-        .filter(|variable| entry.uses(&variable.name))
-        .chain(&entry.variables)
-    {
+    for variable in module_shared.iter().filter(|variable| entry.uses(&variable.name)).chain(&entry.variables) {
         if variable.dynamic {
             dynamic.push(variable);
             continue;
         }
-        let end = if variable.space == Space::Shared {
-            &mut shared
-        } else {
-            &mut local
-        };
+        let end = if variable.space == Space::Shared { &mut shared } else { &mut local };
         *end = end.next_multiple_of(u64::from(variable.align));
         symbols.insert(&variable.name, (variable.space, *end));
         *end += variable.size;
     }
-    let dynamic_shared = dynamic
-        .iter()
-        .map(|variable| variable.align)
-        .max()
-        .map(|align| shared.next_multiple_of(u64::from(align)));
+    let dynamic_shared =
+        dynamic.iter().map(|variable| variable.align).max().map(|align| shared.next_multiple_of(u64::from(align)));
     for variable in dynamic {
         symbols.insert(&variable.name, (Space::Shared, dynamic_shared.unwrap_or(0)));
     }
@@ -130,21 +112,12 @@ pub fn lower(
         }
     }
     lower.emit(Op::Return, 0, &[], 0);
-    lower.finish(
-        params,
-        param_bytes as u32,
-        shared as u32,
-        dynamic_shared.map(|at| at as u32),
-        local as u32,
-    )
+    lower.finish(params, param_bytes as u32, shared as u32, dynamic_shared.map(|at| at as u32), local as u32)
 }
 
 impl<'a> Lower<'a> {
     fn error<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err(Error {
-            line: self.line,
-            message: message.into(),
-        })
+        Err(Error { line: self.line, message: message.into() })
     }
 
     fn emit(&mut self, op: Op, sub: u8, fields: &[u32], imm: i32) {
@@ -219,11 +192,7 @@ impl<'a> Lower<'a> {
 
     /// The low `bits` bits of a register, extended to the width of another. A constant counts as wide as `from` is.
     fn extend(&mut self, signed: bool, bits: u32, d: u32, a: u32, from: &str) {
-        let a_is_wide = if self.types[a as usize] == CONSTANT {
-            is_wide(from)
-        } else {
-            self.is_wide(a)
-        };
+        let a_is_wide = if self.types[a as usize] == CONSTANT { is_wide(from) } else { self.is_wide(a) };
         let op = match (signed, self.is_wide(d), a_is_wide) {
             (true, false, false) => Op::SignExtend32,
             (true, true, false) => Op::SignExtend32To64,
@@ -240,10 +209,7 @@ impl<'a> Lower<'a> {
     /// Registers are as wide as the instruction's type; those of loads, stores and conversions may be wider.
     fn fits(&self, register: u32, kind: &str, wider: bool) -> Result<()> {
         let mine = self.types[register as usize];
-        let (have, want) = (
-            size_of_type(mine).unwrap_or(0),
-            size_of_type(kind).unwrap_or(0),
-        );
+        let (have, want) = (size_of_type(mine).unwrap_or(0), size_of_type(kind).unwrap_or(0));
         let predicates = (mine == "pred", kind == "pred");
         if predicates.0 != predicates.1 || have < want || (have > want && !wider) {
             return self.error(format!("a register of type {mine} where {kind} is needed"));
@@ -309,27 +275,14 @@ impl<'a> Lower<'a> {
         let predicate = self.register(&guard.register)?;
         self.fits(predicate, "pred", false)?;
         if instruction.opcode[0] == "bra" {
-            let op = if guard.negated {
-                Op::JumpUnless
-            } else {
-                Op::JumpIf
-            };
+            let op = if guard.negated { Op::JumpUnless } else { Op::JumpIf };
             let target = self.one_name(instruction)?;
             self.jumps.push((self.code.len(), target));
             self.emit(op, 0, &[0, predicate], 0);
             return Ok(());
         }
         let skip = self.code.len();
-        self.emit(
-            if guard.negated {
-                Op::JumpIf
-            } else {
-                Op::JumpUnless
-            },
-            0,
-            &[0, predicate],
-            0,
-        );
+        self.emit(if guard.negated { Op::JumpIf } else { Op::JumpUnless }, 0, &[0, predicate], 0);
         self.instruction(instruction)?;
         self.code[skip].imm = self.code.len() as i32;
         Ok(())
@@ -374,9 +327,7 @@ impl<'a> Lower<'a> {
         let checked = self.check_unwritten(&mut tables);
         let constants = self.width_of_constants();
         let pinned = self.pinned();
-        let wide: Vec<bool> = (0..self.types.len())
-            .map(|register| self.is_wide(register as u32))
-            .collect();
+        let wide: Vec<bool> = (0..self.types.len()).map(|register| self.is_wide(register as u32)).collect();
         for (inst, line) in self.code.iter().zip(&self.lines) {
             for &field in inst.reads().iter().chain(inst.writes()) {
                 assert_eq!(
@@ -388,8 +339,7 @@ impl<'a> Lower<'a> {
         }
         let (place, places) = registers::places(&self.code, &tables, &pinned, &wide);
         if places.max(self.code.len()) > usize::from(u16::MAX) {
-            return self
-                .error("the entry has more instructions or needs more registers than 65535");
+            return self.error("the entry has more instructions or needs more registers than 65535");
         }
         let instructions = self
             .code
@@ -399,12 +349,7 @@ impl<'a> Lower<'a> {
                 for &field in from.reads().iter().chain(from.writes()) {
                     s[field] = place[from.s[field] as usize] as u16;
                 }
-                Inst {
-                    op: from.op,
-                    sub: from.sub,
-                    s,
-                    imm: from.imm,
-                }
+                Inst { op: from.op, sub: from.sub, s, imm: from.imm }
             })
             .collect();
         Ok(Code {
@@ -443,11 +388,7 @@ impl<'a> Lower<'a> {
 
     /// Gives each constant a register for each width that it is read in.
     fn width_of_constants(&mut self) -> HashMap<(u64, bool), u32> {
-        let values: HashMap<u32, u64> = self
-            .constants
-            .iter()
-            .map(|(&value, &register)| (register, value))
-            .collect();
+        let values: HashMap<u32, u64> = self.constants.iter().map(|(&value, &register)| (register, value)).collect();
         let mut typed: HashMap<(u64, bool), u32> = HashMap::new();
         for at in 0..self.code.len() {
             for &field in self.code[at].reads() {
@@ -496,10 +437,7 @@ impl<'a> Lower<'a> {
                 checked.push(name);
             }
         }
-        let (old, old_lines) = (
-            std::mem::take(&mut self.code),
-            std::mem::take(&mut self.lines),
-        );
+        let (old, old_lines) = (std::mem::take(&mut self.code), std::mem::take(&mut self.lines));
         let mut moved = vec![0; old.len() + 1];
         self.line = self.entry.line;
         for &(flag, _) in companion.values() {
@@ -522,15 +460,11 @@ impl<'a> Lower<'a> {
         }
         moved[old.len()] = self.code.len();
         for inst in &mut self.code {
-            if matches!(inst.op.shape(), Shape::Jump | Shape::JumpBy) && inst.op != Op::CheckWritten
-            {
+            if matches!(inst.op.shape(), Shape::Jump | Shape::JumpBy) && inst.op != Op::CheckWritten {
                 inst.imm = moved[inst.imm as usize] as i32;
             }
         }
-        tables
-            .iter_mut()
-            .flatten()
-            .for_each(|target| *target = moved[*target as usize] as u32);
+        tables.iter_mut().flatten().for_each(|target| *target = moved[*target as usize] as u32);
         checked
     }
 }
