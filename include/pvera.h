@@ -31,6 +31,9 @@
  * Memory. Matrices are the host's and lent for the call, but for what a layer or a tape says to borrow. Every allocation
  * whose size comes from a caller or a file can fail with PVERA_ERROR_MEMORY.
  *
+ * Texts are NUL-terminated UTF-8, names and paths alike; a path of other bytes is refused. In messages and warnings control
+ * characters are escapes, as \u{1b}.
+ *
  * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is the default where there is
  * one (pvera_store_options, pvera_stopping and pvera_adamw have fields that must be given), and a program and a library
  * of different age understand each other. pvera_matrix is frozen instead.
@@ -599,7 +602,7 @@ typedef struct pvera_context_options {
      */
     int32_t backend;
     /**
-     * Threads of the context's own, beside the calling one; they sleep between calls. With a parallel_for: how many tasks
+     * Threads of the context's own, beside the calling one, at most 1024; they sleep between calls. With a parallel_for: how many tasks
      * it gets at a time, less one.
      */
     uint32_t threads;
@@ -626,7 +629,7 @@ typedef struct pvera_context_options {
     void *stream;
     /**
      * PVERA_CPU_… bits that are not to be used though the machine has them; a feature falls with those that it builds on.
-     * The results are the same.
+     * The results are the same. Bits that are none of these are of features that are not used anyway.
      */
     uint32_t cpu_features_off;
     /**
@@ -1100,6 +1103,11 @@ typedef struct pvera_layer {
     const char *name;
     /**
      * Columns of x, of this shard.
+     *
+     * Fewer than in_total make a part of p. Forwards in mean mode add up over the shards, and so do their tapes' gradients of
+     * lambda_d (a bias goes to one shard). What needs the latents' variance cannot be had from a part and is
+     * PVERA_ERROR_UNSUPPORTED: another mode, pvera_sample, pvera_moments, pvera_latent, the divergence, first-order
+     * variance. Such forwards go by pvera_project, the sum of p over the shards, and pvera_expand.
      */
     size_t in_features;
     /**

@@ -60,7 +60,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: legible(message.into()) }
     }
 
     /// The error for memory that could not be had; needs none itself.
@@ -81,8 +81,21 @@ impl Error {
         if self.code == Code::Memory {
             return self;
         }
-        Self { code: self.code, message: format!("{context}: {}", self.message).into() }
+        Self { code: self.code, message: legible(format!("{context}: {}", self.message).into()) }
     }
+}
+
+/// Text with escapes in place of control characters. Names in it come from files and from hosts; where it goes, a log or a
+/// terminal, they shall end no line and speak to nobody.
+pub fn legible(text: Cow<'_, str>) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut clean = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if char.is_control() { clean.extend(char.escape_default()) } else { clean.push(char) }
+    }
+    clean.into()
 }
 
 impl fmt::Display for Error {
@@ -110,5 +123,18 @@ impl Error {
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
         Self::new(Code::Panic, format!("a bug in pvera was caught: {said}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_messages_end_no_line_and_speak_to_no_terminal() {
+        let error = Error::new(Code::NotFound, format!("layer '{}'", "q\u{1b}[31m\nX\0\u{9b}é"));
+        assert_eq!(error.message(), "layer 'q\\u{1b}[31m\\nX\\u{0}\\u{9b}é'");
+        assert_eq!(error.within("a\tb").message(), "a\\tb: layer 'q\\u{1b}[31m\\nX\\u{0}\\u{9b}é'");
+        assert!(matches!(legible("plain".into()), Cow::Borrowed("plain")));
     }
 }

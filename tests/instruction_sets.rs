@@ -162,8 +162,10 @@ fn groups_of_layers_and_an_adapter_a_row() {
         for packed in [false, true] {
             for choice in [Choice::PerRow(&slots), Choice::Sum(&[(2, 1.0), (0, 0.5), (1, 2.0)])] {
                 let case = Case::new(ROWS as usize, &layers, &adapters(stored));
-                let case = Case { dtype, packed, offsets: (5, 11), ..case };
-                equal_on_every_set(&format!("{dtype:?}, packed {packed}, {choice:?}"), &case, choice);
+                for offsets in [(0, 11), (5, 11)] {
+                    let case = Case { dtype, packed, offsets, ..case.clone() };
+                    equal_on_every_set(&format!("{dtype:?}, packed {packed}, {choice:?}, {offsets:?}"), &case, choice);
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use pvera::adapter::{Adapter, LoadOptions};
 use pvera::backend::{Kl, Mode, Part};
 use pvera::config::Config;
 use pvera::context::{Context, Kind};
+use pvera::error::Code;
 use pvera::linear::{ModeChoice, Noise, Request, expand, forward, latent, moments, project, sample};
 use pvera::model::{Snapshot, WeightLayout};
 
@@ -103,6 +104,70 @@ fn shards_of_the_inputs_sum_their_projections() {
         expand(&context, linear, &p.matrix(), &request, &y.matrix_mut(), Part::WHOLE).unwrap();
         forward(&context, &[linear], &x.matrix(), &request, &[whole.matrix_mut()]).unwrap();
         assert_close(&format!("y, {backend}"), &y.values(), &whole.values(), 2e-6);
+    }
+}
+
+/// Means add up, forward and back; what needs the latents' variance is refused, as it would be that of a part of p.
+#[test]
+fn shards_of_the_inputs_have_means_alone() {
+    let (x, dy) = batch();
+    let mean = Request { noise: Noise { mode: ModeChoice::All(Mode::Mean), ..Noise::default() }, ..request() };
+    let step = |context: &Context, snapshot: &Snapshot, x: &Host, alter: &dyn Fn(&mut Step<'_>)| {
+        let dy = [dy.clone()];
+        let mut step = Step::new(vec![snapshot.linear(0).unwrap()], &[0], x, &dy, mean);
+        (step.divergence, step.variance, step.overwrite) = (false, false, true);
+        alter(&mut step);
+        run(context, &step)
+    };
+    for (backend, context) in contexts() {
+        let whole = step(&context, &shard((0, IN), (0, OUT), true), &x, &|_| {}).unwrap();
+        let mut sums = vec![vec![0.0f64; ROWS * OUT], vec![0.0; 22], vec![0.0; OUT]];
+        for cut in IN_CUTS.windows(2) {
+            let (snapshot, x) = (shard((cut[0], cut[1]), (0, OUT), true), columns(&x, cut[0], cut[1]));
+            let own = step(&context, &snapshot, &x, &|_| {}).unwrap();
+            let slot = &own.layers[0][0];
+            for (sum, part) in sums.iter_mut().zip([&own.y[0].values(), &slot.lambda_d, &slot.lambda_b]) {
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
+            }
+            assert_close(
+                &format!("dx, {backend}"),
+                &own.dx.values(),
+                &columns(&whole.dx, cut[0], cut[1]).values(),
+                1e-6,
+            );
+
+            let linear = snapshot.linear(0).unwrap();
+            let (mut y, mut other) = (Host::zeros(ROWS, OUT), Host::zeros(ROWS, OUT));
+            let (mut mu, mut logvar) = (Host::zeros(ROWS, 11), Host::zeros(ROWS, 11));
+            let (x_matrix, y, other) = (x.matrix(), y.matrix_mut(), other.matrix_mut());
+            let drawn = request();
+            let fixed = Request { noise: Noise { mode: ModeChoice::All(Mode::Fixed), ..Noise::default() }, ..drawn };
+            let alias = pvera::tensor::MatrixMut::alias;
+            let refused = [
+                ("sample", forward(&context, &[linear], &x_matrix, &drawn, &[alias(&y)])),
+                ("fixed", forward(&context, &[linear], &x_matrix, &fixed, &[alias(&y)])),
+                ("sample", sample(&context, linear, &x_matrix, &drawn, 2, &Host::zeros(2 * ROWS, OUT).matrix_mut())),
+                ("the variance", moments(&context, linear, &x_matrix, &drawn, &y, &other)),
+                ("logvar", latent(&context, linear, &x_matrix, &drawn, &mu.matrix_mut(), &logvar.matrix_mut())),
+                ("sample", step(&context, &snapshot, &x, &|step| step.request = request()).map(drop)),
+                ("the divergence", step(&context, &snapshot, &x, &|step| step.divergence = true).map(drop)),
+                ("the divergence", step(&context, &snapshot, &x, &|step| step.kl.weight = 0.1).map(drop)),
+                ("the variance", step(&context, &snapshot, &x, &|step| step.variance = true).map(drop)),
+            ];
+            for (what, outcome) in refused {
+                let error = outcome.unwrap_err();
+                let text = format!("{error}");
+                assert_eq!(error.code(), Code::Unsupported, "{text}");
+                for words in [what, &format!("the inputs {} to {} of {IN}", cut[0], cut[1]), "pvera_project"] {
+                    assert!(text.contains(words), "{words}: {text}");
+                }
+            }
+        }
+        let slot = &whole.layers[0][0];
+        let wanted = [&whole.y[0].values(), &slot.lambda_d, &slot.lambda_b];
+        for ((what, sum), wanted) in ["y", "λ_d", "λ_b"].iter().zip(&sums).zip(wanted) {
+            assert_close(&format!("{what}, {backend}"), sum, wanted, 2e-6);
+        }
     }
 }
 

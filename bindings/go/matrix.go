@@ -137,7 +137,11 @@ func (m Matrix) check(argument string) error {
 	}
 	high, low := bits.Mul64(uint64(m.rows-1), uint64(m.stride))
 	needed := low + uint64(m.cols)
-	if high != 0 || needed < low || needed > math.MaxInt || needed > uint64(m.length) {
+	if high != 0 || needed < low || needed > math.MaxInt {
+		return errorf(ErrShape, "%s has %d elements; wanted more than memory holds, for %d×%d with a row stride of %d", argument,
+			m.length, m.rows, m.cols, m.stride)
+	}
+	if needed > uint64(m.length) {
 		return errorf(ErrShape, "%s has %d elements; wanted at least %d for %d×%d with a row stride of %d", argument, m.length,
 			needed, m.rows, m.cols, m.stride)
 	}

@@ -26,7 +26,8 @@ const (
 type Layer struct {
 	// Name is the module path as in the checkpoint. Noise is keyed by it.
 	Name string
-	// Sizes of this shard, where it begins in the whole layer, and the sizes of that; a total of 0 is offset + features.
+	// Sizes of this shard, where it begins in the whole layer, and the sizes of that; a total of 0 is offset + features. With a
+	// part of the inputs there are means alone: see pvera_layer in the header.
 	InFeatures, OutFeatures, InOffset, OutOffset, InTotal, OutTotal int
 	// Weight is the base weight. It is pinned, and stays unchanged, as long as the model and all that is made from it. Without
 	// one, forward adds the delta to what y holds.

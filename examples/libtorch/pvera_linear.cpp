@@ -63,6 +63,31 @@ static pvera_matrix_mut matrix_mut(const torch::Tensor &dense) {
 
 // ---- The Function ----
 
+// y of x; with a tape, what backward needs is left on it.
+static torch::Tensor run(const pvera_context &context, const pvera_linear &linear, const torch::Tensor &x, int64_t outputs,
+                         const Draw &draw, pvera_tape *tape) {
+    pvera_rows rows{};
+    rows.struct_size = sizeof rows;
+    rows.sample_base = draw.sample;
+    if (draw.identities.defined()) {
+        TORCH_CHECK(draw.identities.is_contiguous() && draw.identities.numel() * x.size(-1) == x.numel(),
+                    "wanted one identity for each row of x, side by side");
+        rows.identity = reinterpret_cast<const uint64_t *>(draw.identities.data_ptr<int64_t>());
+    }
+    pvera_noise noise{};
+    noise.struct_size = sizeof noise;
+    noise.mode = draw.mode;
+    noise.seed = draw.seed;
+
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = outputs;
+    const torch::Tensor y = torch::empty(shape, x.options()), x_rows = as_rows(x);
+    const pvera_matrix in = matrix(x_rows);
+    const pvera_matrix_mut out = matrix_mut(y);
+    check_pvera(pvera_forward(&context, &linear, &in, &rows, &noise, tape, &out));
+    return y;
+}
+
 // What an autograd node keeps: the tape, and what the tape borrows (the layer, with the tensors that that borrows).
 struct Recorded : torch::CustomClassHolder {
     std::shared_ptr<pvera_context> context;
@@ -85,26 +110,7 @@ struct PveraFunction : torch::autograd::Function<PveraFunction> {
         recorded->linear = linear;
         recorded->kl_weight = kl_weight;
 
-        pvera_rows rows{};
-        rows.struct_size = sizeof rows;
-        rows.sample_base = draw.sample;
-        if (draw.identities.defined()) {
-            TORCH_CHECK(draw.identities.is_contiguous() && draw.identities.numel() * x.size(-1) == x.numel(),
-                        "wanted one identity for each row of x, side by side");
-            rows.identity = reinterpret_cast<const uint64_t *>(draw.identities.data_ptr<int64_t>());
-        }
-        pvera_noise noise{};
-        noise.struct_size = sizeof noise;
-        noise.mode = draw.mode;
-        noise.seed = draw.seed;
-
-        std::vector<int64_t> shape = x.sizes().vec();
-        shape.back() = lambda_b.size(0);
-        const torch::Tensor y = torch::empty(shape, x.options()), x_rows = as_rows(x);
-        const pvera_matrix in = matrix(x_rows);
-        const pvera_matrix_mut out = matrix_mut(y);
-        check_pvera(pvera_forward(context.get(), linear.get(), &in, &rows, &noise, tape, &out));
-
+        const torch::Tensor y = run(*context, *linear, x, lambda_b.size(0), draw, tape);
         ctx->saved_data["recorded"] = c10::IValue::make_capsule(recorded);
         ctx->saved_data["x_shape"] = x.sizes().vec();
         ctx->saved_data["rank2"] = lambda_d.size(0);
@@ -182,5 +188,7 @@ torch::Tensor PveraLinearImpl::forward(const torch::Tensor &x, const Draw &draw,
     if (!linear_) lend_parameters();
     TORCH_CHECK(lambda_b.data_ptr<float>() == lent_b_ && lambda_d.data_ptr<float>() == lent_d_, name_,
                 ": the parameters were moved after the first forward");
+    // Without a graph nobody goes back, and nothing is kept.
+    if (!torch::GradMode::is_enabled()) return run(*context_, *linear_, x, lambda_b.size(0), draw, nullptr);
     return PveraFunction::apply(x, lambda_b, lambda_d, context_, linear_, draw, kl_weight);
 }

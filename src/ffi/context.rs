@@ -11,7 +11,7 @@ use crate::backend::cpu::ParallelFor;
 #[cfg(feature = "cuda")]
 use crate::backend::cuda;
 use crate::context::{Context, Kind};
-use crate::error::Result;
+use crate::error::{Result, legible};
 use crate::fail;
 use crate::memory::{Allocator, HostAllocator};
 use crate::model::{Listener, Silent};
@@ -96,7 +96,7 @@ impl pvera_callbacks {
 
 impl Listener for pvera_callbacks {
     fn warning(&self, message: &str) {
-        if let (Some(warning), Ok(message)) = (self.warning, CString::new(message)) {
+        if let (Some(warning), Ok(message)) = (self.warning, CString::new(legible(message.into()).as_ref())) {
             // SAFETY: the host's promise.
             unsafe { warning(self.user, message.as_ptr()) };
         }
@@ -127,7 +127,7 @@ pub struct pvera_context_options {
     pub struct_size: usize,
     /// `PVERA_BACKEND_…`.
     pub backend: i32,
-    /// Threads of the context's own, beside the calling one; they sleep between calls. With a parallel_for: how many tasks
+    /// Threads of the context's own, beside the calling one, at most 1024; they sleep between calls. With a parallel_for: how many tasks
     /// it gets at a time, less one.
     pub threads: u32,
     /// The host's threads instead.
@@ -142,7 +142,7 @@ pub struct pvera_context_options {
     /// device's primary context, which is the one that CUDA's runtime uses.
     pub stream: *mut c_void,
     /// `PVERA_CPU_…` bits that are not to be used though the machine has them; a feature falls with those that it builds on.
-    /// The results are the same.
+    /// The results are the same. Bits that are none of these are of features that are not used anyway.
     pub cpu_features_off: u32,
     /// `PVERA_PRODUCTS_…`.
     pub products: i32,

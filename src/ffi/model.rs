@@ -28,6 +28,11 @@ pub struct pvera_layer {
     /// Module path as in the checkpoint: "model.layers.0.self_attn.q_proj". Noise is keyed by it. Copied.
     pub name: *const c_char,
     /// Columns of x, of this shard.
+    ///
+    /// Fewer than in_total make a part of p. Forwards in mean mode add up over the shards, and so do their tapes' gradients of
+    /// lambda_d (a bias goes to one shard). What needs the latents' variance cannot be had from a part and is
+    /// PVERA_ERROR_UNSUPPORTED: another mode, pvera_sample, pvera_moments, pvera_latent, the divergence, first-order
+    /// variance. Such forwards go by pvera_project, the sum of p over the shards, and pvera_expand.
     pub in_features: usize,
     /// Columns of y, of this shard.
     pub out_features: usize,

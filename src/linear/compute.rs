@@ -4,7 +4,7 @@ use super::Linear;
 use super::overlap::{Name, check_apart, check_methods};
 use super::plan::Plan;
 use super::request::{ModeChoice, Request};
-use crate::backend::{Backward, Expand, Forward, Mode, Part, Scope};
+use crate::backend::{Backward, Call, Expand, Forward, Mode, Part, Scope, Term};
 use crate::context::{Context, Frame};
 use crate::error::Result;
 use crate::fail;
@@ -25,6 +25,7 @@ pub fn forward(
     let plan = Plan::new(frame.arena(), linears, x.rows(), request)?;
     check_apart(context, &plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), request)?;
+    check_whole_inputs(linears, plan.calls, Drawn::AsModes)?;
     run(&frame, &plan, x, 1, y).map_err(|error| error.within(names(linears)))
 }
 
@@ -67,6 +68,7 @@ pub fn sample(
     let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
     check_apart(context, &plan, &linears, ("x", x), std::slice::from_ref(y), y_of(1))?;
     check_noise(&plan, &linears, rows, &request)?;
+    check_whole_inputs(&linears, plan.calls, Drawn::AsModes)?;
     run(&frame, &plan, x, draws, std::slice::from_ref(y)).map_err(|error| error.within(names(&linears)))
 }
 
@@ -91,6 +93,7 @@ pub fn moments(
     let plan = Plan::new(frame.arena(), &linears, x.rows(), &request)?;
     let outputs = [MatrixMut::alias(mean), MatrixMut::alias(variance)];
     check_apart(context, &plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mean", "variance"][place]))?;
+    check_whole_inputs(&linears, plan.calls, Drawn::Always("the variance"))?;
     let mut p = frame.lend(x.rows(), plan.width)?;
     let p = p.matrix();
     let outcome = frame.with_backend(|backend| {
@@ -119,6 +122,7 @@ pub fn latent(
     }
     let outputs = [MatrixMut::alias(mu), MatrixMut::alias(logvar)];
     check_apart(context, &plan, &linears, ("x", x), &outputs, |place| Name::Plain(["mu", "logvar"][place]))?;
+    check_whole_inputs(&linears, plan.calls, Drawn::Always("logvar"))?;
     let mut p = frame.lend(x.rows(), plan.width)?;
     let p = p.matrix();
     frame.with_backend(|backend| {
@@ -253,6 +257,40 @@ fn check_mask(linear: &Linear, rows: usize, request: &Request<'_>) -> Result<()>
         }
         None => Ok(()),
     }
+}
+
+/// When a call needs the latents' variance, and so the whole of p.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Drawn<'a> {
+    /// Where an adapter's mode is not mean.
+    AsModes,
+    /// For what is named.
+    Always(&'a str),
+}
+
+/// A shard of a layer's inputs makes a part of p. Means of the parts add up to that of the whole; variances do not.
+pub(super) fn check_whole_inputs(linears: &[&Linear], calls: &[Call<'_>], drawn: Drawn<'_>) -> Result<()> {
+    for (linear, call) in linears.iter().zip(calls) {
+        let layer = linear.layer();
+        if layer.in_features == layer.in_total {
+            continue;
+        }
+        let what = match drawn {
+            Drawn::Always(what) => call.terms.iter().any(Term::has_logvar).then_some(what),
+            Drawn::AsModes => call.terms.iter().map(|term| term.mode).find(|mode| *mode != Mode::Mean).map(Mode::name),
+        };
+        let Some(what) = what else { continue };
+        let how = if matches!(drawn, Drawn::AsModes) { "a forward in mode " } else { "" };
+        fail!(
+            Unsupported,
+            "layer '{}' is a shard with the inputs {} to {} of {}, which make a part of p, while {how}{what} needs all of it; wanted a layer with all inputs, or pvera_project, the sum of p over the shards, and pvera_expand",
+            layer.name,
+            layer.in_offset,
+            layer.in_offset + layer.in_features,
+            layer.in_total
+        );
+    }
+    Ok(())
 }
 
 fn check_part(part: Part) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use super::Linear;
-use super::compute::{check_inputs, check_noise, check_outputs, names, y_of};
+use super::compute::{Drawn, check_inputs, check_noise, check_outputs, check_whole_inputs, names, y_of};
 use super::overlap::{Apart, Name, Read, Region, check_apart, check_place, for_each_read};
 use super::plan::Plan;
 use super::request::Request;
@@ -37,6 +37,7 @@ pub unsafe fn record(
     let plan = Plan::new(arena, linears, x.rows(), &request)?;
     check_apart(context, &plan, linears, ("x", x), y, y_of(y.len()))?;
     check_noise(&plan, linears, x.rows(), &request)?;
+    check_whole_inputs(linears, plan.calls, Drawn::AsModes)?;
     let rows = x.rows();
     let mut kept_sizes = arena.list(plan.calls.len())?;
     for call in plan.calls {
@@ -324,6 +325,10 @@ fn check_wanted(linear: &Linear, plan: &Plan<'_>, position: usize, rows: usize, 
     }
     if wanted.kl.weight != 0.0 || wanted.kl_value.is_some() {
         check_divergence(linear, plan, position)?;
+        check_whole_inputs(&[linear], &plan.calls[position..=position], Drawn::Always("the divergence"))?;
+    }
+    if wanted.variance.is_some() {
+        check_whole_inputs(&[linear], &plan.calls[position..=position], Drawn::Always("the variance"))?;
     }
     for (name, given) in [("gradients.dmu", wanted.prior.dmu), ("gradients.dlogvar", wanted.prior.dlogvar)] {
         if let Some(given) = given {

@@ -18,14 +18,14 @@ impl Setup {
     /// What forward, sample, moments and latent give, one matrix after the other.
     pub fn calls(&self, context: &Context, request: &Request<'_>, draws: usize) -> Vec<Output> {
         let (linears, rows, place) = (self.linears(), self.x.rows(), context.place());
-        let x = self.x.on(place);
+        let (x, request) = (self.x.on(place), &self.possible(request));
         let output = |rows, cols| Host::filled(self.x.dtype(), rows, cols, 1, BEFORE).on(place);
         let mut y: Vec<Placed> = self.dy.iter().map(|dy| output(rows, dy.cols())).collect();
         let targets: Vec<MatrixMut<'_>> = y.iter_mut().map(Placed::matrix_mut).collect();
         forward(context, &linears, &x.matrix(), request, &targets).unwrap();
         drop(targets);
         let mut outputs: Vec<Output> = y.into_iter().map(|y| ("y".to_owned(), y.back())).collect();
-        for linear in linears {
+        for linear in linears.into_iter().filter(|_| !self.has_part_of_inputs()) {
             let cols = linear.layer().out_features;
             let mut drawn = *request;
             drawn.noise.mode = ModeChoice::All(Mode::Sample);

@@ -108,10 +108,10 @@ impl Case {
         for spec in &self.layers {
             let mut layer = declared(spec);
             (layer.in_offset, layer.out_offset) = self.offsets;
-            // One feature more behind the shard.
-            let more = usize::from(self.offsets != (0, 0));
-            layer.in_total = self.offsets.0 + spec.inputs + more;
-            layer.out_total = self.offsets.1 + spec.outputs + more;
+            // One feature more behind a shard.
+            let whole = |offset: usize, features: usize| if offset == 0 { features } else { offset + features + 1 };
+            layer.in_total = whole(self.offsets.0, spec.inputs);
+            layer.out_total = whole(self.offsets.1, spec.outputs);
             if let Some(dtype) = spec.weight {
                 let (rows, cols) = match spec.layout {
                     WeightLayout::OutIn => (spec.outputs, spec.inputs),

@@ -1,8 +1,9 @@
 //! A network with its adapters and one batch; and the comparison of the kernels with the oracle on it.
 
+use pvera::backend::{Kl, Mode};
 use pvera::config::Config;
 use pvera::context::{Context, Kind};
-use pvera::linear::{Linear, Policy, Request};
+use pvera::linear::{Linear, ModeChoice, Policy, Request};
 use pvera::model::Snapshot;
 use pvera::tensor::Dtype;
 
@@ -42,9 +43,27 @@ impl Setup {
         linears(&self.snapshot, self.dy.len())
     }
 
+    /// Of shards of the inputs there are means alone: the latents' variance needs the whole of p.
+    pub fn has_part_of_inputs(&self) -> bool {
+        self.linears().iter().any(|linear| linear.layer().in_features < linear.layer().in_total)
+    }
+
+    /// The request in the mode that the layers have.
+    pub fn possible<'a>(&self, request: &Request<'a>) -> Request<'a> {
+        let mut request = *request;
+        if self.has_part_of_inputs() {
+            request.noise.mode = ModeChoice::All(Mode::Mean);
+        }
+        request
+    }
+
     pub fn outcome<'a>(&'a self, context: &Context, request: &Request<'a>, alter: impl Fn(&mut Step<'a>)) -> Outcome {
         let mut step = Step::new(self.linears(), &self.slots, &self.x, &self.dy, *request);
         alter(&mut step);
+        if self.has_part_of_inputs() {
+            (step.request, step.kl) = (self.possible(&step.request), Kl::default());
+            (step.divergence, step.variance) = (false, false);
+        }
         run(context, &step).unwrap()
     }
 

@@ -29,6 +29,8 @@ pub struct Step<'a> {
     pub dmu: Option<&'a Host>,
     pub dlogvar: Option<&'a Host>,
     pub overwrite: bool,
+    /// Whether the first-order variance is; on the CPU, where alone it is computed.
+    pub variance: bool,
     pub variance_index: Option<&'a [u32]>,
     /// Of y and dx.
     pub dtype: Dtype,
@@ -49,6 +51,7 @@ impl<'a> Step<'a> {
             dmu: None,
             dlogvar: None,
             overwrite: true,
+            variance: true,
             variance_index: None,
             dtype: Dtype::F32,
             padding: 0,
@@ -92,7 +95,8 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
         step.linears.iter().map(|linear| Vectors::blank(linear, step.slots, place)).collect();
     let pointers: Vec<Vec<SlotGradients>> =
         layers.iter_mut().map(|slots| slots.iter_mut().map(Vectors::pointers).collect()).collect();
-    let mut kl: Vec<Numbers<f64>> = step.dy.iter().map(|_| Numbers::new(vec![f64::NAN], place)).collect();
+    let mut kl: Vec<Numbers<f64>> =
+        step.dy.iter().map(|_| Numbers::new(vec![if step.divergence { f64::NAN } else { 0.0 }], place)).collect();
     let mut variance = vec![vec![0.0; rows]; step.dy.len()];
     let overwrite = Overwrite { lambda_b: step.overwrite, lambda_d: step.overwrite, bias: step.overwrite };
     let (dmu, dlogvar) = (step.dmu.map(|given| given.on(place)), step.dlogvar.map(|given| given.on(place)));
@@ -107,9 +111,8 @@ pub fn run_on(context: &Context, step: &Step<'_>, tape: &mut Tape) -> Result<Out
             kl: step.kl,
             prior,
             kl_value: std::ptr::NonNull::new(kl_value.pointer()).filter(|_| step.divergence),
-            // First-order variance is computed on the CPU only.
             variance: std::ptr::NonNull::new(values.as_mut_ptr())
-                .filter(|_| place == Device::Host)
+                .filter(|_| step.variance && place == Device::Host)
                 .map(|place| VarianceTarget { values: place, count: values.len(), index: step.variance_index }),
         })
         .collect();

@@ -94,8 +94,10 @@ fn groups_of_layers_and_an_adapter_a_row() {
     for (dtype, stored) in [(Dtype::F32, Stored::F32), (Dtype::Bf16, Stored::F16)] {
         for choice in [Choice::PerRow(&slots), Choice::Sum(&[(2, 1.0), (0, 0.5), (1, 2.0)])] {
             let case = Case::new(ROWS as usize, &layers, &adapters(stored));
-            let case = Case { dtype, offsets: (5, 11), ..case };
-            equal(&format!("{dtype:?}, {choice:?}"), &case, choice);
+            for offsets in [(0, 11), (5, 11)] {
+                let case = Case { dtype, offsets, ..case.clone() };
+                equal(&format!("{dtype:?}, {choice:?}, {offsets:?}"), &case, choice);
+            }
         }
     }
 }

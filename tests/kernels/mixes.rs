@@ -66,16 +66,17 @@ fn an_adapter_a_row_on_groups_of_layers() {
 #[test]
 fn shards_of_a_group() {
     let slots: Vec<i32> = (0..26).map(|row| row * 5 % 4 - 1).collect();
-    for choice in [Choice::Sum(&[(0, 1.0), (2, 0.5)]), Choice::PerRow(&slots)] {
+    let choices = [Choice::Sum(&[(0, 1.0), (2, 0.5)]), Choice::PerRow(&slots)];
+    for (choice, offsets) in choices.into_iter().flat_map(|choice| [(choice, (0, 7)), (choice, (21, 7))]) {
         let mut adapters = adapters(Stored::Int8, Stored::F16, 0.25);
         // Biases are learned whole.
         adapters.truncate(3);
-        let case = Case { offsets: (21, 7), packed: true, ..Case::new(26, &group(), &adapters) };
+        let case = Case { offsets, packed: true, ..Case::new(26, &group(), &adapters) };
         let setup = case.setup(10);
         let used = [0, 2];
         let rows = Rows { choice, ..Rows::default() };
         let request = Request { rows, noise: Noise { seed: 6, ..Noise::default() }, training: true };
-        setup.agree(&format!("{choice:?}"), &request, |step| step.slots = &used);
-        setup.calls_agree(&format!("{choice:?}"), &Request { training: false, ..request }, 2);
+        setup.agree(&format!("{choice:?}, {offsets:?}"), &request, |step| step.slots = &used);
+        setup.calls_agree(&format!("{choice:?}, {offsets:?}"), &Request { training: false, ..request }, 2);
     }
 }
