@@ -2852,6 +2852,15 @@ typedef struct pvera_outline_info {
      */
     uint32_t holds_projections;
     /**
+     * Of a family whose A and B are drawn: how they are rounded, as in pvera_store_options. Zero for a checkpoint, whose files do not
+     * say it, and where A and B are held.
+     */
+    pvera_dtype base_dtype;
+    /**
+     * PVERA_GRID_…, likewise.
+     */
+    int32_t grid;
+    /**
      * Zero. (Fills the struct.)
      */
     uint32_t reserved;

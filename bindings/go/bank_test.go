@@ -159,6 +159,9 @@ func TestOutlines(t *testing.T) {
 		if must(outline.Config.Int("r"))(t) != must(config.Int("r"))(t) || outline.Adapters != 1 || outline.Tensors != 0 {
 			t.Errorf("%+v", outline)
 		}
+		if drawn := outline != checkpoint; (outline.Base == pvera.F32) != drawn || outline.Grid != pvera.GridNone {
+			t.Errorf("%+v", outline)
+		}
 		if outline.HoldsProjections != (outline == checkpoint) || outline.InMax != in || outline.OutMax != out {
 			t.Errorf("%+v", outline)
 		}

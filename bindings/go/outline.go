@@ -21,6 +21,9 @@ type Outline struct {
 	InMax, OutMax int
 	// HoldsProjections says that A and B are in the file, and not drawn from the config's key.
 	HoldsProjections bool
+	// Base and Grid say, of a bank's family whose A and B are drawn, how they are rounded; zero otherwise.
+	Base DType
+	Grid Grid
 }
 
 // OutlineModule is an adapted module, with the out_features of the whole layer.
@@ -90,5 +93,6 @@ func outlineFrom(pointer *C.pvera_outline) (*Outline, error) {
 	return &Outline{
 		Config: configFrom(config), Modules: modules, Adapters: int(info.adapters), Tensors: int(info.tensors),
 		InMax: int(info.in_max), OutMax: int(info.out_max), HoldsProjections: info.holds_projections != 0,
+		Base: dtypeFrom(info.base_dtype), Grid: Grid(info.grid),
 	}, nil
 }

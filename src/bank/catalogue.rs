@@ -201,7 +201,7 @@ impl Catalogue {
             store: family.store,
             in_max: store.in_max,
             out_max: store.out_max,
-            holds_projections: !store.is_drawn(),
+            drawn: store.rounding(),
             layers: family.layers.iter().map(layer).collect(),
             adapters,
         })
@@ -270,7 +270,16 @@ impl StoreNote {
 
     /// Whether its key draws it, so that an equal note is of the same projections, in whatever file.
     pub fn is_drawn(&self) -> bool {
-        !matches!(self.projections, Projections::Held { .. })
+        self.rounding().is_some()
+    }
+
+    /// How what its key draws is rounded.
+    pub fn rounding(&self) -> Option<Rounding> {
+        match self.projections {
+            Projections::Drawn { rounding, .. } => Some(Rounding::To(rounding.into())),
+            Projections::DrawnOnGrid { .. } => Some(Rounding::Int8Grid),
+            Projections::Held { .. } => None,
+        }
     }
 
     /// Whether its projections may be those of a store, as far as their sizes tell.

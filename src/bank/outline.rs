@@ -3,6 +3,7 @@
 use super::Bank;
 use crate::config::Config;
 use crate::error::Result;
+use crate::projection::Rounding;
 
 /// Adapters of one configuration on one store.
 #[derive(Clone, Debug)]
@@ -13,8 +14,8 @@ pub struct FamilyOutline {
     /// Columns of A, and rows of B.
     pub in_max: usize,
     pub out_max: usize,
-    /// Whether the file holds the projections, instead of drawing them from the config's key.
-    pub holds_projections: bool,
+    /// How the projections that the config's key draws are rounded; None: the file holds them.
+    pub drawn: Option<Rounding>,
     pub layers: Vec<LayerOutline>,
     /// How many adapters are of this family.
     pub adapters: usize,

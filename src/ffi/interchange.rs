@@ -11,13 +11,11 @@ use super::handle::{borrow, write_if_wanted};
 use super::input::{self, Sized_};
 use super::matrix::{optional_dtype, pvera_dtype, written_dtype};
 use super::model::pvera_model;
-use super::store::{PVERA_GRID_INT8, PVERA_GRID_NONE};
+use super::store::written_rounding;
 use crate::error::Result;
 use crate::fail;
 use crate::interchange::{self, Authors, Gguf, ModelFiles, Options, Rope};
 use crate::model::Listener;
-use crate::projection::Rounding;
-use crate::tensor::Dtype;
 
 /// The mean is meant, also of an adapter that samples at inference: its sampling is lost. As `PVERA_MERGE_MEAN`.
 pub const PVERA_FILES_MEAN: u32 = 1;
@@ -363,11 +361,7 @@ pub unsafe extern "C" fn pvera_checkpoint_check(
     guard(|| unsafe {
         let (folder, given) = (input::path("folder", folder)?, Given::read(options)?);
         let found = interchange::check_projections(folder, &given.get())?;
-        let (dtype, on_grid) = match found {
-            Some(Rounding::To(dtype)) => (written_dtype(dtype), PVERA_GRID_NONE),
-            Some(Rounding::Int8Grid) => (written_dtype(Dtype::F32), PVERA_GRID_INT8),
-            None => (pvera_dtype::default(), PVERA_GRID_NONE),
-        };
+        let (dtype, on_grid) = written_rounding(found);
         write_if_wanted(held, found.is_some());
         write_if_wanted(base_dtype, dtype);
         write_if_wanted(grid, on_grid);

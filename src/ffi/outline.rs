@@ -9,6 +9,8 @@ use super::error::pvera_error;
 use super::guard;
 use super::handle::{self, borrow, output, write_if_wanted};
 use super::input::{self, Sized_};
+use super::matrix::pvera_dtype;
+use super::store::{PVERA_GRID_NONE, written_rounding};
 use crate::bank::FamilyOutline;
 use crate::config::Config;
 use crate::error::Result;
@@ -47,6 +49,11 @@ pub struct pvera_outline_info {
     pub out_max: usize,
     /// 0 or 1: A and B are in the file, and not drawn from the config's key.
     pub holds_projections: u32,
+    /// Of a family whose A and B are drawn: how they are rounded, as in pvera_store_options. Zero for a checkpoint, whose files do not
+    /// say it, and where A and B are held.
+    pub base_dtype: pvera_dtype,
+    /// `PVERA_GRID_…`, likewise.
+    pub grid: i32,
     /// Zero. (Fills the struct.)
     pub reserved: u32,
 }
@@ -78,12 +85,15 @@ impl pvera_outline {
             in_max,
             out_max,
             holds_projections: outline.projections().is_some().into(),
+            base_dtype: pvera_dtype::default(),
+            grid: PVERA_GRID_NONE,
             reserved: 0,
         };
         Ok(Self { config: outline.config, modules, info })
     }
 
     fn of_family(family: FamilyOutline) -> Self {
+        let (base_dtype, grid) = written_rounding(family.drawn);
         let info = pvera_outline_info {
             struct_size: size_of::<pvera_outline_info>(),
             modules: family.layers.len(),
@@ -91,7 +101,9 @@ impl pvera_outline {
             tensors: 0,
             in_max: family.in_max,
             out_max: family.out_max,
-            holds_projections: family.holds_projections.into(),
+            holds_projections: family.drawn.is_none().into(),
+            base_dtype,
+            grid,
             reserved: 0,
         };
         let layers = family.layers.into_iter();

@@ -7,7 +7,7 @@ use super::context::{pvera_allocator, pvera_callbacks};
 use super::error::pvera_error;
 use super::handle::{self, borrow, output};
 use super::input::{self, Sized_};
-use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix};
+use super::matrix::{lent, optional_dtype, pvera_dtype, pvera_matrix, written_dtype};
 use super::{guard, matrix};
 use crate::adapter::{read_store, store_from_memory};
 use crate::backend::cpu::Uses;
@@ -73,6 +73,15 @@ unsafe impl Sized_ for pvera_store_options {
 unsafe fn optional(allocator: *const pvera_allocator) -> Result<Allocator> {
     // SAFETY: the caller's promise.
     unsafe { allocator.as_ref() }.map_or(Ok(Allocator::default()), |given| given.checked("allocator"))
+}
+
+/// How projections were rounded, as options would ask for it; zero for those that no key draws.
+pub(super) fn written_rounding(drawn: Option<Rounding>) -> (pvera_dtype, i32) {
+    match drawn {
+        Some(Rounding::To(dtype)) => (written_dtype(dtype), PVERA_GRID_NONE),
+        Some(Rounding::Int8Grid) => (written_dtype(Dtype::F32), PVERA_GRID_INT8),
+        None => (pvera_dtype::default(), PVERA_GRID_NONE),
+    }
 }
 
 /// Draws the store of a `projection_prng_key`, bit for bit what PEFT draws with PyTorch's CPU generator (with a grid:

@@ -172,7 +172,7 @@ static void layouts(void) {
     FIELD(pvera_bank_usage, hits, 64);
     FIELD(pvera_bank_usage, misses, 72);
     FIELD(pvera_bank_usage, families, 80);
-    SIZE(pvera_outline_info, 56);
+    SIZE(pvera_outline_info, 64);
     FIELD(pvera_outline_info, struct_size, 0);
     FIELD(pvera_outline_info, modules, 8);
     FIELD(pvera_outline_info, adapters, 16);
@@ -180,7 +180,9 @@ static void layouts(void) {
     FIELD(pvera_outline_info, in_max, 32);
     FIELD(pvera_outline_info, out_max, 40);
     FIELD(pvera_outline_info, holds_projections, 48);
-    FIELD(pvera_outline_info, reserved, 52);
+    FIELD(pvera_outline_info, base_dtype, 52);
+    FIELD(pvera_outline_info, grid, 56);
+    FIELD(pvera_outline_info, reserved, 60);
     SIZE(pvera_parameter_range, 48);
     FIELD(pvera_parameter_range, lambda_b, 0);
     FIELD(pvera_parameter_range, lambda_b_count, 8);

@@ -231,6 +231,8 @@ static void families(void) {
         CHECK(info.modules == modules[i] && info.adapters == 1 && info.tensors == 0 && info.reserved == 0, "%zu modules, %zu adapters",
               info.modules, info.adapters);
         CHECK(info.holds_projections == 0 && info.in_max == IN && info.out_max == outputs[i][0], "%zu and %zu", info.in_max, info.out_max);
+        CHECK(info.base_dtype.bits == 32 && info.base_dtype.code == PVERA_DTYPE_FLOAT && info.grid == PVERA_GRID_NONE, "drawn in %d bits, grid %d",
+              info.base_dtype.bits, info.grid);
         for (size_t j = 0; j < info.modules; ++j) {
             char *path = NULL;
             size_t out_features = 0;

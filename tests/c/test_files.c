@@ -238,6 +238,7 @@ static void outlines(const char *golden) {
     info.struct_size = sizeof info;
     MUST(pvera_outline_get_info(outline, &info));
     CHECK(info.holds_projections == 0 && info.reserved == 0, "a shrunken one holds projections");
+    CHECK(info.base_dtype.bits == 0 && info.grid == 0, "a checkpoint says how its key's projections are rounded");
     pvera_outline_free(outline), outline = NULL;
     CHECK_ERROR(pvera_outline_from_checkpoint(in_folder("nowhere"), &outline), PVERA_ERROR_IO, "nowhere");
     CHECK_ERROR(pvera_outline_from_checkpoint("", &outline), PVERA_ERROR_ARGUMENT, "folder is empty");

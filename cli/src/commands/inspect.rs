@@ -11,6 +11,7 @@ use pvera::config::{Config, Targets};
 use pvera::interchange::{ModelFiles, Outline, TensorFile};
 use pvera::memory::Allocator;
 use pvera::model::{Listener, Model};
+use pvera::projection::Rounding;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -187,6 +188,15 @@ fn config_text(config: &Config) -> String {
     text
 }
 
+/// What is said of drawn projections.
+pub fn rounded(drawn: Rounding) -> String {
+    match drawn {
+        Rounding::To(pvera::tensor::Dtype::F32) => String::new(),
+        Rounding::To(dtype) => format!(", rounded to {}", dtype.name()),
+        Rounding::Int8Grid => ", on the int8 grid".into(),
+    }
+}
+
 fn bank(path: &Path, ear: &Ear) -> Result<Told> {
     let (bank, families) = open_bank(path, &Options::default(), ear)?;
     let usage = bank.usage();
@@ -197,7 +207,12 @@ fn bank(path: &Path, ear: &Ear) -> Result<Told> {
     let mut told = Vec::new();
     for family in &families {
         let key = family.config.projection_prng_key;
-        let projections = if family.holds_projections { "held" } else { "drawn from the key" };
+        let projections = family.drawn.map_or("held".into(), |drawn| format!("drawn from the key{}", rounded(drawn)));
+        let (dtype, on_grid) = match family.drawn {
+            Some(Rounding::To(dtype)) => (Some(dtype.name()), Some(false)),
+            Some(Rounding::Int8Grid) => (None, Some(true)),
+            None => (None, None),
+        };
         text.push_str(&format!(
             "  family of {} adapters on {} layers\n    A and B     of store {}, {projections}, in_max {}, out_max {}; key {key}\n",
             family.adapters, family.layers.len(), family.store, family.in_max, family.out_max
@@ -212,8 +227,8 @@ fn bank(path: &Path, ear: &Ear) -> Result<Told> {
         json["adapters"] = family.adapters.into();
         json["layers"] = layers.into();
         json["projections"] = json!({
-            "saved": family.holds_projections, "key": key, "store": family.store,
-            "in_max": family.in_max, "out_max": family.out_max,
+            "saved": family.drawn.is_none(), "key": key, "store": family.store,
+            "in_max": family.in_max, "out_max": family.out_max, "base_dtype": dtype, "int8_grid": on_grid,
         });
         told.push(json);
     }

@@ -7,10 +7,9 @@ use pvera::bank::Options as BankOptions;
 use pvera::error::{Code, Error};
 use pvera::interchange::{ModelFiles, Options, TensorFile, check_projections};
 use pvera::model::Listener;
-use pvera::projection::Rounding;
 use serde_json::json;
 
-use super::inspect::{Kind, open_bank};
+use super::inspect::{Kind, open_bank, rounded};
 use crate::adapters::{Host, Need, TENSOR_FILE};
 use crate::args::LayerArgs;
 use crate::listener::Ear;
@@ -134,14 +133,6 @@ fn files(path: &Path, findings: &mut Findings, ear: &Ear) -> Result<()> {
     }
     findings.checked.push(format!("{tensors} tensors"));
     Ok(())
-}
-
-fn rounded(rounding: Rounding) -> String {
-    match rounding {
-        Rounding::To(pvera::tensor::Dtype::F32) => String::new(),
-        Rounding::To(dtype) => format!(", rounded to {}", dtype.name()),
-        Rounding::Int8Grid => ", on the int8 grid".into(),
-    }
 }
 
 impl Findings {

@@ -37,6 +37,20 @@ fn thousands_by_name_from_a_list() {
 }
 
 #[test]
+fn how_projections_are_drawn_is_told() {
+    let scratch = Scratch::new();
+    let bank = scratch.join("bank");
+    let rounding = ["--inputs", "40", "--base-dtype", "bf16"];
+    run(&[&["bank", "create", &bank, &golden("seed_only")], &rounding[..]].concat()).ok();
+    let drawn = &json(&["inspect", &bank]).0["families"][0]["projections"];
+    assert_eq!(
+        [&drawn["saved"], &drawn["base_dtype"], &drawn["int8_grid"]],
+        [&json!(false), &json!("bf16"), &json!(false)]
+    );
+    run(&["inspect", &bank]).ok().says(&["drawn from the key, rounded to bf16"]);
+}
+
+#[test]
 fn adapters_come_and_go() {
     let scratch = Scratch::new();
     let bank = scratch.join("bank");
