@@ -12,7 +12,8 @@ mod privacy;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use args::Cli;
 use listener::Ear;
@@ -56,13 +57,29 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && asks_json {
         let failure = Failure::usage(error.to_string());
         let exit = failure.exit();
-        return print(&failure.to_json("", &[])).unwrap_or(exit).into();
+        return print(&failure.to_json(&asked(), &[])).unwrap_or(exit).into();
+    }
+    if error.kind() == ErrorKind::DisplayVersion && asks_json {
+        let version = serde_json::json!({"version": env!("CARGO_PKG_VERSION")});
+        return print(&format!("{version:#}\n")).unwrap_or(Exit::Done).into();
     }
     if error.use_stderr() {
         let _ = error.print();
         return Exit::Usage.into();
     }
     print(&error.render().to_string()).unwrap_or(Exit::Done).into()
+}
+
+/// The command that the arguments begin with, as far as they are one: "bank create".
+fn asked() -> String {
+    let (mut command, mut names) = (Cli::command(), Vec::new());
+    for word in std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()) {
+        if let Some(found) = command.find_subcommand(&word).cloned() {
+            command = found;
+            names.push(word);
+        }
+    }
+    names.join(" ")
 }
 
 /// Writes the results. A reader that has left wants no more of them, which is no error; any other failure is.

@@ -54,8 +54,7 @@ impl Rows {
             |what: String| Failure::new(Code::Format, format!("'{}': tensor '{name}': {what}", file.path().display()));
         let Some(info) = file.info(name) else { return Err(wrong("it is not there".into())) };
         let bytes = file.reader()?.tensor(info)?;
-        let values =
-            values_of(info.dtype, &bytes).ok_or_else(|| wrong(format!("it holds {:?}; wanted floats", info.dtype)))?;
+        let values = values_of(info.dtype, &bytes).map_err(&wrong)?;
         rows_of(&info.shape, values).map_err(wrong)
     }
 
@@ -137,20 +136,29 @@ fn of_safetensors(bytes: &[u8], option: &str, name: Option<&str>) -> Parsed {
         (None, 1) => names.values().next().ok_or("it holds no tensor")?,
         (None, _) => return Err(format!("it holds {}; say which with {option}", list())),
     };
-    rows_of(
-        view.shape(),
-        values_of(view.dtype(), view.data()).ok_or_else(|| format!("it holds {:?}; wanted floats", view.dtype()))?,
-    )
+    rows_of(view.shape(), values_of(view.dtype(), view.data())?)
 }
 
-fn values_of(dtype: Stored, bytes: &[u8]) -> Option<Vec<f32>> {
-    Some(match dtype {
+fn values_of(dtype: Stored, bytes: &[u8]) -> std::result::Result<Vec<f32>, String> {
+    Ok(match dtype {
         Stored::F32 => bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect(),
-        Stored::F64 => bytes.as_chunks().0.iter().map(|eight| f64::from_le_bytes(*eight) as f32).collect(),
+        Stored::F64 => {
+            let wide = bytes.as_chunks().0.iter().map(|eight| f64::from_le_bytes(*eight));
+            wide.map(narrowed).collect::<std::result::Result<_, _>>()?
+        }
         Stored::F16 => bytes.as_chunks().0.iter().map(|two| f16::from_le_bytes(*two).to_f32()).collect(),
         Stored::BF16 => bytes.as_chunks().0.iter().map(|two| bf16::from_le_bytes(*two).to_f32()).collect(),
-        _ => return None,
+        other => return Err(format!("it holds {other:?}; wanted floats")),
     })
+}
+
+fn narrowed(value: f64) -> std::result::Result<f32, String> {
+    let narrow = value as f32;
+    if value.is_finite() && narrow.is_infinite() {
+        Err(format!("{value} is beyond the range of f32"))
+    } else {
+        Ok(narrow)
+    }
 }
 
 fn rows_of(shape: &[usize], values: Vec<f32>) -> Parsed {
@@ -185,7 +193,7 @@ fn of_npy(bytes: &[u8]) -> Parsed {
         .ok_or_else(|| format!("the array's type is {}; wanted f4, f2 or f8", dtype.split(',').next().unwrap_or("")))?;
     let count = shape.iter().try_fold(size, |bytes: usize, size| bytes.checked_mul(*size)).ok_or(cut)?;
     let data = bytes.get(start + length..).and_then(|rest| rest.get(..count)).ok_or(cut)?;
-    rows_of(&shape, values_of(stored, data).ok_or(cut)?)
+    rows_of(&shape, values_of(stored, data)?)
 }
 
 /// The first element that is infinite or none, of a type that holds such: its place, and what it is.
@@ -204,7 +212,7 @@ pub fn first_not_finite(dtype: Stored, bytes: &[u8]) -> Option<(usize, String)> 
         Stored::F8_E5M2 => byte(|byte| byte & 0x7c == 0x7c),
         Stored::F8_E8M0 => byte(|byte| byte == 0xff),
         _ => {
-            let mut values = values_of(dtype, bytes)?.into_iter().enumerate();
+            let mut values = values_of(dtype, bytes).ok()?.into_iter().enumerate();
             values.find(|(_, value)| !value.is_finite()).map(|(place, value)| (place, value.to_string()))
         }
     }

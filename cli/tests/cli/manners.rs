@@ -26,6 +26,10 @@ fn a_wrong_command_line() {
     run(&["inspect"]).fails(2, &["<PATH>"]);
     assert_eq!(error_code(&["inspekt"], 2), "USAGE");
     assert_eq!(error_code(&["merge", "a"], 2), "USAGE");
+    for (words, command) in [(&["inspekt"][..], ""), (&["merge", "a"], "merge"), (&["bank", "create"], "bank create")] {
+        assert_eq!(json(words).0["command"], command);
+    }
+    assert!(json(&["--version"]).0["version"].is_string());
 }
 
 #[test]

@@ -128,6 +128,10 @@ fn rows_in_every_format() {
     header.extend(std::iter::repeat_n(' ', 117 - header.len()));
     let npy = [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), b"\n", &f32s(&x())].concat();
     assert_eq!(of(&scratch.write("x.npy", &npy), &[])["y"], wanted);
+    let wide = header.replace("<f4", "<f8");
+    let eights: Vec<u8> = x().iter().map(|_| 1e300f64.to_le_bytes()).collect::<Vec<_>>().concat();
+    let beyond = scratch.write("beyond.npy", [b"\x93NUMPY\x01\x00\x76\x00", wide.as_bytes(), b"\n", &eights].concat());
+    assert!(of(&beyond, &[])["error"]["message"].as_str().unwrap().contains("beyond the range of f32"));
     let cut = scratch.write("cut.npy", &npy[..npy.len() - 1]);
     assert!(of(&cut, &[])["error"]["message"].as_str().unwrap().contains("cut short"));
     let place = npy.windows(5).position(|window| window == b"False").unwrap();
