@@ -1769,7 +1769,8 @@ pvera_error *pvera_bank_compact(const pvera_bank *bank);
  * Other threads use the bank meanwhile, and see all of it before or all of it after. Adapters and snapshots that were handed out
  * stay as they are. What is cached of unchanged adapters is kept, but not where another file took the place.
  *
- * Put a new file in the bank's place by a rename. One that is written over is damaged for whoever reads it.
+ * Put a new file in the bank's place by a rename. One that is written over is damaged for whoever reads it. A relative path is looked
+ * up anew, in the working directory of the moment.
  *
  * A handle that writes sees all there is, and never a change.
  *
