@@ -16,6 +16,7 @@ mod guard;
 mod handle;
 mod input;
 pub mod interchange;
+mod layout;
 pub mod linear;
 pub mod matrix;
 pub mod merge;

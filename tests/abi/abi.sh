@@ -2,8 +2,8 @@
 # The ABI that include/pvera.h promises, as libabigail sees it: abi.sh check compares it with pvera.abi, abi.sh renew writes that anew.
 #
 # A C object that defines every function of the header is what is dumped, and not the library: rustc's debug information names Rust's
-# types and changes with each version of rustc. That the library keeps to the header is left to tests/c/test_abi.c, the layout asserts
-# in src/ffi and tests/header.rs.
+# types and changes with each version of rustc. That the library keeps to the header is left to tests/c/test_abi.c, src/ffi/layout.rs,
+# which has the same numbers, and tests/header.rs.
 set -eu
 here=$(dirname "$0")
 header=$here/../../include/pvera.h
