@@ -6,11 +6,11 @@ use super::arguments::{
     LATENT_THREADS, LATENT_Z, Matrix, Parts, SUM_COLS, SUM_ROWS, Slopes, Sums, Weigh,
 };
 use super::driver::Address;
-use super::forward::{Layer, MOST_BLOCKS, elements};
+use super::forward::Layer;
 use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
 use super::product::{Job, Room};
-use super::turn::Turn;
+use super::turn::{MOST_BLOCKS, Turn, elements};
 use crate::backend::{Backward, Call, Gradients, Kl, Overwrite, PriorGradients, TermGradients};
 use crate::error::Result;
 use crate::memory::Arena;

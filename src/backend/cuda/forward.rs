@@ -8,20 +8,12 @@ use super::driver::Address;
 use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
 use super::product::{Job, MOST_ROWS, Room};
-use super::turn::Turn;
+use super::turn::{Turn, elements};
 use crate::backend::{Call, Expand, Forward, Scope};
 use crate::error::Result;
 use crate::fail;
 use crate::memory::Arena;
 use crate::tensor::{self, MatrixMut};
-
-/// The most blocks of a grid's second dimension; kernels stride over rows beyond.
-pub const MOST_BLOCKS: usize = 65_535;
-
-/// The grid of a kernel with a thread an element.
-pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
-    [cols.div_ceil(ELEMENT_THREADS as usize), rows.min(MOST_BLOCKS), 1]
-}
 
 pub fn forward(turn: &Turn<'_>, arena: &Arena, forward: &Forward<'_>, y: &[MatrixMut<'_>]) -> Result<()> {
     check_rows(forward.calls, forward.draws)?;

@@ -5,10 +5,9 @@ use super::arguments::{
     TILE_THREADS,
 };
 use super::driver::Address;
-use super::forward::{MOST_BLOCKS, elements};
 use super::kernels::Kernel;
 use super::prepared::{Group, Operand, Prepared, count};
-use super::turn::Turn;
+use super::turn::{MOST_BLOCKS, Turn, elements};
 use crate::error::{Error, Result};
 
 /// Values of k in one chain, and in one part of a split product.

@@ -22,7 +22,7 @@ pub struct House {
     releases: Stream,
     code: Mutex<Code>,
     /// Copies nobody needs any more, that could not be given back while a stream was being captured.
-    waiting: Mutex<Vec<Copy>>,
+    waiting: Mutex<Vec<Resident>>,
     /// Released after the stream.
     _primary: Option<Arc<Primary>>,
 }
@@ -49,7 +49,7 @@ unsafe impl Send for User {}
 unsafe impl Sync for User {}
 
 #[derive(Debug)]
-struct Copy {
+struct Resident {
     address: Address,
     /// Dropped before the house, which may be what holds the context of their events.
     users: Vec<Arc<User>>,
@@ -59,7 +59,7 @@ struct Copy {
 /// The copies of one piece of host memory.
 #[derive(Debug, Default)]
 pub struct Residents {
-    copies: Mutex<Vec<Copy>>,
+    copies: Mutex<Vec<Resident>>,
 }
 
 /// A retained primary context.
@@ -198,7 +198,7 @@ impl Drop for User {
     }
 }
 
-impl Copy {
+impl Resident {
     /// False when it has to wait.
     fn give_back(&self) -> bool {
         let House { driver, context, releases, .. } = &*self.house;
@@ -242,7 +242,7 @@ impl Residents {
             let _ = unsafe { driver.release(address, stream) };
             return Err(error);
         }
-        copies.push(Copy { address, users: vec![user.clone()], house: house.clone() });
+        copies.push(Resident { address, users: vec![user.clone()], house: house.clone() });
         Ok(address)
     }
 }

@@ -3,12 +3,21 @@
 use std::cell::RefCell;
 use std::sync::MutexGuard;
 
+use super::arguments::ELEMENT_THREADS;
 use super::device::Device;
 use super::driver::{Address, Entered};
 use super::kernels::Kernel;
 use super::product::Products;
 use super::workspace::{Workspace, rounded};
 use crate::error::{Code, Error, Result};
+
+/// The most blocks of a grid's second dimension; kernels stride over rows beyond.
+pub const MOST_BLOCKS: usize = 65_535;
+
+/// The grid of a kernel with a thread an element.
+pub fn elements(rows: usize, cols: usize) -> [usize; 3] {
+    [cols.div_ceil(ELEMENT_THREADS as usize), rows.min(MOST_BLOCKS), 1]
+}
 
 /// One call's hold on a device.
 pub struct Turn<'d> {
