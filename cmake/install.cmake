@@ -2,6 +2,18 @@
 # what there is to read.
 set(package ${CMAKE_BINARY_DIR}/package)
 
+# ---- The places: seen from the prefix, so that the installed tree may be moved ----
+# Nix, for one, gives absolute ones.
+foreach(name IN ITEMS LIBDIR INCLUDEDIR DATADIR)
+    set(given ${CMAKE_INSTALL_${name}})
+    cmake_path(ABSOLUTE_PATH given BASE_DIRECTORY ${CMAKE_INSTALL_PREFIX} NORMALIZE OUTPUT_VARIABLE place)
+    cmake_path(IS_PREFIX CMAKE_INSTALL_PREFIX ${place} NORMALIZE inside)
+    if(NOT inside)
+        message(FATAL_ERROR "CMAKE_INSTALL_${name} is ${given}; wanted a place inside CMAKE_INSTALL_PREFIX (${CMAKE_INSTALL_PREFIX})")
+    endif()
+    file(RELATIVE_PATH CMAKE_INSTALL_${name} ${CMAKE_INSTALL_PREFIX} ${place})
+endforeach()
+
 # ---- The static library: one object, whose only global names are the API's ----
 add_custom_command(OUTPUT ${package}/libpvera.a
     COMMAND ${CMAKE_COMMAND} -D LINKER=${CMAKE_LINKER} -D OBJCOPY=${CMAKE_OBJCOPY} -D AR=${CMAKE_AR} -D NM=${CMAKE_NM}
@@ -12,7 +24,7 @@ add_custom_command(OUTPUT ${package}/libpvera.a
     VERBATIM)
 
 # ---- pkg-config: only a build knows what a static link needs ----
-# Relative, so that the installed tree may be moved; a libdir may be deeper than lib (lib/x86_64-linux-gnu).
+# A libdir may be deeper than lib (lib/x86_64-linux-gnu).
 file(RELATIVE_PATH pc_to_prefix /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 string(REGEX REPLACE "/$" "" pc_to_prefix ${pc_to_prefix})
 set(native_static_libs_line "@native_static_libs@") # filled in by the build
@@ -25,6 +37,12 @@ add_custom_command(OUTPUT ${package}/pvera.pc
     VERBATIM)
 add_custom_target(packaged ALL DEPENDS ${package}/libpvera.a ${package}/pvera.pc)
 
+# ---- CMake: where its package, in one folder of the tree, finds the others ----
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/pvera)
+file(RELATIVE_PATH to_include /prefix/${package_dir} /prefix/${CMAKE_INSTALL_INCLUDEDIR})
+file(RELATIVE_PATH to_lib /prefix/${package_dir} /prefix/${CMAKE_INSTALL_LIBDIR})
+configure_file(cmake/pvera-places.cmake.in ${package}/pvera-places.cmake @ONLY)
+
 # ---- The tree; Cargo.toml says the same to cargo-c ----
 foreach(name IN ITEMS libpvera.so ${soname})
     file(CREATE_LINK libpvera.so.${PROJECT_VERSION} ${package}/${name} SYMBOLIC)
@@ -34,7 +52,8 @@ install(FILES ${package}/${soname} ${package}/libpvera.so ${package}/libpvera.a 
 install(FILES ${package}/pvera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(FILES include/pvera.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY bindings/cpp/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(FILES cmake/pvera-config.cmake cmake/pvera-config-version.cmake DESTINATION ${CMAKE_INSTALL_DATADIR}/cmake/pvera)
+install(FILES cmake/pvera-config.cmake cmake/pvera-config-version.cmake ${package}/pvera-places.cmake
+    DESTINATION ${package_dir})
 # In the folders of the source tree, so that links between the pages hold.
 set(docs ${CMAKE_INSTALL_DATADIR}/doc/pvera)
 install(FILES LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md SECURITY.md DESTINATION ${docs})

@@ -1,7 +1,9 @@
 # The version of the installed library, as its header says it, and whether it is one that a program asks for. A range is taken as it
 # is said. A single version wants the same ABI (before 1.0 that of its minor version), and no older one; a major version alone, that
 # one.
-file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/pvera.h" PACKAGE_VERSION REGEX "^#define PVERA_VERSION_TEXT ")
+set(_pvera_includedir "${CMAKE_CURRENT_LIST_DIR}/../../../include")
+include("${CMAKE_CURRENT_LIST_DIR}/pvera-places.cmake" OPTIONAL) # see pvera-config.cmake
+file(STRINGS "${_pvera_includedir}/pvera.h" PACKAGE_VERSION REGEX "^#define PVERA_VERSION_TEXT ")
 string(REGEX REPLACE "^.*\"(.*)\"$" "\\1" PACKAGE_VERSION "${PACKAGE_VERSION}")
 string(REGEX MATCH "^0\\.[0-9]+|^[0-9]+" _pvera_abi "${PACKAGE_VERSION}")
 

@@ -1,15 +1,19 @@
 # The CMake package: pvera::pvera is the shared library, pvera::static the static one, pvera::cpp the C++ binding on the shared one.
 #
 # Nothing here is generated. The libraries are looked for in the tree that this file lies in, and what a static link needs is read
-# from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file. A toolchain that looks
-# for everything under its CMAKE_FIND_ROOT_PATH has found this file; its tree is not to be looked for under that path again.
+# from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file. CMake, whose tree may have
+# other folders, says in pvera-places.cmake which. A toolchain that looks for everything under its CMAKE_FIND_ROOT_PATH has found this
+# file; its tree is not to be looked for under that path again.
 get_filename_component(_pvera_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
-find_path(_pvera_include pvera.h PATHS "${_pvera_prefix}/include" NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
-find_library(_pvera_shared NAMES libpvera.so NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH
-    PATHS "${_pvera_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}" "${_pvera_prefix}/lib64" "${_pvera_prefix}/lib")
+set(_pvera_includedir "${_pvera_prefix}/include")
+set(_pvera_libdirs "${_pvera_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}" "${_pvera_prefix}/lib64" "${_pvera_prefix}/lib")
+include("${CMAKE_CURRENT_LIST_DIR}/pvera-places.cmake" OPTIONAL)
+find_path(_pvera_include pvera.h PATHS "${_pvera_includedir}" NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
+find_library(_pvera_shared NAMES libpvera.so NO_CACHE NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH PATHS ${_pvera_libdirs})
 if(NOT _pvera_include OR NOT _pvera_shared)
     set(pvera_FOUND FALSE)
-    set(pvera_NOT_FOUND_MESSAGE "${_pvera_prefix} holds no include/pvera.h, or no libpvera.so in lib, lib64 or lib/ARCHITECTURE")
+    list(JOIN _pvera_libdirs " or " _pvera_libdirs)
+    set(pvera_NOT_FOUND_MESSAGE "there is no pvera.h in ${_pvera_includedir}, or no libpvera.so in ${_pvera_libdirs}")
 elseif(NOT TARGET pvera::pvera)
     get_filename_component(_pvera_libdir "${_pvera_shared}" DIRECTORY)
     file(STRINGS "${_pvera_libdir}/pkgconfig/pvera.pc" _pvera_private REGEX "^Libs\\.private:")
@@ -30,6 +34,8 @@ elseif(NOT TARGET pvera::pvera)
 endif()
 # find_path and find_library look for nothing that is set, and a project may find pvera twice.
 unset(_pvera_prefix)
+unset(_pvera_includedir)
+unset(_pvera_libdirs)
 unset(_pvera_include)
 unset(_pvera_shared)
 unset(_pvera_libdir)

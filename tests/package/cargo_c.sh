@@ -2,7 +2,7 @@
 # cargo-c installs the tree that CMake installs: cargo_c.sh CARGO PKG_CONFIG STAGE LIBDIR OUT [FEATURES…]
 #
 # The same files and links, the same soname and exported names, the same flags. Only libpvera.a differs: cargo-c installs rustc's
-# archive as it is, CMake one object.
+# archive as it is, CMake one object. And CMake alone says in a file where its tree's folders are.
 set -eu
 cargo=$1 pkg_config=$2 stage=$3 libdir=$4 out=$5
 shift 5
@@ -18,9 +18,9 @@ equal() {
     (cd "$out/tree" && "$@") >"$out/cargo-c.txt"
     diff "$out/cmake.txt" "$out/cargo-c.txt" || { echo "differs (CMake <, cargo-c >): $what" >&2; status=1; }
 }
-tree() { find . ! -type d | LC_ALL=C sort; }
+tree() { find . ! -type d ! -name pvera-places.cmake | LC_ALL=C sort; }
 links() { find . -type l -printf '%p -> %l\n' | LC_ALL=C sort; }
-texts() { find . -type f ! -path './lib*/libpvera.*' ! -name pvera.pc -exec cksum {} + | LC_ALL=C sort -k3; }
+texts() { find . -type f ! -path './lib*/libpvera.*' ! -name pvera.pc ! -name pvera-places.cmake -exec cksum {} + | LC_ALL=C sort -k3; }
 soname() { readelf --dynamic "$libdir/libpvera.so" | sed -n 's/.*SONAME//p'; }
 symbols() { nm -D --defined-only "$libdir/libpvera.so" | sed 's/^[0-9a-f]* //'; }
 flags() {

@@ -5,8 +5,8 @@ cmake_minimum_required(VERSION 3.25)
 file(REMOVE_RECURSE ${OUT})
 file(COPY ${STAGE}/share/cmake DESTINATION ${OUT}/staged/share)
 file(COPY ${STAGE}/include DESTINATION ${OUT}/staged)
-file(COPY ${STAGE}/${LIBDIR}/pkgconfig DESTINATION ${OUT}/staged/lib)
-file(TOUCH ${OUT}/staged/lib/libpvera.so ${OUT}/staged/lib/libpvera.a)
+file(COPY ${STAGE}/${LIBDIR}/pkgconfig DESTINATION ${OUT}/staged/${LIBDIR})
+file(TOUCH ${OUT}/staged/${LIBDIR}/libpvera.so ${OUT}/staged/${LIBDIR}/libpvera.a)
 
 # Makes the tree of another version.
 function(tree version)
@@ -67,6 +67,14 @@ expect(0.2.0 "found 0.2.0" 0.1...0.2)
 expect(1.4.2 "not found" 0.1...<1)
 expect(1.4.2 "found 1.4.2" 0.1...<2)
 
+# A tree of cargo-c does not say where its folders are; the library is in one of the usual ones.
+file(REMOVE ${OUT}/0.2.0/share/cmake/pvera/pvera-places.cmake)
+expect(0.2.0 "found 0.2.0" 0.2)
+file(RENAME ${OUT}/0.2.0/${LIBDIR} ${OUT}/0.2.0/lib64)
+expect(0.2.0 "found 0.2.0" 0.2)
+
 # A tree without its library is not found, and says why.
-file(REMOVE ${OUT}/0.1.3/lib/libpvera.so)
-expect(0.1.3 "not found ${OUT}/0.1.3 holds no include/pvera.h, or no libpvera.so" 0.1)
+file(REMOVE ${OUT}/0.1.3/${LIBDIR}/libpvera.so)
+expect(0.1.3 "not found [^\n]* no libpvera.so in ${OUT}/0.1.3/${LIBDIR}\n" 0.1)
+file(REMOVE ${OUT}/0.2.0/lib64/libpvera.so)
+expect(0.2.0 "not found there is no pvera.h in ${OUT}/0.2.0/include, or no libpvera.so in [^\n]* or ${OUT}/0.2.0/lib64 or ${OUT}/0.2.0/lib\n" 0.2)
