@@ -1,4 +1,5 @@
 # The CMake package: pvera::pvera is the shared library, pvera::static the static one, pvera::cpp the C++ binding on the shared one.
+# The components are shared and static; without libpvera.a there is neither pvera::static nor the component static.
 #
 # Nothing here is generated. The libraries are looked for in the tree that this file lies in, and what a static link needs is read
 # from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file. CMake, whose tree may have
@@ -14,23 +15,39 @@ if(NOT _pvera_include OR NOT _pvera_shared)
     set(pvera_FOUND FALSE)
     list(JOIN _pvera_libdirs " or " _pvera_libdirs)
     set(pvera_NOT_FOUND_MESSAGE "there is no pvera.h in ${_pvera_includedir}, or no libpvera.so in ${_pvera_libdirs}")
-elseif(NOT TARGET pvera::pvera)
+else()
     get_filename_component(_pvera_libdir "${_pvera_shared}" DIRECTORY)
-    file(STRINGS "${_pvera_libdir}/pkgconfig/pvera.pc" _pvera_private REGEX "^Libs\\.private:")
-    string(REGEX MATCHALL "-l[^ ]+" _pvera_private "${_pvera_private}")
-    add_library(pvera::pvera SHARED IMPORTED)
-    set_target_properties(pvera::pvera PROPERTIES
-        IMPORTED_LOCATION "${_pvera_shared}"
-        INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}")
-    add_library(pvera::static STATIC IMPORTED)
-    set_target_properties(pvera::static PROPERTIES
-        IMPORTED_LOCATION "${_pvera_libdir}/libpvera.a"
-        INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}"
-        INTERFACE_LINK_LIBRARIES "${_pvera_private}")
-    add_library(pvera::cpp INTERFACE IMPORTED)
-    set_target_properties(pvera::cpp PROPERTIES
-        INTERFACE_LINK_LIBRARIES pvera::pvera
-        INTERFACE_COMPILE_FEATURES cxx_std_17)
+    set(pvera_shared_FOUND TRUE)
+    if(NOT TARGET pvera::pvera)
+        add_library(pvera::pvera SHARED IMPORTED)
+        set_target_properties(pvera::pvera PROPERTIES
+            IMPORTED_LOCATION "${_pvera_shared}"
+            INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}")
+        add_library(pvera::cpp INTERFACE IMPORTED)
+        set_target_properties(pvera::cpp PROPERTIES
+            INTERFACE_LINK_LIBRARIES pvera::pvera
+            INTERFACE_COMPILE_FEATURES cxx_std_17)
+    endif()
+    set(pvera_static_FOUND FALSE)
+    if(EXISTS "${_pvera_libdir}/libpvera.a")
+        set(pvera_static_FOUND TRUE)
+    endif()
+    if(pvera_static_FOUND AND NOT TARGET pvera::static)
+        file(STRINGS "${_pvera_libdir}/pkgconfig/pvera.pc" _pvera_private REGEX "^Libs\\.private:")
+        string(REGEX MATCHALL "-l[^ ]+" _pvera_private "${_pvera_private}")
+        add_library(pvera::static STATIC IMPORTED)
+        set_target_properties(pvera::static PROPERTIES
+            IMPORTED_LOCATION "${_pvera_libdir}/libpvera.a"
+            INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}"
+            INTERFACE_LINK_LIBRARIES "${_pvera_private}")
+    endif()
+    foreach(_pvera_component IN LISTS pvera_FIND_COMPONENTS)
+        if(pvera_FIND_REQUIRED_${_pvera_component} AND NOT pvera_${_pvera_component}_FOUND)
+            set(pvera_FOUND FALSE)
+            set(pvera_NOT_FOUND_MESSAGE
+                "there is no component ${_pvera_component}; wanted shared, or static where ${_pvera_libdir}/libpvera.a is installed")
+        endif()
+    endforeach()
 endif()
 # find_path and find_library look for nothing that is set, and a project may find pvera twice.
 unset(_pvera_prefix)
@@ -39,4 +56,5 @@ unset(_pvera_libdirs)
 unset(_pvera_include)
 unset(_pvera_shared)
 unset(_pvera_libdir)
+unset(_pvera_component)
 unset(_pvera_private)

@@ -67,6 +67,16 @@ expect(0.2.0 "found 0.2.0" 0.1...0.2)
 expect(1.4.2 "not found" 0.1...<1)
 expect(1.4.2 "found 1.4.2" 0.1...<2)
 
+# Components: the libraries that are there. Of an unknown one only an optional wish is passed over.
+expect(staged "found ${version}, static TRUE" COMPONENTS shared static)
+expect(staged "found ${version}, static TRUE" OPTIONAL_COMPONENTS nonsense)
+expect(staged "not found there is no component nonsense; wanted shared, or static where ${OUT}/staged/${LIBDIR}/libpvera.a is"
+    COMPONENTS shared nonsense)
+file(REMOVE ${OUT}/1.4.2/${LIBDIR}/libpvera.a)
+expect(1.4.2 "found 1.4.2, static FALSE")
+expect(1.4.2 "found 1.4.2, static FALSE" COMPONENTS shared OPTIONAL_COMPONENTS static)
+expect(1.4.2 "not found there is no component static; wanted" COMPONENTS static)
+
 # A tree of cargo-c does not say where its folders are; the library is in one of the usual ones.
 file(REMOVE ${OUT}/0.2.0/share/cmake/pvera/pvera-places.cmake)
 expect(0.2.0 "found 0.2.0" 0.2)
