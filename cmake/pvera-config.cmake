@@ -1,5 +1,5 @@
-# The CMake package: pvera::pvera is the shared library, pvera::static the static one, pvera::cpp the C++ binding on the shared one.
-# The components are shared and static; without libpvera.a there is neither pvera::static nor the component static.
+# The CMake package: pvera::pvera is the shared library, pvera::static the static one, pvera::cpp and pvera::cpp_static are the C++
+# binding on either. The components are shared and static; without libpvera.a there are no static targets and no component static.
 #
 # Nothing here is generated. The libraries are looked for in the tree that this file lies in, and what a static link needs is read
 # from pvera.pc beside them, so that both ways of building the tree (CMake, cargo-c) install this very file. CMake, whose tree may have
@@ -40,6 +40,10 @@ else()
             IMPORTED_LOCATION "${_pvera_libdir}/libpvera.a"
             INTERFACE_INCLUDE_DIRECTORIES "${_pvera_include}"
             INTERFACE_LINK_LIBRARIES "${_pvera_private}")
+        add_library(pvera::cpp_static INTERFACE IMPORTED)
+        set_target_properties(pvera::cpp_static PROPERTIES
+            INTERFACE_LINK_LIBRARIES pvera::static
+            INTERFACE_COMPILE_FEATURES cxx_std_17)
     endif()
     foreach(_pvera_component IN LISTS pvera_FIND_COMPONENTS)
         if(pvera_FIND_REQUIRED_${_pvera_component} AND NOT pvera_${_pvera_component}_FOUND)
