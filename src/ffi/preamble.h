@@ -32,7 +32,7 @@
  * whose size comes from a caller or a file can fail with PVERA_ERROR_MEMORY.
  *
  * Texts are NUL-terminated UTF-8, names and paths alike; a path of other bytes is refused. In messages and warnings control
- * characters are escapes, as \u{1b}.
+ * characters are written as escapes.
  *
  * Structs that begin with struct_size are set to zero and then get sizeof(struct): zero is the default where there is
  * one (pvera_store_options, pvera_stopping and pvera_adamw have fields that must be given), and a program and a library
